@@ -1,7 +1,7 @@
-"""A working folder for bad input, and the rule that everything refused has to keep.
+"""A working folder for bad input, and the rule for every refused input.
 
-The rule: exit code 2; a line for each problem that says where it is, what was found, why that is wrong and what to
-write instead; no traceback; nothing on standard output; nothing created or changed.
+The rule: exit code 2; a line for each problem with its location, what was found, what was expected and what to do; no
+traceback; nothing on standard output; no file created or changed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Refused = Callable[..., list[str]]
 
 
 @pytest.fixture
-def places(here: Path, write_config: Callable[..., Path], tiny_dataset: Path, tiny_models: Path) -> dict[str, str]:
-    """What stands for what in the corpus: the working folder, sound files, and the folder of the packaged ones."""
+def paths(here: Path, write_config: Callable[..., Path], tiny_dataset: Path, tiny_models: Path) -> dict[str, str]:
+    """The paths that replace the placeholders of the corpus."""
     return {
         "<here>": str(here),
         "<above>": str(here.parent),
@@ -32,29 +32,29 @@ def places(here: Path, write_config: Callable[..., Path], tiny_dataset: Path, ti
 
 
 @pytest.fixture
-def refused(cli: Callable[..., Any], places: Mapping[str, str], tmp_path: Path) -> Refused:
-    """Call a command, check that it keeps the rule, and return what it says, a line for each problem."""
+def refused(cli: Callable[..., Any], paths: Mapping[str, str], tmp_path: Path) -> Refused:
+    """Call a command, check the rule, and return the problems that it reports."""
 
     def call(argv: Sequence[str]) -> list[str]:
         before = _content(tmp_path)
-        outcome = cli(*(filled_in(word, places) for word in argv))
+        outcome = cli(*(with_paths(word, paths) for word in argv))
         lines = outcome.err.splitlines()
-        told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        problems = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         assert outcome.code == 2, outcome.err
-        # The plan is shown before the images are read.
+        # `validate` prints the plan before it reads the images.
         assert outcome.out == "" or (argv[0] == "validate" and "valid\n" not in outcome.out)
         assert "Traceback" not in outcome.err
         assert all(line.isprintable() for line in lines)
-        assert told
-        assert len(told) == 1 or f"{len(told)} problems" in lines
+        assert problems
+        assert len(problems) == 1 or f"{len(problems)} problems" in lines
         assert _content(tmp_path) == before
-        return [_taken_out(text, places) for text in told]
+        return [_with_placeholders(text, paths) for text in problems]
 
     return call
 
 
 def _content(folder: Path) -> dict[str, str]:
-    """Return all that is below a folder, with a digest of what is in each file and when it was written."""
+    """Return all paths below a folder, with the digest and the modification time of each file."""
     return {str(path.relative_to(folder)): _state(path) for path in sorted(folder.rglob("*"))}
 
 
@@ -64,15 +64,15 @@ def _state(path: Path) -> str:
     return f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def filled_in(text: str, places: Mapping[str, str]) -> str:
-    """Return a text of the corpus with this test's places."""
-    for name, place in places.items():
-        text = text.replace(name, place)
+def with_paths(text: str, paths: Mapping[str, str]) -> str:
+    """Return a text of the corpus with its placeholders replaced."""
+    for name, path in paths.items():
+        text = text.replace(name, path)
     return text
 
 
-def _taken_out(text: str, places: Mapping[str, str]) -> str:
-    # Longer ones first: the sound files may lie below the working folder's parent.
-    for name, place in sorted(places.items(), key=lambda item: -len(item[1])):
-        text = text.replace(place, name)
+def _with_placeholders(text: str, paths: Mapping[str, str]) -> str:
+    # Longer paths first, because one path can contain another.
+    for name, path in sorted(paths.items(), key=lambda item: -len(item[1])):
+        text = text.replace(path, name)
     return text

@@ -1,7 +1,7 @@
-"""The corpus: bad files, names, options and storage URLs, each with all that must be said about it.
+"""The corpus: bad files, names, options and storage URLs, each with the problems that must be reported.
 
-Each YAML file beside this one is an area: a command (`argv`), the file that the inputs are written to (`file`), and
-the inputs by name. An input has a `text` (or bytes) for the file, or an `argv` of its own, and what it must be told.
+Each YAML file in this folder is an area: a command (`argv`), the file for the inputs (`file`), and the inputs by name.
+An input has a `text` (or bytes) for the file, or its own `argv`, and the expected `problems`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def _inputs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("area", "entry"), list(_inputs()))
-def test_bad_input_is_refused_with_the_expected_problems(area, entry, here, places, refused) -> None:
+def test_bad_input_is_refused_with_the_expected_problems(area, entry, here, paths, refused) -> None:
     for name, text in area.get("files", {}).items():
-        write(here / name, text, places)
+        write(here / name, text, paths)
     if "text" in entry:
-        write(here / area["file"], entry["text"], places)
-    assert refused(entry.get("argv", area.get("argv"))) == entry["told"]
+        write(here / area["file"], entry["text"], paths)
+    assert refused(entry.get("argv", area.get("argv"))) == entry["problems"]
 
 
-def write(path: Path, text: str | bytes, places: dict[str, str]) -> None:
+def write(path: Path, text: str | bytes, paths: dict[str, str]) -> None:
     if isinstance(text, str):
-        for name, place in places.items():
-            text = text.replace(name, place)
+        for placeholder, actual in paths.items():
+            text = text.replace(placeholder, actual)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
@@ -51,5 +51,7 @@ def test_corpus_is_large_and_every_problem_has_a_remedy() -> None:
         "space",
         "storage",
     }
-    told = [text for entry in entries for text in entry["told"]]
-    assert [text for text in told if ";" not in text and "expected" not in text and not text.startswith("...")] == []
+    problems = [text for entry in entries for text in entry["problems"]]
+    assert [
+        text for text in problems if ";" not in text and "expected" not in text and not text.startswith("...")
+    ] == []

@@ -1,4 +1,4 @@
-"""Configuration files that are no files, or none that can be read; and what is told once a study is there."""
+"""Configuration files that are not regular or readable, invalid paths, and contradictions with an existing study."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def odd_files(here: Path) -> None:
     (here / "folder").mkdir()
     (here / "folder" / "inside.yaml").write_text("experiments: {a: {}}")
     (here / "loop.yaml").symlink_to("loop.yaml")
-    (here / "dangling.yaml").symlink_to("gone.yaml")
+    (here / "dangling.yaml").symlink_to("missing.yaml")
     os.mkfifo(here / "pipe.yaml")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("folder", "folder: cannot be read (it is a folder); name a YAML file in it: inside.yaml"),
         ("pipe.yaml", "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"),
@@ -30,7 +30,7 @@ def odd_files(here: Path) -> None:
         ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its permissions"),
         (
             "dangling.yaml",
-            "configuration file not found: dangling.yaml; it is a broken link to gone.yaml; repair the link",
+            "configuration file not found: dangling.yaml; it is a broken link to missing.yaml; repair the link",
         ),
         (
             "loop.yaml",
@@ -43,35 +43,35 @@ def odd_files(here: Path) -> None:
         ),
     ],
 )
-def test_files_that_are_not_configurations_are_refused(refused, odd_files, command, name, told):
-    assert refused([*command, name]) == [told]
+def test_files_that_are_not_configurations_are_refused(refused, odd_files, command, name, expected):
+    assert refused([*command, name]) == [expected]
 
 
 @pytest.mark.parametrize("key", ["--config", "--space"])
 def test_files_that_are_not_search_spaces_are_refused(refused, odd_files, key):
     argv = {"--config": "<config>"} | {key: "pipe.yaml"}
-    (told,) = refused(["run", *(word for pair in argv.items() for word in pair)])
-    assert told == "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"
+    (problem,) = refused(["run", *(word for pair in argv.items() for word in pair)])
+    assert problem == "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"
 
 
 @pytest.mark.parametrize("command", ["status", "export", "resume", "stop", "report", "best", "dashboard"])
 @pytest.mark.parametrize(
-    ("folder", "told"),
+    ("folder", "expected"),
     [
         ("x" * 300, "there is no such folder; name the --output-dir of a study"),
         ("\x1b[31mred", "<here>/\\x1b[31mred: there is no such folder"),
         ("<config>", "<config>: "),
     ],
 )
-def test_invalid_output_folders_are_refused(refused, command, folder, told):
-    assert told in "\n".join(refused([command, "--output-dir", folder]))
+def test_invalid_output_folders_are_refused(refused, command, folder, expected):
+    assert expected in "\n".join(refused([command, "--output-dir", folder]))
 
 
 @pytest.mark.parametrize(
     "command", [["export", "--results-file"], ["report", "--out"], ["best", "--out"]], ids=" ".join
 )
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "expected"),
     [
         ("pipe.yaml", "this is a device or a pipe; name a file"),
         ("x" * 300, "a file's or folder's name has at most 255 bytes; name another file"),
@@ -80,13 +80,13 @@ def test_invalid_output_folders_are_refused(refused, command, folder, told):
         ("no/such/file", "there is no folder <here>/no/such; create it first"),
     ],
 )
-def test_unwritable_results_files_are_refused(refused, run_study, odd_files, command, path, told):
+def test_unwritable_results_files_are_refused(refused, run_study, odd_files, command, path, expected):
     (problem,) = refused([*command, path, "--output-dir", str(run_study.folder)])
-    assert problem.endswith(told)
+    assert problem.endswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (
             ["--storage", "nonsense"],
@@ -97,16 +97,16 @@ def test_unwritable_results_files_are_refused(refused, run_study, odd_files, com
         (["--storage", "sqlite:///other.db"], "pass that URL as --storage, or choose another --output-dir"),
     ],
 )
-def test_options_that_contradict_an_existing_study_are_refused(refused, run_study, argv, told):
-    assert told in "\n".join(refused([*run_study.run_again, *argv]))
+def test_options_that_contradict_an_existing_study_are_refused(refused, run_study, argv, expected):
+    assert expected in "\n".join(refused([*run_study.run_again, *argv]))
 
 
 def test_a_changed_experiment_is_refused_with_the_difference(refused, run_study, here):
     text = run_study.config.read_text(encoding="utf-8")
     (here / "changed.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"), encoding="utf-8")
-    told = refused(["run", "--config", "changed.yaml", "--output-dir", str(run_study.folder)])
-    assert len(told) == 2
-    assert all("batch_size" in text for text in told)
+    problems = refused(["run", "--config", "changed.yaml", "--output-dir", str(run_study.folder)])
+    assert len(problems) == 2
+    assert all("batch_size" in text for text in problems)
 
 
 def test_problems_of_options_and_files_are_reported_together(refused, here):
@@ -117,8 +117,8 @@ def test_problems_of_options_and_files_are_reported_together(refused, here):
 
 def test_huge_file_is_not_read_as_a_configuration(refused, here):
     (here / "large.yaml").write_text("# filler\n" * 40_000)
-    (told,) = refused(["run", "--config", "large.yaml"])
-    assert told == (
+    (problem,) = refused(["run", "--config", "large.yaml"])
+    assert problem == (
         "large.yaml: cannot be read (it has 360,000 bytes; at most 262,144 are expected); name a configuration file "
         "(a dataset's metadata.yaml goes under data: metadata_path:)"
     )

@@ -1,4 +1,4 @@
-"""Image files that are none, are damaged, or would fill the memory: in a dataset, and given to `predict`."""
+"""Files that are not images, damaged images and decompression bombs, in a dataset and as input of `predict`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def png(width: int, height: int, pixels: bytes = b"", *, extra: bytes = b"") -> 
 GOOD = png(128, 64, (b"\0" + bytes(range(128))) * 64)
 IMAGES = {
     "zero bytes": (b"", "the file is empty"),
-    "text": (b"no picture at all", FORMATS),
+    "text": (b"not an image", FORMATS),
     "HTML": (b"<!DOCTYPE html><html><body>404</body></html>", FORMATS),
     "SVG with a script": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', FORMATS),
     "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", FORMATS),
@@ -59,8 +59,8 @@ def images(here: Path) -> list[Path]:
 
 def test_predict_names_every_unreadable_image(refused, images, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
-    told = refused(["predict", *(path.name for path in images), "--checkpoint", str(checkpoint)])
-    for path, (_, reason), text in zip(images, IMAGES.values(), told, strict=True):
+    problems = refused(["predict", *(path.name for path in images), "--checkpoint", str(checkpoint)])
+    for path, (_, reason), text in zip(images, IMAGES.values(), problems, strict=True):
         assert text.startswith(f"{path.name}: the file cannot be read as an image: ")
         assert reason in text
         assert text.endswith("; name an image file, or recreate it")
@@ -69,31 +69,31 @@ def test_predict_names_every_unreadable_image(refused, images, run_study):
 def test_predict_names_paths_that_are_not_files(refused, here, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     (here / "empty").mkdir()
-    (here / "picture_1.png").write_bytes(GOOD)
+    (here / "image_1.png").write_bytes(GOOD)
     os.mkfifo(here / "pipe.png")
     with (here / "huge.png").open("wb") as file:
         file.truncate(300 * 10**6)  # sparse
     cases = {
-        "pcture_1.png": "there is no such file; did you mean 'picture_1.png'?",
+        "imge_1.png": "there is no such file; did you mean 'image_1.png'?",
         "nothing like it": "there is no such file; check the name",
-        "picture_2.png": "there is no such file; check the name",
+        "image_2.png": "there is no such file; check the name",
         "no/such/folder.png": "there is no such file; check the path",
         "empty": "the folder contains no images (.avif,",
         "pipe.png": "it is not a regular file",
         "huge.png": "it has 300,000,000 bytes; at most 256,000,000 are expected",
-        "picture_1.png/x.png": "Not a directory",
+        "image_1.png/x.png": "Not a directory",
         "/dev/null": "it is not a regular file",
         "x" * 300: "File name too long",
         "\x1b[31mred.png": "there is no such file",
     }
-    told = refused(["predict", *cases, "--checkpoint", str(checkpoint)])
-    assert len(told) == len(cases)
-    assert [text for text, reason in zip(told, cases.values(), strict=True) if reason not in text] == []
+    problems = refused(["predict", *cases, "--checkpoint", str(checkpoint)])
+    assert len(problems) == len(cases)
+    assert [text for text, reason in zip(problems, cases.values(), strict=True) if reason not in text] == []
 
 
 @pytest.fixture
 def dataset(here: Path, images: list[Path]) -> list[Path]:
-    """A dataset whose training images are all bad; its configuration is `c.yaml`."""
+    """A dataset whose training images are all unreadable; its configuration is `c.yaml`."""
     samples = "".join(f"  - {{image_path: {path.name}, label: ១}}\n" for path in images)
     (here / "good.png").write_bytes(GOOD)
     (here / "metadata.yaml").write_text(
@@ -105,8 +105,8 @@ def dataset(here: Path, images: list[Path]) -> list[Path]:
 
 @pytest.mark.parametrize("command", [["run", "--config"], ["validate"]], ids=" ".join)
 def test_dataset_with_unreadable_images_is_refused_and_leaves_no_cache(refused, dataset, command):
-    told = refused([*command, "c.yaml"])
-    for path, (_, reason), text in zip(dataset, IMAGES.values(), told, strict=True):
+    problems = refused([*command, "c.yaml"])
+    for path, (_, reason), text in zip(dataset, IMAGES.values(), problems, strict=True):
         assert text.startswith(f"<here>/{path.name}: cannot be read as an image: ")
         assert reason in text
         assert text.endswith("; recreate or replace the file")

@@ -1,4 +1,4 @@
-"""The same in a process of its own, as it is installed, without a terminal and in a plain locale."""
+"""Bad input of the installed program in a separate process, without a terminal and in the C locale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["rnu"], "there is no command 'rnu'; did you mean 'run'?"),
         (["run", "--config", "nope.yaml"], "configuration file not found: nope.yaml"),
@@ -24,7 +24,7 @@ import pytest
         (["predict", "x.png"], "there is no such folder"),
     ],
 )
-def test_bad_input_in_a_process(argv, told, here: Path):
+def test_bad_input_in_a_process(argv, expected, here: Path):
     (here / "wrong.yaml").write_text("experiments: {a: {training: {lr: 0.1}}}")
     command = [sys.executable, "-m", "tuner", *argv]
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin:/bin"}
@@ -32,7 +32,7 @@ def test_bad_input_in_a_process(argv, told, here: Path):
     text = done.stderr.decode("ascii")
     assert done.returncode == 2
     assert done.stdout == b""
-    assert told in text
+    assert expected in text
     assert text.startswith("error: ")
     assert "Traceback" not in text
     assert [path.name for path in here.iterdir()] == ["wrong.yaml"]

@@ -1,4 +1,4 @@
-"""`clean`: what it deletes of a study, also while it runs, and what it never touches."""
+"""`clean`: the files of a study that it deletes, also during training, and those that it keeps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from studies.trials.claims import Claim, claim_next
 OUT = Path("training_output")
 EVENTS = "tensorboard/events.out.tfevents.1.host.1"
 CHECKPOINTS = ("checkpoints/best.pt", "checkpoints/epoch_0002.pt")
-# By trial number: why it ended, and its accuracy. Trials 6 and 7 are running and interrupted, 8 waits.
-ENDED = {
+# Reason of the end and accuracy by trial number. Trial 6 is running, 7 is interrupted, 8 is waiting.
+FINISHED = {
     2: (WhyEnded.PRUNED, 0.9),
     3: (WhyEnded.MAX_EPOCHS, 0.8),
     4: (WhyEnded.PRUNED, 0.1),
@@ -28,8 +28,8 @@ ENDED = {
 
 
 @pytest.fixture
-def cluttered(here: Path, run_study) -> Iterator[Claim]:
-    """The study of `run_study` with seven search trials, all but the last one with files."""
+def study_with_files(here: Path, run_study) -> Iterator[Claim]:
+    """The study of `run_study` with seven search trials, of which all but the last have files."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)
     add_search_trials(study, folder, SearchRequest(at_least=7))
@@ -43,7 +43,7 @@ def cluttered(here: Path, run_study) -> Iterator[Claim]:
             file = OUT / f"search_{number:04d}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(b"x" * 1000)
-    for claim, (why, accuracy) in zip(claims, ENDED.values(), strict=False):
+    for claim, (why, accuracy) in zip(claims, FINISHED.values(), strict=False):
         outcome = TrialOutcome(
             why_ended=why,
             training_time_s=1.0,
@@ -63,21 +63,23 @@ def files() -> dict[str, bytes]:
     return {str(path.relative_to(OUT)): path.read_bytes() for path in sorted(OUT.rglob("*")) if path.is_file()}
 
 
-def test_clean_deletes_exactly_the_listed_files(cli, cluttered):
+def test_clean_deletes_exactly_the_listed_files(cli, study_with_files):
     before = files()
     dry = cli("clean", "--keep", "1", "--dry-run")
     assert files() == before
     listed = json.loads(cli("clean", "--keep", "1", "--dry-run", "--json").out)
     done = cli("clean", "--keep", "1")
-    gone = before.keys() - files().keys()
-    # Trial 2 is the best one, but pruned; trial 3 the best one that may win.
+    deleted = before.keys() - files().keys()
+    # Trial 2 is the best trial but pruned, so trial 3 is the winner.
     failed_or_pruned = {f"search_{number:04d}/{name}" for number in (4, 5) for name in CHECKPOINTS}
-    assert {name for name in gone if not name.endswith("last.pt")} == failed_or_pruned | {
+    assert {name for name in deleted if not name.endswith("last.pt")} == failed_or_pruned | {
         f"search_0002/{EVENTS}",
         f"search_0004/{EVENTS}",
     }
-    assert {name: content for name, content in before.items() if name not in gone} == files()
-    assert {str(Path(file).relative_to(OUT.absolute())) for item in listed["trials"] for file in item["files"]} == gone
+    assert {name: content for name, content in before.items() if name not in deleted} == files()
+    assert {
+        str(Path(file).relative_to(OUT.absolute())) for item in listed["trials"] for file in item["files"]
+    } == deleted
     assert (listed["deleted"], listed["size"]) == (False, 8000)
     lines = [line.split() for line in done.out.splitlines()]
     assert lines[1:4] == [
@@ -92,23 +94,23 @@ def test_clean_deletes_exactly_the_listed_files(cli, cluttered):
         assert cli(*command).code == 0
 
 
-def test_clean_by_default_keeps_the_files_that_training_keeps(cli, cluttered):
+def test_clean_by_default_keeps_the_files_that_training_keeps(cli, study_with_files):
     before = files()
     assert cli("clean").code == 0
-    # A failed search trial is not among the best.
+    # A failed search trial is never among the best.
     checkpoints = {f"search_0005/{name}" for name in (*CHECKPOINTS, "checkpoints/last.pt")}
     assert before.keys() - files().keys() == checkpoints | {f"search_{number:04d}/{EVENTS}" for number in (2, 4)}
 
 
-def test_the_winner_of_a_search_keeps_its_checkpoint(cli, cluttered, tmp_path):
-    """Also where a pruned trial is better: it cannot win."""
+def test_the_winner_of_a_search_keeps_its_checkpoint(cli, study_with_files, tmp_path):
+    """A pruned trial is better, but cannot win."""
     assert cli("clean", "--keep", "1").code == 0
     best = json.loads(cli("best", "--json").out)
     assert best["name"] == "search_0003"
     assert Path(best["checkpoint"]).is_file()
 
 
-def test_nothing_is_deleted_through_a_link(cli, cluttered, tmp_path):
+def test_nothing_is_deleted_through_a_link(cli, study_with_files, tmp_path):
     outside = tmp_path / "outside"
     shutil.move(OUT / "search_0005" / "checkpoints", outside)
     (OUT / "search_0005" / "checkpoints").symlink_to(outside)
@@ -118,12 +120,12 @@ def test_nothing_is_deleted_through_a_link(cli, cluttered, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
+    ("argv", "expected"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
 )
-def test_clean_refuses_invalid_options(argv, told, cli, here):
+def test_clean_refuses_invalid_options(argv, expected, cli, here):
     refused = cli("clean", *argv)
     assert (refused.code, refused.out) == (2, "")
-    assert told in refused.err
+    assert expected in refused.err
 
 
 def test_no_torch_is_loaded(run_study):

@@ -1,4 +1,4 @@
-"""The command that serves a study, by a process of its own."""
+"""`dashboard`, called in a separate process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows study khmer-ocr; pr
 
 @contextmanager
 def dashboard(folder: Path, *options: str, code: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Serve a study on a free port; yield who does, and the address without a path."""
+    """Serve a study on a free port; yield the process and the URL without a path."""
     start = ["-c", code] if code else ["-m", "tuner"]
     command = [sys.executable, *start, "dashboard", "--port", "0", "--output-dir", str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -30,9 +30,9 @@ def dashboard(folder: Path, *options: str, code: str = "") -> Iterator[tuple[sub
         assert process.stderr is not None
         try:
             line = process.stdout.readline()
-            told = LINE.fullmatch(line)
-            assert told is not None, line + process.stderr.read()
-            yield process, told[1]
+            match = LINE.fullmatch(line)
+            assert match is not None, line + process.stderr.read()
+            yield process, match[1]
         finally:
             process.kill()
 
@@ -76,7 +76,7 @@ def test_public_prints_a_warning(run_study):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (["--host", "0.0.0.0"], ["--host: found '0.0.0.0', which other machines can reach without a password"]),
         (["--host", "::"], ["--host: found '::', which other machines can reach"]),
@@ -94,26 +94,26 @@ def test_public_prints_a_warning(run_study):
         ),
     ],
 )
-def test_invalid_options_are_reported_together_and_no_port_is_opened(cli, run_study, options, told):
+def test_invalid_options_are_reported_together_and_no_port_is_opened(cli, run_study, options, expected):
     outcome = cli("dashboard", "--output-dir", run_study.folder, *options)
     problems = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
-    assert (outcome.code, outcome.out, len(problems)) == (2, "", len(told))
-    for problem, text in zip(problems, told, strict=True):
+    assert (outcome.code, outcome.out, len(problems)) == (2, "", len(expected))
+    for problem, text in zip(problems, expected, strict=True):
         assert text in problem
     assert "secret" not in outcome.err
 
 
 @pytest.mark.parametrize(
-    ("host", "public", "told"),
+    ("host", "public", "expected"),
     [
         ("0.0.0.0", False, "other machines can reach without a password"),
         ("127.0.0.1", True, "which only this machine can reach"),
     ],
 )
-def test_public_address_requires_the_public_option(cli, run_study, host, public, told):
+def test_public_address_requires_the_public_option(cli, run_study, host, public, expected):
     outcome = cli("dashboard", "--output-dir", run_study.folder, "--host", host, *(["--public"] if public else []))
     assert (outcome.code, outcome.out) == (2, "")
-    assert told in outcome.err
+    assert expected in outcome.err
 
 
 def test_host_name_is_resolved_only_once(run_study, monkeypatch):

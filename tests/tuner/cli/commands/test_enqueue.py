@@ -1,4 +1,4 @@
-"""`enqueue`: work that is added from elsewhere, also while others work."""
+"""`enqueue`: adds trials to a study, also while workers train."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def states() -> dict[str, str]:
 
 
 @pytest.fixture
-def begun(here: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
+def interrupted_study(here: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
     """A study whose only preset `one` is interrupted before its first epoch; return its configuration."""
     config = write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 0.99})
     with pytest.raises(KeyboardInterrupt):
@@ -46,7 +46,7 @@ def begun(here: Path, write_config: Callable[..., Path], make_watcher: Callable[
     return config
 
 
-def test_experiments_are_added_only_once(cli, begun, write_config):
+def test_experiments_are_added_only_once(cli, interrupted_study, write_config):
     more = write_config({"one": ONE_EPOCH, "ពីរ": ONE_EPOCH, "three": {}}, file_name="more.yaml")
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
@@ -65,7 +65,7 @@ def test_experiments_are_added_only_once(cli, begun, write_config):
     }
     assert "not added: ពីរ is already in the study (waiting)" in cli("enqueue", "--config", more).out
     assert states() == {"one": "interrupted", "ពីរ": "waiting", "three": "waiting"}
-    assert study_targets(load_study(OUT)[0]).character_accuracy == 0.99  # of the run, not of the added file
+    assert study_targets(load_study(OUT)[0]).character_accuracy == 0.99  # set by the run, not by the added file
 
 
 def test_enqueue_does_not_retry_a_failed_experiment(cli, run_study, copy_of_the_study):
@@ -76,7 +76,7 @@ def test_enqueue_does_not_retry_a_failed_experiment(cli, run_study, copy_of_the_
     )
 
 
-def test_first_added_search_trials_fix_the_search_settings(cli, begun):
+def test_first_added_search_trials_fix_the_search_settings(cli, interrupted_study):
     added = cli("enqueue", "--trials", "2", "--sampler", "random", "--prune-grace", "3")
     assert added.code == 0
     assert "added: 2 search trials; the study has 2" in added.out
@@ -90,7 +90,7 @@ def test_first_added_search_trials_fix_the_search_settings(cli, begun):
     assert "search: 0 of 3 trials, sampler random" in shown
 
 
-def test_running_run_trains_added_trials(cli, begun, write_config, make_watcher):
+def test_running_run_trains_added_trials(cli, interrupted_study, write_config, make_watcher):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     watcher = make_watcher(
         after_epoch=1, action=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
@@ -102,11 +102,11 @@ def test_running_run_trains_added_trials(cli, begun, write_config, make_watcher)
     assert "learning_rate" in search.params
 
 
-def test_added_experiment_can_bring_its_own_model(cli, begun, tiny_models, write_config):
+def test_added_experiment_can_bring_its_own_model(cli, interrupted_study, tiny_models, write_config):
     models = yaml.safe_load(tiny_models.read_text())
     models["models"]["tiny_too"] = models["models"]["tiny"]
     Path("models.yaml").write_text(yaml.safe_dump(models))
-    content = yaml.safe_load(begun.read_text())
+    content = yaml.safe_load(interrupted_study.read_text())
     experiment = content["experiments"]["one"]
     content["experiments"] = {"two": experiment | {"model": {"name": "tiny_too", "config_path": "models.yaml"}}}
     Path("two.yaml").write_text(yaml.safe_dump(content))
@@ -116,7 +116,9 @@ def test_added_experiment_can_bring_its_own_model(cli, begun, tiny_models, write
     assert states() == {"one": "completed", "two": "completed"}
 
 
-def test_contradictions_with_the_study_are_reported_together_and_nothing_is_added(cli, begun, write_config, tree):
+def test_contradictions_with_the_study_are_reported_together_and_nothing_is_added(
+    cli, interrupted_study, write_config, tree
+):
     changed = write_config(
         {
             "one": {"training": {"num_epochs": 7}, "early_stopping": {"monitor": "val_loss", "mode": "min"}},
@@ -138,13 +140,13 @@ def test_contradictions_with_the_study_are_reported_together_and_nothing_is_adde
     assert (states(), tree(OUT).keys()) == before
 
 
-def test_changed_preset_is_refused_as_by_run(cli, begun, write_config):
+def test_changed_preset_is_refused_as_by_run(cli, interrupted_study, write_config):
     changed = write_config({"one": {"training": {"num_epochs": 7}}}, file_name="changed.yaml")
     enqueued, ran = cli("enqueue", "--config", changed), cli("run", "--config", changed)
     assert (enqueued.code, ran.code) == (2, 2)
-    told = [line for line in enqueued.err.splitlines() if line.startswith("error: ")]
-    assert told == [line for line in ran.err.splitlines() if line.startswith("error: ")]
-    assert "num_epochs was 1 and is 7 now" in told[0]
+    errors = [line for line in enqueued.err.splitlines() if line.startswith("error: ")]
+    assert errors == [line for line in ran.err.splitlines() if line.startswith("error: ")]
+    assert "num_epochs was 1 and is 7 now" in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_changed_preset_is_refused_as_by_run(cli, begun, write_config):
         (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "learns nothing from pruned trials"),
     ],
 )
-def test_options_without_effect_are_refused(cli, begun, argv, problem):
+def test_options_without_effect_are_refused(cli, interrupted_study, argv, problem):
     refused = cli("enqueue", *argv)
     assert refused.code == 2
     assert problem in refused.err
@@ -168,9 +170,9 @@ def test_options_without_effect_are_refused(cli, begun, argv, problem):
     assert not Path("nowhere").exists()
 
 
-def test_space_must_be_that_of_the_study(cli, begun, write_space, write_config):
+def test_space_must_be_that_of_the_study(cli, interrupted_study, write_space, write_config):
     fitting, other = write_space(), write_space(file_name="other.yaml", batch_size={"low": 8, "high": 64, "step": 8})
-    run = cli("run", "--config", begun, "--space", fitting, "--output-dir", "spaced")
+    run = cli("run", "--config", interrupted_study, "--space", fitting, "--output-dir", "spaced")
     assert run.code == 0
     enqueue = ["enqueue", "--output-dir", "spaced", "--trials", "1", "--space"]
     assert cli(*enqueue, fitting).code == 0
@@ -180,23 +182,23 @@ def test_space_must_be_that_of_the_study(cli, begun, write_space, write_config):
     assert len(rows(Path("spaced"))) == 2
 
 
-def test_dataset_at_another_path_must_have_the_same_content(cli, begun, tiny_dataset):
-    content = yaml.safe_load(begun.read_text())
+def test_dataset_at_another_path_must_have_the_same_content(cli, interrupted_study, tiny_dataset):
+    content = yaml.safe_load(interrupted_study.read_text())
     experiment = content["experiments"]["one"]
-    for place in ("moved", "changed", "gone"):
-        moved = experiment | {"data": {"metadata_path": f"{place}/metadata.yaml"}}
+    for folder in ("moved", "changed", "deleted"):
+        moved = experiment | {"data": {"metadata_path": f"{folder}/metadata.yaml"}}
         content["experiments"] = {"two": moved}
-        Path(f"{place}.yaml").write_text(yaml.safe_dump(content))
-        shutil.copytree(tiny_dataset.parent, place)
+        Path(f"{folder}.yaml").write_text(yaml.safe_dump(content))
+        shutil.copytree(tiny_dataset.parent, folder)
     images = sorted(Path("changed/train").glob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
-    shutil.rmtree("gone")
+    shutil.rmtree("deleted")
 
-    for place, problem in {
+    for folder, problem in {
         "changed": "the dataset differs from the study's (fingerprint ",
-        "gone": "gone/metadata.yaml",
+        "deleted": "deleted/metadata.yaml",
     }.items():
-        refused = cli("enqueue", "--config", f"{place}.yaml")
+        refused = cli("enqueue", "--config", f"{folder}.yaml")
         assert refused.code == 2
         assert problem in refused.err
     assert list(states()) == ["one"]
@@ -204,7 +206,7 @@ def test_dataset_at_another_path_must_have_the_same_content(cli, begun, tiny_dat
     assert list(states()) == ["one", "two"]
 
 
-def test_enqueue_imports_no_torch_and_trains_nothing(begun, write_config):
+def test_enqueue_imports_no_torch_and_trains_nothing(interrupted_study, write_config):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["enqueue", "--config", str(more), "--trials", "1"]

@@ -1,4 +1,4 @@
-"""``report``: the file that it writes, and what it refuses."""
+"""`report`: the file that it writes and the paths that it refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
+def test_report_is_written_and_its_path_printed(cli, run_study, tree):
     before = tree(run_study.folder)
     done = cli("report", "--output-dir", run_study.folder)
     assert (done.code, done.out) == (0, "report.html\n")
@@ -24,8 +24,8 @@ def test_a_report_is_written_and_its_path_printed(cli, run_study, tree):
 
 
 def test_report_has_curves_and_example_images_of_the_winner(cli, run_study):
-    assert cli("report", "--output-dir", run_study.folder, "--out", "it.html").code == 0
-    html = Path("it.html").read_text(encoding="utf-8")
+    assert cli("report", "--output-dir", run_study.folder, "--out", "winner.html").code == 0
+    html = Path("winner.html").read_text(encoding="utf-8")
     winner = html.partition('<section id="winner">')[2].partition("</section>")[0]
     assert winner.count('<img src="data:image/png;base64,') == 2
     assert '"name":"sequences, validation"' in winner
@@ -40,7 +40,7 @@ def test_report_overwrites_an_earlier_report(cli, run_study):
 
 
 @pytest.mark.parametrize(
-    ("out", "told"),
+    ("out", "expected"),
     [
         ("folder", "this is a folder; name a file"),
         ("missing/report.html", "there is no folder"),
@@ -50,18 +50,18 @@ def test_report_overwrites_an_earlier_report(cli, run_study):
         ("", "expected a value that is not empty"),
     ],
 )
-def test_invalid_report_path_is_refused(out, told, cli, run_study, tree, monkeypatch):
+def test_invalid_report_path_is_refused(out, expected, cli, run_study, tree, monkeypatch):
     Path("folder").mkdir()
     Path("closed").mkdir()
     Path("notes.html").write_text("<p>mine</p>")
     Path("link.html").symlink_to("nowhere")
-    # Who runs these tests as root may write anywhere.
+    # Root can write to every folder, so the check itself is replaced.
     monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path).name != "closed")
     before = tree(Path())
     done = cli("report", "--output-dir", run_study.folder, "--out", out)
     assert done.code == 2
     assert f"error: --out {out}".rstrip() in done.err
-    assert told in done.err
+    assert expected in done.err
     assert "Traceback" not in done.err
     assert tree(Path()) == before
 

@@ -14,14 +14,14 @@ from studies import DEFAULT_STUDY_NAME, load_study
 from tuner.__main__ import main
 
 
-def test_a_failed_experiment_gives_exit_code_1_and_the_next_one_runs(run_study):
+def test_failed_experiment_gives_exit_code_1_and_the_next_one_is_trained(run_study):
     results = json.loads(run_study.results.read_text())
     assert run_study.code == 1
     assert [entry["status"] for entry in results["all_results"]] == ["failed", "completed"]
     assert results["best_result"]["experiment_name"] == "ខ្មែរ"
 
 
-def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run_study):
+def test_repeated_run_names_finished_trials_and_trains_nothing(cli, run_study):
     again = cli(*run_study.run_again)
     assert again.code == 1
     assert "ខ្មែរ is already finished" in again.err
@@ -32,7 +32,7 @@ def test_repeating_the_command_says_what_is_finished_and_trains_nothing(cli, run
     assert list(Path().iterdir()) == []
 
 
-def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study):
+def test_results_file_is_rewritten_only_if_results_are_missing(cli, run_study):
     run = [*run_study.run_again, "--results-file", "r.json"]
     assert cli(*run).code == 1
     written = Path("r.json").read_bytes()
@@ -40,7 +40,7 @@ def test_a_named_results_file_is_written_only_if_it_lacks_results(cli, run_study
     os.utime("r.json", (1, 1))
     assert "is already complete" in cli(*run).out
     assert os.stat("r.json").st_mtime == 1
-    # A command that was killed has left the results of an earlier one.
+    # As after a killed command: the file has only the results of an earlier command.
     Path("r.json").write_text(json.dumps(json.loads(written) | {"all_results": []}))
     assert "results      r.json\n" in cli(*run).out
     assert json.loads(Path("r.json").read_text())["all_results"] == json.loads(written)["all_results"]
@@ -51,7 +51,7 @@ def test_exit_code_depends_only_on_the_selected_experiments(cli, run_study):
     assert cli(*run_study.run_again, "--experiments", "broken").code == 1
 
 
-def test_the_summary_names_experiments_targets_and_places(cli, run_study):
+def test_summary_names_experiments_targets_and_paths(cli, run_study):
     summary = cli(*run_study.run_again, "--results-file", "r.json").out
     assert "max epochs" in summary
     assert "MISSED" in summary
@@ -63,7 +63,7 @@ def test_the_summary_names_experiments_targets_and_places(cli, run_study):
     assert "\x1b" not in summary
 
 
-def test_json_prints_the_results_and_nothing_else(cli, run_study):
+def test_json_prints_only_the_results(cli, run_study):
     Path("r.json").touch()
     printed = json.loads(cli(*run_study.run_again, "--json", "--results-file", "r.json").out)
     assert printed == json.loads(Path("r.json").read_text())
@@ -75,12 +75,12 @@ def test_without_a_terminal_each_epoch_has_a_line(cli, write_config):
     assert [line.split()[0] for line in lines if line.startswith("  ")] == ["1/2", "2/2"]
 
 
-def test_the_seed_reaches_the_training(cli, write_config):
+def test_seed_option_sets_the_training_seed(cli, write_config):
     assert cli("run", "--config", write_config({"one": {}}), "--output-dir", "out", "--seed", "7").code == 0
     assert "seed: 7" in Path("out/one/configs/training_config.yaml").read_text()
 
 
-def test_a_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study, write_config):
+def test_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study, write_config):
     config = write_config({"one": {}, "two": {}}, targets={"sequence_accuracy": 0.5})
     before = tree(config.parent), tree(run_study.folder)
     fresh = cli("run", "--config", config, "--dry-run")
@@ -98,12 +98,12 @@ def test_a_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study
 def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_space):
     space = write_space(learning_rate={"low": 0.002, "high": 0.01})
     search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
-    told = cli(*run_study.run_again, *search)
-    assert told.code == 0
-    assert "search:  2 trials in the study, sampler random, pruner quantile" in told.out
+    shown = cli(*run_study.run_again, *search)
+    assert shown.code == 0
+    assert "search:  2 trials in the study, sampler random, pruner quantile" in shown.out
     note = "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); widened to 0.001 to 0.01"
-    assert f"note: {note}" in told.out
-    assert "train:   2 trials, workers 2" in told.out  # both presets have ended
+    assert f"note: {note}" in shown.out
+    assert "train:   2 trials, workers 2" in shown.out  # both presets are finished
     plan = json.loads(cli(*run_study.run_again, *search, "--json").out)
     assert (plan["trials_to_train"], plan["workers"], plan["search"]["sampler"]) == (2, 2, "random")
     assert plan["states"] == {"broken": "failed", "ខ្មែរ": "completed"}
@@ -111,15 +111,15 @@ def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_
     assert note in plan["search"]["notes"]
 
 
-def test_the_default_study_is_that_of_the_api(cli, run_study):
+def test_default_study_name_is_that_of_the_python_api(cli, run_study):
     assert json.loads(cli("status", "--output-dir", run_study.folder, "--json").out)["study"] == DEFAULT_STUDY_NAME
 
 
 def test_storage_variable_is_used_and_named_in_errors(cli, write_config, monkeypatch):
     config = write_config({"one": {}})
-    monkeypatch.setenv("KHMER_TUNER_STORAGE", f"sqlite:///{os.getcwd()}/elsewhere.db")
+    monkeypatch.setenv("KHMER_TUNER_STORAGE", f"sqlite:///{os.getcwd()}/other.db")
     assert cli("run", "--config", config, "--output-dir", "out").code == 0
-    assert Path("elsewhere.db").exists()
+    assert Path("other.db").exists()
     assert not Path("out/study.db").exists()
     monkeypatch.setenv("KHMER_TUNER_STORAGE", "sqlite://")
     wrong = cli("status", "--output-dir", "out")

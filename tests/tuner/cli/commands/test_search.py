@@ -37,9 +37,9 @@ def states(folder: Path = OUT) -> dict[str, str]:
 
 @pytest.fixture
 def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callable[..., Any]) -> Path:
-    """A working directory with all that a study came from, named relatively, and the study, interrupted.
+    """A working directory with an interrupted study and its input files, which the study names by relative paths.
 
-    Of its presets `one` is interrupted after an epoch and `two` waits; so does a search trial.
+    Preset `one` is interrupted after an epoch; preset `two` and a search trial are waiting.
     """
     shutil.copytree(tiny_dataset.parent, here / "generated_data")
     shutil.copy(tiny_models, here / "models.yaml")
@@ -152,8 +152,8 @@ def test_search_with_a_missing_dataset_is_refused_and_creates_nothing(cli, here,
 def test_search_first_trains_pending_trials(cli, home):
     ran = cli("search", "--trials", "1", "--results-file", "r.json")
     assert ran.code == 0
-    begun = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
-    assert begun == ["one", "two", "search_0002", "search_0003"]
+    started = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
+    assert started == ["one", "two", "search_0002", "search_0003"]
     assert "one (trial 0, resumed)" in ran.err
     assert set(states().values()) == {"completed"}
 
@@ -163,9 +163,9 @@ def test_resume_needs_only_the_output_folder(cli, home, tmp_path, monkeypatch, r
         (home / name).unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    stands = cli("status", "--output-dir", home / OUT)
-    assert "1 interrupted" in stands.out
-    assert f"`khmer-tuner resume --output-dir {home / OUT}` trains them" in stands.out
+    status = cli("status", "--output-dir", home / OUT)
+    assert "1 interrupted" in status.out
+    assert f"`khmer-tuner resume --output-dir {home / OUT}` trains them" in status.out
     resumed = cli("resume", "--output-dir", home / OUT)
     assert resumed.code == 0
     assert "resumes at epoch 2" in resumed.err
@@ -185,10 +185,10 @@ def test_resume_needs_only_the_output_folder(cli, home, tmp_path, monkeypatch, r
 def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, home, tree):
     shutil.move("generated_data", "moved")
     before = tree(home)
-    gone = cli("resume")
-    assert gone.code == 2
-    assert "generated_data/metadata.yaml: the dataset of the study" in gone.err
-    assert "repeat `khmer-tuner run` with a --config that names the new path" in gone.err
+    missing = cli("resume")
+    assert missing.code == 2
+    assert "generated_data/metadata.yaml: the dataset of the study" in missing.err
+    assert "repeat `khmer-tuner run` with a --config that names the new path" in missing.err
     assert tree(home).keys() == before.keys()
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
@@ -211,7 +211,7 @@ def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, home, tre
 
 def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, home, tree):
     content = yaml.safe_load(Path("config.yaml").read_text())
-    content["experiments"]["new"] = content["experiments"]["one"]  # which is refused with the rest
+    content["experiments"]["new"] = content["experiments"]["one"]  # refused together with the other problems
     Path("config.yaml").write_text(yaml.safe_dump(content))
     Path("space.yaml").write_text("base: {num_epochs: 3}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}")
     before = states(), tree(home / OUT).keys()
@@ -232,7 +232,7 @@ def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
     ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
-    assert ran.code == 0  # nothing has ended, but nothing has failed either
+    assert ran.code == 0  # no trial is finished, but none has failed
     assert "one, search_0001: still pending, because the time limit was reached" in ran.err
     assert "2 trials are pending; continue with: khmer-tuner resume" in ran.out
     one, waiting = rows().values()
@@ -242,7 +242,7 @@ def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
     assert json.loads(Path("r.json").read_text())["all_results"] == []
 
 
-# The signal may arrive in a callback of the garbage collector, or between opening a file and its `with`.
+# The signal can arrive in a garbage collector callback, or between opening a file and entering its `with`.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, home):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
@@ -302,21 +302,21 @@ def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, w
         assert failed.code == 1
         assert cli("run", "--config", config, "--trials", "3").code == 1
     assert states()["search_0002"] == states()["search_0003"] == "failed"
-    assert cli("search", "--trials", "1").code == 0  # some of its new trials have succeeded
+    assert cli("search", "--trials", "1").code == 0  # one of its new trials succeeded
     retried = cli("resume", "--retry-failed", "--results-file", "r.json")
     assert retried.code == 0, retried.err
     assert "retrying failed trials: search_0002, search_0003" in retried.err
     assert set(states().values()) == {"completed"}
     names = [entry["experiment_name"] for entry in json.loads(Path("r.json").read_text())["all_results"]]
     assert sorted(names) == ["one", *(f"search_000{number}" for number in range(1, 5))]
-    counted = json.loads(cli("status", "--json").out)
-    assert (counted["pending"], counted["search"]["budget"], counted["search"]["ended"]) == (0, 4, 4)
+    status = json.loads(cli("status", "--json").out)
+    assert (status["pending"], status["search"]["budget"], status["search"]["ended"]) == (0, 4, 4)
 
 
 def test_commands_exit_with_1_while_an_error_keeps_a_trial_pending(cli, write_config, make_watcher, fail):
     config = write_config({"blocked": ONE_EPOCH, "free": ONE_EPOCH})
     HyperparameterTuner(str(config), display=make_watcher(in_batch=2, action=fail)).run_experiments(["blocked"])
-    (OUT / "blocked" / "checkpoints").write_text("a file where a folder is to be")
+    (OUT / "blocked" / "checkpoints").write_text("a file in place of a folder")
     run = ["run", "--config", config]
     for command in (run, ["resume"], ["worker"]):
         failed = cli(*command)
@@ -333,11 +333,11 @@ def test_commands_exit_with_1_while_an_error_keeps_a_trial_pending(cli, write_co
 def test_search_whose_working_directory_is_deleted_loses_no_trial(
     cli, here, write_config, write_space, tiny_dataset, tmp_path
 ):
-    gone, out = tmp_path / "gone", tmp_path / "out"
-    gone.mkdir()
+    working_dir, out = tmp_path / "deleted", tmp_path / "out"
+    working_dir.mkdir()
     argv = ["search", "--trials", "6", "--config", write_config({"one": ONE_EPOCH}), "--output-dir", out]
     argv += ["--space", write_space(base={"num_epochs": 1})]
-    metadata = os.path.relpath(tiny_dataset, gone)
+    metadata = os.path.relpath(tiny_dataset, working_dir)
     command = [
         sys.executable,
         "-m",
@@ -348,15 +348,15 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
         "--results-file",
         here / "r.json",
     ]
-    with subprocess.Popen(command, cwd=gone, stderr=subprocess.PIPE, text=True) as search:
-        told = []
+    with subprocess.Popen(command, cwd=working_dir, stderr=subprocess.PIPE, text=True) as search:
+        lines = []
         for line in search.stderr:
-            told.append(line)
+            lines.append(line)
             if "search_0000: max epochs" in line:
-                gone.rmdir()
-    assert search.returncode == 1, told
-    assert told[-1].startswith("error: search_000")
-    assert "failed with the same error, so no other trial is started: FileNotFoundError: " in told[-1]
+                working_dir.rmdir()
+    assert search.returncode == 1, lines
+    assert lines[-1].startswith("error: search_000")
+    assert "failed with the same error, so no other trial is started: FileNotFoundError: " in lines[-1]
     assert set(states(out).values()) == {"completed", "interrupted", "waiting"}
     assert cli("resume", "--output-dir", out).code == 0
     assert list(states(out).values()) == ["completed"] * 6
@@ -402,7 +402,7 @@ def test_gp_sampler_disables_pruning(cli, write_config, write_space):
     assert (search["sampler"], search["pruner"]) == ("gp", "none")
 
 
-def test_a_worker_whose_trials_all_failed_exits_with_1(cli, write_config):
+def test_worker_whose_trials_all_failed_exits_with_1(cli, write_config):
     wild = {"training": {"num_epochs": 3, "learning_rate": 10.0, "weight_decay": 10.0}, "optimizer": {"type": "adamw"}}
     assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
     assert cli("enqueue", "--config", write_config({"wild": wild})).code == 0

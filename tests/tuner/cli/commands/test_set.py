@@ -1,4 +1,4 @@
-"""`--set`: settings of a command line, which the study stores like those of a file."""
+"""`--set`: overrides on the command line, which the study stores like the settings of a file."""
 
 from __future__ import annotations
 

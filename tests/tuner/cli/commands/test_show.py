@@ -1,4 +1,4 @@
-"""``show``: all that is known of one trial."""
+"""`show`: prints all information about one trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from studies.trials.record import StartedAfter
 from tuner.cli.commands.show import _STARTED_AFTER
 
-# Of batch normalisation; they are no parameters.
+# Buffers of batch normalisation, which are not parameters.
 _STATISTICS = ("running_", "num_batches_tracked")
 
 
@@ -21,7 +21,7 @@ def test_every_reason_of_an_attempt_has_a_text() -> None:
 
 
 def section(out: str, title: str) -> list[str]:
-    """The lines below a title, up to the next blank line."""
+    """Return the lines below a title, up to the next blank line."""
     lines = out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(title))
     end = next((number for number in range(start, len(lines)) if not lines[number].strip()), len(lines))
@@ -36,7 +36,7 @@ def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, ru
     assert parameters == f"parameters: {parameters_of_tiny(run_study.folder):,}"
     assert headline.startswith("trial 1, ខ្មែរ: completed, max epochs, 2 of 2 epochs, best val_char_accuracy 0.")
     settings = dict(line.split(maxsplit=1) for line in section(shown.out, "settings"))
-    # What the search space varies, and what is not at its default; not where or how it is trained.
+    # Only settings that the search space varies or that differ from their default, and no paths or devices.
     assert (settings["model_name"], settings["batch_size"], settings["num_epochs"]) == ("tiny", "8", "2")
     assert not settings.keys() & {"metadata_path", "device", "experiment_name", "seed"}
     header, *epochs = section(shown.out, "epochs, on validation data")
@@ -115,9 +115,9 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_st
 
 
 @pytest.mark.parametrize(
-    ("trial", "told"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
+    ("trial", "expected"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
 )
-def test_unknown_trial_is_reported(trial: str, told: str, cli: Any, run_study: Any) -> None:
+def test_unknown_trial_is_reported(trial: str, expected: str, cli: Any, run_study: Any) -> None:
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.out) == (2, "")
-    assert told in shown.err
+    assert expected in shown.err

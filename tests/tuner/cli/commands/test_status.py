@@ -1,4 +1,4 @@
-"""`status`: a study at a glance, while it is worked on, afterwards and with many trials."""
+"""`status`: the state of a running study, a finished study and a study with many trials."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PRUNED = TrialOutcome(
 
 
 @pytest.fixture
-def at_work(here: Path, run_study) -> Iterator[Claim]:
-    """A study of two ended experiments and 30 search trials, of which this process trains the first one."""
+def running_claim(here: Path, run_study) -> Iterator[Claim]:
+    """A study with two finished experiments and 30 search trials, of which this process trains the first."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)
     add_search_trials(study, folder, SearchRequest(at_least=30))
@@ -52,12 +52,12 @@ def at_work(here: Path, run_study) -> Iterator[Claim]:
     claim.release()
 
 
-def test_running_study_shows_workers_and_remaining_time(cli, at_work, tree):
+def test_running_study_shows_workers_and_remaining_time(cli, running_claim, tree):
     before = tree(OUT)
-    told = cli("status")
-    assert told.code == 0
+    shown = cli("status")
+    assert shown.code == 0
     assert tree(OUT) == before
-    lines = told.out.splitlines()
+    lines = shown.out.splitlines()
     assert lines[0] == "study khmer-ocr, objective val_char_accuracy (max)"
     assert max(map(len, lines)) <= 80
     assert ["2", "search_0002", "running", "0.2500", "3", "-"] in [line.split()[:6] for line in lines]
@@ -79,15 +79,15 @@ def test_running_study_shows_workers_and_remaining_time(cli, at_work, tree):
     assert summary["remaining"].endswith(" including 29 pending trials")
     assert "disk" in summary
     assert " free" in summary["disk"]
-    assert "pending" not in summary  # somebody works on it
+    assert "pending" not in summary  # a worker trains the pending trials
 
 
-def test_json_has_remaining_time_and_disk_usage(cli, at_work):
+def test_json_has_remaining_time_and_disk_usage(cli, running_claim):
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["pending"], len(status["trials"])) == (1, 29, 22)
     running = status["trials"][2]
     assert (running["num_epochs"], running["epoch_seconds"], running["worker_pid"]) == (10, 60.0, os.getpid())
-    # Its own seven epochs, and the other trials on top.
+    # The remaining seven epochs of the running trial, plus the other trials.
     assert status["eta_seconds"] > 420
     assert status["eta_is_at_most"] is False
     files = sum(path.stat().st_size for path in OUT.rglob("*") if path.is_file())
@@ -95,32 +95,32 @@ def test_json_has_remaining_time_and_disk_usage(cli, at_work):
     assert sum(status["disk"].values()) - status["disk"]["free"] == 2 * status["disk"]["used"]
 
 
-def test_idle_study_has_no_remaining_time(cli, at_work):
-    at_work.release()
-    told = cli("status").out
-    assert "2 of 32 trials finished (1 failed), 29 waiting, 1 interrupted\n" in told
-    assert "remaining: " not in told
-    [pending] = [line for line in told.splitlines() if line.startswith("pending: ")]
+def test_idle_study_has_no_remaining_time(cli, running_claim):
+    running_claim.release()
+    shown = cli("status").out
+    assert "2 of 32 trials finished (1 failed), 29 waiting, 1 interrupted\n" in shown
+    assert "remaining: " not in shown
+    [pending] = [line for line in shown.splitlines() if line.startswith("pending: ")]
     assert pending.startswith("pending: 1 interrupted, 29 waiting, about ")
     assert pending.endswith(" with one worker; `khmer-tuner resume` trains them")
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
 
-def test_all_shows_each_of_many_trials(cli, at_work):
+def test_all_shows_each_of_many_trials(cli, running_claim):
     numbers = [line.split()[0] for line in cli("status", "--all").out.splitlines() if line.endswith(" -")]
     assert numbers[:2] == ["0", "1"]
     assert numbers[-1] == "21"
 
 
 def test_complete_study_says_so(cli, run_study):
-    told = cli("status", "--output-dir", run_study.folder).out
-    assert "2 of 2 trials finished (1 failed)\n" in told
-    assert "pending: " not in told
-    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in told
+    shown = cli("status", "--output-dir", run_study.folder).out
+    assert "2 of 2 trials finished (1 failed)\n" in shown
+    assert "pending: " not in shown
+    assert "targets (character_accuracy 0.99, training_time_per_epoch 1000): met by no trial" in shown
 
 
-def test_running_trials_fit_a_narrow_terminal(cli, at_work, monkeypatch):
+def test_running_trials_fit_a_narrow_terminal(cli, running_claim, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     [row] = [line for line in cli("status").out.splitlines() if line.startswith("search_0002")]
     assert len(row) <= 60
@@ -134,11 +134,11 @@ def test_watch_without_a_terminal_prints_changes_until_no_trial_is_pending(cli, 
     claim = claim_next(study, folder)
     assert claim is not None
     claim.record_config(TrainingConfig(model_name="tiny", num_epochs=10))
-    happens = [lambda: None, lambda: claim.trial.report(0.5, 1), lambda: claim.finish(PRUNED)]
-    # Only the module's name is replaced: `time.sleep` itself is also called by other threads.
-    monkeypatch.setattr("tuner.cli.commands.status.time", SimpleNamespace(sleep=lambda seconds: happens.pop(0)()))
+    actions = [lambda: None, lambda: claim.trial.report(0.5, 1), lambda: claim.finish(PRUNED)]
+    # Replace only the name in the module, because other threads call `time.sleep` as well.
+    monkeypatch.setattr("tuner.cli.commands.status.time", SimpleNamespace(sleep=lambda seconds: actions.pop(0)()))
     watched = cli("status", "--watch", "--output-dir", copy_of_the_study)
-    assert (watched.code, watched.err, happens) == (0, "", [])
+    assert (watched.code, watched.err, actions) == (0, "", [])
     assert [line for line in watched.out.splitlines() if not line.startswith("best: ")] == [
         "search_0002: epoch 0 of 10 finished",
         "2 of 3 trials finished (1 failed); 1 worker",
@@ -156,7 +156,7 @@ def test_watch_of_a_complete_study_returns_at_once(cli, run_study):
     assert "2 of 2 trials finished (1 failed)" in done.out
 
 
-def test_watch_on_a_terminal_redraws_until_ctrl_c(at_work):
+def test_watch_on_a_terminal_redraws_until_ctrl_c(running_claim):
     terminal, other_end = pty.openpty()
     command = [sys.executable, "-m", "tuner", "status", "--watch"]
     with subprocess.Popen(command, stdout=other_end, stderr=subprocess.PIPE, env=os.environ | {"TERM": "xterm"}) as run:

@@ -1,4 +1,4 @@
-"""`stop`, and what becomes of the commands that it is meant for."""
+"""`stop`: stops the workers of a study, whose trials can be resumed."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tuner.session.study_setup import ExistingStudy
 
 OUT = Path("training_output")
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
-# Long enough for `stop` to come while it is trained, on a busy machine too.
+# Long enough that `stop` arrives during training, also on a busy machine.
 EPOCHS = 60
 LONG = {"training": {"num_epochs": EPOCHS, "batch_size": 4}, "early_stopping": {"patience": 100}}
 ONE_EPOCH = {"training": {"num_epochs": 1}}
-Begin = Callable[..., "subprocess.Popen[str]"]
+StartCommand = Callable[..., "subprocess.Popen[str]"]
 
 
 def rows(folder: Path = OUT) -> dict[str, StatusRow]:
@@ -40,28 +40,30 @@ def rows(folder: Path = OUT) -> dict[str, StatusRow]:
 
 
 def curve(name: str, folder: Path) -> list[dict[str, float]]:
-    """What a trial's epochs came to, without what differs from run to run."""
+    """Return the metrics of a trial's epochs, without those that differ between runs."""
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 
 @pytest.fixture
-def begin(here: Path) -> Iterator[Begin]:
-    """Start a command in another process; return it when it has trained two epochs. It is killed in the end."""
+def start_command(here: Path) -> Iterator[StartCommand]:
+    """Start a command in another process, wait for two trained epochs, and kill the process after the test."""
     processes = []
 
     def start(*argv: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tuner", *map(str, argv)]
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in this process: more give other bits
+        one_thread = os.environ | {
+            "OMP_NUM_THREADS": "1"
+        }  # as in this process, because the number of threads changes results
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread)
         processes.append(process)
         assert process.stderr is not None
-        told = []
+        lines = []
         for line in process.stderr:
-            told.append(line)
+            lines.append(line)
             if re.search(r" 2/\d+  char", line):
                 return process
-        return pytest.fail("".join(told))
+        return pytest.fail("".join(lines))
 
     yield start
     for process in processes:
@@ -70,7 +72,7 @@ def begin(here: Path) -> Iterator[Begin]:
 
 
 def test_earlier_stop_request_does_not_stop_a_run_in_a_new_folder(cli: Any, write_config: Any, tmp_path: Path) -> None:
-    storage = f"sqlite:///{tmp_path}/elsewhere.db"
+    storage = f"sqlite:///{tmp_path}/other.db"
     first = write_config({"one": ONE_EPOCH}, file_name="first.yaml")
     assert cli("run", "--config", first, "--storage", storage, "--results-file", "r.json").code == 0
     assert cli("stop").code == 0
@@ -84,34 +86,34 @@ def test_wait_ignores_trials_that_start_later(monkeypatch: pytest.MonkeyPatch) -
     def row(number: int, attempts: int) -> Any:
         return SimpleNamespace(number=number, attempts=attempts)
 
-    looks = [[row(0, 1)], [row(0, 1)], [row(0, 1), row(1, 1)], [row(0, 2), row(1, 1)]]
-    monkeypatch.setattr(stop, "_running", lambda study, folder: looks.pop(0))
+    polls = [[row(0, 1)], [row(0, 1)], [row(0, 1), row(1, 1)], [row(0, 2), row(1, 1)]]
+    monkeypatch.setattr(stop, "_running", lambda study, folder: polls.pop(0))
     monkeypatch.setattr(stop, "_POLL_S", 0.0)
     stop._wait(Any, Any, [row(0, 1)])
-    assert looks == []
+    assert polls == []
 
 
 @pytest.mark.parametrize(
-    ("stop_requested", "told"),
+    ("stop_requested", "expected"),
     [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")],
 )
-def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested: bool, told: str) -> None:
-    assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == told
+def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested: bool, expected: str) -> None:
+    assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == expected
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
-    workers: int, begin: Begin, cli: Any, write_config: Any, read_results: Any
+    workers: int, start_command: StartCommand, cli: Any, write_config: Any, read_results: Any
 ) -> None:
     config = write_config({"ខ្មែរ": LONG, "two": LONG if workers == 2 else ONE_EPOCH})
     argv = ["run", "--config", config, "--results-file", "stopped.json", "--workers", str(workers)]
-    running = begin(*argv)
+    running = start_command(*argv)
     stopped = cli("stop", "--wait")
     assert stopped.code == 0
     names = ["ខ្មែរ", "two"][:workers]
     for number, name in enumerate(names):
-        told = rf"^{name} \(trial {number}\): \d+ epochs? finished, stops after the current epoch; process \d+$"
-        assert re.search(told, stopped.out, re.MULTILINE)
+        pattern = rf"^{name} \(trial {number}\): \d+ epochs? finished, stops after the current epoch; process \d+$"
+        assert re.search(pattern, stopped.out, re.MULTILINE)
     assert stopped.out.endswith("stopped; run `khmer-tuner resume` to resume\n")
     assert {row.worker_pid for row in rows().values()} == {None}
     out, err = running.communicate()
@@ -122,23 +124,26 @@ def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
     assert "worker died" not in err
     assert "2 trials are pending; continue with: khmer-tuner resume" in out
     assert read_results(Path("stopped.json"))["all_results"] == []
-    left = rows()
-    assert [row.state.value for row in left.values()] == ["interrupted", "interrupted" if workers == 2 else "waiting"]
+    stopped_rows = rows()
+    assert [row.state.value for row in stopped_rows.values()] == [
+        "interrupted",
+        "interrupted" if workers == 2 else "waiting",
+    ]
     for name in names:
-        assert left[name].epochs == len(curve(name, OUT)) < EPOCHS
-    assert max(row.epochs for row in left.values()) >= 2
+        assert stopped_rows[name].epochs == len(curve(name, OUT)) < EPOCHS
+    assert max(row.epochs for row in stopped_rows.values()) >= 2
 
     assert cli("resume", "--results-file", "resumed.json").code == 0
-    assert cli("run", "--config", config, "--output-dir", "undisturbed").code == 0
+    assert cli("run", "--config", config, "--output-dir", "uninterrupted").code == 0
     for name in ("ខ្មែរ", "two"):
-        assert rows()[name].epochs == len(curve(name, OUT)) == rows(Path("undisturbed"))[name].epochs
-        assert curve(name, OUT) == curve(name, Path("undisturbed"))
+        assert rows()[name].epochs == len(curve(name, OUT)) == rows(Path("uninterrupted"))[name].epochs
+        assert curve(name, OUT) == curve(name, Path("uninterrupted"))
 
 
 def test_stop_without_workers_does_not_stop_later_commands(cli, run_study, copy_of_the_study):
     assert cli("stop", "--wait", "--output-dir", copy_of_the_study).out == "stop requested; no trial is running\n"
-    asked = cli("stop", "--wait", "--json", "--output-dir", copy_of_the_study)
-    assert (asked.code, json.loads(asked.out)) == (0, {"asked": [], "stopped": True})
+    requested = cli("stop", "--wait", "--json", "--output-dir", copy_of_the_study)
+    assert (requested.code, json.loads(requested.out)) == (0, {"asked": [], "stopped": True})
     resumed = cli("resume", "--retry-failed", "--output-dir", copy_of_the_study)
     assert resumed.code == 0
     assert "a stop was requested" not in resumed.err
@@ -181,7 +186,7 @@ def test_exit_code_is_0_without_finished_trials_if_stop_was_requested(cli, write
     assert exit_code(session, TrialFilter(), StopConditions()) == 0
 
 
-def test_no_torch_is_loaded_and_nothing_but_the_study_changes(run_study, copy_of_the_study, tree):
+def test_stop_imports_no_torch_and_changes_only_the_study(run_study, copy_of_the_study, tree):
     before = tree(copy_of_the_study).keys()
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["stop", "--output-dir", str(copy_of_the_study)]
@@ -190,7 +195,7 @@ def test_no_torch_is_loaded_and_nothing_but_the_study_changes(run_study, copy_of
     assert tree(copy_of_the_study).keys() == before
 
 
-def test_a_folder_without_a_study_is_refused(cli):
+def test_folder_without_a_study_is_refused(cli):
     refused = cli("stop", "--output-dir", "nowhere")
     assert refused.code == 2
     assert "there is no such folder" in refused.err
