@@ -80,11 +80,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("parts", metavar="PART", nargs="*", help="part to measure (default: all parts)")
     parser.add_argument("--quick", action="store_true", help="use few images, trials and repeats")
     parser.add_argument(
-        "--json",
-        metavar="FILE",
-        type=Path,
-        default=Path("benchmark.json"),
-        help="output file with all figures (default: %(default)s)",
+        "--json", metavar="FILE", type=Path, default=Path("benchmark.json"), help="output file (default: %(default)s)"
     )
     parser.add_argument(
         "--data",
@@ -98,9 +94,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default="config/phase3_simple_configs.yaml",
         help="experiments file with the presets to measure (default: %(default)s)",
     )
-    parser.add_argument(
-        "--threads", metavar="N", type=int, default=usable_cores(), help="number of threads (default: number of cores)"
-    )
+    parser.add_argument("--threads", metavar="N", type=int, default=usable_cores(), help="(default: number of cores)")
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")

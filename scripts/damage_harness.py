@@ -40,9 +40,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the harness; return the exit code."""
     parser = option_parser(__doc__, EXAMPLES)
-    parser.add_argument(
-        "--damages", metavar="N", type=int, default=200, help="number of damages (default: %(default)s)"
-    )
+    parser.add_argument("--damages", metavar="N", type=int, default=200, help="damaged copies (default: %(default)s)")
     parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="numbers of the damages to repeat")
     parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
     return run_harness(parser.parse_args(argv), "damage_harness_", _damage)
@@ -91,19 +89,15 @@ def _modules(folder: Path) -> list[str]:
 
 def _summary(cases: Sequence[Case]) -> Iterator[str]:
     """Yield the lines of the summary: tables by damaged item and by kind of damage, then the totals."""
-    tables = {
-        "damaged item": [case.damage.item for case in cases],
-        "kind of damage": [case.damage.kind for case in cases],
-    }
-    for title, kinds in tables.items():
+    items, kinds = [case.damage.item for case in cases], [case.damage.kind for case in cases]
+    for title, values in (("damaged item", items), ("kind of damage", kinds)):
         yield f"{title:44} damages  reported  harmless  failures"
-        for kind in sorted(set(kinds)):
-            counts = Counter(_result(case) for case, one in zip(cases, kinds, strict=True) if one == kind)
-            yield f"{kind:44} {counts.total():7} {counts['reported']:9} {counts['harmless']:9} {counts['failure']:9}"
+        for value in sorted(set(values)):
+            counts = Counter(_result(case) for case, one in zip(cases, values, strict=True) if one == value)
+            yield f"{value:44} {counts.total():7} {counts['reported']:9} {counts['harmless']:9} {counts['failure']:9}"
         yield ""
-    counts = Counter(map(_result, cases))
-    totals = f"{counts['reported']} reported, {counts['harmless']} harmless, {counts['failure']} failures"
-    yield f"{len(cases)} damages: {totals}"
+    sums = Counter(map(_result, cases))
+    yield f"{len(cases)} damages: {sums['reported']} reported, {sums['harmless']} harmless, {sums['failure']} failures"
 
 
 def _result(case: Case) -> str:

@@ -34,8 +34,7 @@ examples:
   python scripts/kill_harness.py --kills 20 --postgresql        each take-over waits for three seconds
   python scripts/kill_harness.py --kills 10 --at "after tell"   at this point only
 
-The seed determines at which point or after how many seconds each process is killed; its progress by then depends on the
-machine.
+The seed determines the points and times of the kills; the progress of a process by then depends on the machine.
 """
 # From this number of kills on, every kill point must have been hit.
 EVERY_POINT = 200
@@ -54,10 +53,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--trials", metavar="N", type=int, default=12, help="search trials of a study (default: %(default)s)"
     )
     parser.add_argument(
-        "--sampler",
-        choices=("tpe", "random", "gp"),
-        default="tpe",
-        help="sampler of the search trials (default: %(default)s)",
+        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="sampler of a study (default: %(default)s)"
     )
     parser.add_argument(
         "--postgresql",

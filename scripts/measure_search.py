@@ -97,9 +97,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--work-dir", default="search_measurement", help="work folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the studies (default: 0 1 2)")
     parser.add_argument("--trials", type=int, default=24, help="search trials of a study (default: %(default)s)")
-    parser.add_argument(
-        "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none quantile)"
-    )
+    parser.add_argument("--pruners", nargs="+", default=["none", "quantile"], help="pruners (default: none quantile)")
     parser.add_argument("--epochs", type=int, default=24, help="maximum epochs of a trial (default: %(default)s)")
     parser.add_argument("--sampler", default="tpe", help="sampler of the search trials (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="studies in parallel (default: %(default)s)")

@@ -66,9 +66,7 @@ def commands(small: FixtureStudy) -> dict[str, list[str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the harness; return the exit code."""
     parser = option_parser(__doc__)
-    parser.add_argument(
-        "--signals", metavar="K", type=int, default=500, help="number of signals (default: %(default)s)"
-    )
+    parser.add_argument("--signals", metavar="K", type=int, default=500, help="signals to send (default: %(default)s)")
     return run_harness(parser.parse_args(argv), "signal_harness_", _interrupt)
 
 

@@ -1,1 +1,1 @@
-"""What `benchmark.py` measures, a module for each part."""
+"""The parts of `benchmark.py`, a module for each."""

@@ -82,9 +82,8 @@ def measure(plan: Plan) -> Figures:
         plan.log(f"{size:,} trials")
         work_dir = plan.folder / f"study_{size}"
         output = grow_study(small, work_dir, finished=size, waiting=_WAITING, threads=plan.threads)
-        figures["sizes"][str(size)] = in_subprocess(
-            train_pending_trials, work_dir, plan.threads, output=str(output), trials=trials
-        )
+        arguments = {"output": str(output), "trials": trials}
+        figures["sizes"][str(size)] = in_subprocess(train_pending_trials, work_dir, plan.threads, **arguments)
         shutil.rmtree(work_dir)
     config = plan.typical
     plan.log(f"an epoch of {config.experiment_name}")

@@ -15,7 +15,7 @@ def measure(plan: Plan) -> Figures:
     """Measure if this machine has a GPU that PyTorch can use."""
     if not in_subprocess(has_cuda, plan.folder, plan.threads):
         return {"skipped": "no CUDA device"}
-    plan.log("matrices, convolutions, memory")
+    plan.log("matrix products, convolutions, memory")
     return {
         "machine": in_subprocess(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
         "epochs": epochs.measure_on(plan, "cuda", epochs=1 if plan.quick else 4),

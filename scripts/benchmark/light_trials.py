@@ -80,7 +80,7 @@ def run_trials(output_dir: str, url: str, workers: int, presets: int, searches: 
     return {
         "trials": trials,
         "seconds": max(worker["finished_at"] for worker in found) - started_at,
-        **{what: sum(worker[what] for worker in found) for what in ("statements", "commits", "cpu_seconds")},
+        **{name: sum(worker[name] for worker in found) for name in ("statements", "commits", "cpu_seconds")},
         "connections": connections,
     }
 

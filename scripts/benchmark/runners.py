@@ -44,7 +44,7 @@ def measure(plan: Plan) -> Figures:
 def tables(figures: Figures) -> list[Table]:
     """Return a table of the rates, and one of their limits and the cost of a trial with the most workers."""
     rates = plain_table(
-        "workers", "SQLite trials/s", "of 1 worker", "PostgreSQL trials/s", "of 1 worker", right=(0, 1, 2, 3, 4)
+        "workers", "SQLite trials/s", "vs. 1 worker", "PostgreSQL trials/s", "vs. 1 worker", right=(0, 1, 2, 3, 4)
     )
     for count in figures["sqlite"]:
         rates.add_row(count, *_cells(figures["sqlite"], count), *_cells(figures["postgresql"], count))
@@ -75,16 +75,8 @@ def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
 def _run(plan: Plan, count: int, work_dir: Path, url: str) -> Figures:
     plan.log(work_dir.name)
     trials = _QUICK_TRIALS if plan.quick else _TRIALS
-    found = in_subprocess(
-        run_trials,
-        plan.folder,
-        plan.threads,
-        output_dir=str(work_dir),
-        url=url,
-        workers=count,
-        presets=trials,
-        searches=trials,
-    )
+    arguments = {"output_dir": str(work_dir), "url": url, "workers": count, "presets": trials, "searches": trials}
+    found = in_subprocess(run_trials, plan.folder, plan.threads, **arguments)
     shutil.rmtree(work_dir)
     return {
         "trials": found["trials"],

@@ -64,7 +64,7 @@ def tables(figures: Figures) -> list[Table]:
     headers = (
         f"workers ({figures['preset']}, {figures['epochs']} epochs)",
         "trials/h",
-        "of 1 worker",
+        "vs. 1 worker",
         "s/epoch",
         "outside trials, s",
     )

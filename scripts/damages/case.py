@@ -140,7 +140,7 @@ def _reports(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[s
 def _changes_to_others(
     damage: Damage, outputs: Outputs, reference: Outputs, before: Mapping[str, str], after: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield what is missing or has changed in the undamaged trials."""
+    """Yield the losses and changes of the undamaged trials."""
     finished = [name for name in FINISHED if name != damage.trial]
     for fact, value in before.items():
         if fact.partition(":")[0] in finished and after.get(fact) != value:

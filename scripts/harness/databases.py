@@ -33,9 +33,7 @@ class Databases:
         try:
             self._server = PostgresServer() if storage is Storage.POSTGRESQL else None
         except (ImportError, RuntimeError) as error:
-            raise HarnessError(
-                f"cannot start a PostgreSQL server: {error}; `pip install -e '.[dev]'` installs one"
-            ) from error
+            raise HarnessError(f"cannot start PostgreSQL: {error}; `pip install -e '.[dev]'` installs it") from error
 
     def start_study(self, name: str) -> None:
         """Create a database for the study of this name, which processes started from now on use."""

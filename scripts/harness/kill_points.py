@@ -13,7 +13,7 @@ from harness.replacement import Callback, watch
 
 Condition = Callable[..., bool]
 
-# Names of the points that a process passes only if another process has left a running trial end with this.
+# Suffix of the points that a process passes only if another process has left a running trial.
 TAKE_OVER = "take-over"
 # A kill at this point also counts as a crash of that trial: see `kills.schedule`.
 AFTER_TAKE_OVER = f"after {TAKE_OVER}"

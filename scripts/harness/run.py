@@ -32,12 +32,8 @@ def option_parser(description: str | None, examples: str = "") -> argparse.Argum
     parser = argparse.ArgumentParser(
         description=description, epilog=examples + _EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--seed", metavar="S", type=int, default=1, help="seed of all random choices (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--folder", metavar="DIR", help="an empty work folder, which is kept (default: a temporary folder)"
-    )
+    parser.add_argument("--seed", metavar="S", type=int, default=1, help="random seed (default: %(default)s)")
+    parser.add_argument("--folder", metavar="DIR", help="empty work folder, which is kept (default: a temporary one)")
     return parser
 
 

@@ -122,11 +122,11 @@ def _file_items(folder: Path) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [str(path.relative_to(folder)) for path in files]
     yield "leftover files", [name for name in names if is_leftover(Path(name))]
-    lasting = [name for name in names if not name.endswith(".tmp") and not is_leftover(Path(name))]
-    yield "files", [name for name in lasting if "tfevents" not in name]
+    kept = [name for name in names if not name.endswith(".tmp") and not is_leftover(Path(name))]
+    yield "files", [name for name in kept if "tfevents" not in name]
     yield "results file", _without(json.loads((folder / RESULTS).read_text(encoding="utf-8")), _RESULT_TIMES)
     for path, name in zip(files, names, strict=True):
-        if name not in lasting:
+        if name not in kept:
             continue
         for kind, content in _CONTENTS.items():
             if path.match(kind):

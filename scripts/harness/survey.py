@@ -42,7 +42,7 @@ class Survey:
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
         """Yield the problems of the progress since an earlier survey, in a study of `planned` trials."""
         if self.trials < before.trials or self.finished < before.finished:
-            yield f"lost trials: {before} became {self}"
+            yield f"lost trials: found {self}, expected at least {before}"
         if self.trials > planned:
             yield f"created too many trials: found {self.trials}, expected {planned} at most"
 

@@ -115,9 +115,7 @@ class Cycle:
                 return not training.hung
             self._starts_with_orphans = self._keep_orphans(training)
             if not self._starts_with_orphans and (orphans := wait_for_orphans(self._folder)):
-                study.problems.append(
-                    f"workers of command {study.commands} do not exit: {', '.join(map(str, orphans))}"
-                )
+                study.problems.append(f"workers of command {study.commands} still run: {', '.join(map(str, orphans))}")
                 return False
         study.problems.append(f"the study is incomplete after {_MAX_COMMANDS} commands")
         return False

@@ -96,12 +96,10 @@ def _end_problems(record: Any) -> Iterator[str]:
     from studies import MAX_CRASHES, MAX_MEMORY_CRASHES, WhyEnded
 
     name, outcome = record.experiment_name, record.outcome
-    is_crash_limit = (
-        record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
-    )
+    at_limit = record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
     if outcome is None:
         yield f"{name} has no outcome"
-    elif outcome.why_ended is WhyEnded.CRASHED and not is_crash_limit:
+    elif outcome.why_ended is WhyEnded.CRASHED and not at_limit:
         yield f"{name} crashed after only {record.consecutive_crashes} consecutive crashes: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"
