@@ -1,7 +1,4 @@
-"""The guard between browsers and optuna-dashboard.
-
-Without it, any web page open in the browser could change or delete a study.
-"""
+"""The guard of optuna-dashboard; without it, any website in the browser could change or delete a study."""
 
 from __future__ import annotations
 

@@ -10,10 +10,7 @@ from studies.report.snapshot import Snapshot
 
 
 def find_confirmation(snapshot: Snapshot) -> dict[str, Any] | None:
-    """Return the content of `confirm --json`, with table ``cells`` for each configuration.
-
-    Returns None if there is no confirmation, its file is damaged, or it does not match the study's trials.
-    """
+    """Return the content of `confirm --json` with table ``cells`` per configuration; None if it is missing or stale."""
     outcomes = {record.experiment_name: record.outcome for record in snapshot.records.values() if record.outcome}
     try:
         found: dict[str, Any] = parse_json(read_bytes(snapshot.folder.confirmation_path))

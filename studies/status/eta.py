@@ -29,14 +29,11 @@ class RemainingTime(NamedTuple):
 
 
 def remaining_seconds(row: StatusRow, epoch_share: float = 0.0) -> float | None:
-    """Return the upper bound of a running trial's remaining seconds: its median epoch times its remaining epochs.
+    """Return the upper bound of a running trial's remaining seconds; None before one of its epochs has been timed.
 
     Args:
         row: The trial.
         epoch_share: Finished share of its running epoch, 0 to 1.
-
-    Returns:
-        None before an epoch has been timed.
     """
     if row.num_epochs is None or row.epoch_seconds is None:
         return None
@@ -46,7 +43,7 @@ def remaining_seconds(row: StatusRow, epoch_share: float = 0.0) -> float | None:
 def remaining_time(
     status: StudyStatus, workers: int, epoch_shares: Mapping[int, float] | None = None
 ) -> RemainingTime | None:
-    """Return the remaining time of the whole study with a constant number of workers.
+    """Return the remaining time of a study with a constant number of workers; None until enough epochs have been timed.
 
     Each pending trial goes to the worker that is free first. If every pending trial has an upper bound (a preset has
     one if another preset of its model was timed), the result is an upper bound. Otherwise it is the expected time:
@@ -57,9 +54,6 @@ def remaining_time(
         status: The status of the study.
         workers: Number of trials trained in parallel, at least 1.
         epoch_shares: Finished share of each running trial's current epoch, 0 to 1, by trial number.
-
-    Returns:
-        None until enough epochs have been timed.
     """
     pace = _Pace.of(status.rows)
     shares = epoch_shares or {}
@@ -90,7 +84,7 @@ class _Pace:
 
     Attributes:
         epochs: Median seconds of an epoch, by model.
-        bounded_models: Models with timed epochs in presets only. Search trials give no bound, since their settings
+        sure_models: Models of which only presets were timed, which give upper bounds; the settings of search trials
             differ too much.
         search_trial: Mean cost of a search trial that is not sampled yet: that of the finished search trials, else of
             the finished presets, else of the running trials without early stopping; None if no epoch was timed.
@@ -98,7 +92,7 @@ class _Pace:
     """
 
     epochs: Mapping[str, float]
-    bounded_models: frozenset[str]
+    sure_models: frozenset[str]
     search_trial: _Cost | None
     lengths: Mapping[TrialKind, Sequence[float]]
 
@@ -112,7 +106,7 @@ class _Pace:
             models[row.model_name or ""].append(row)
         return cls(
             epochs={model: _median_epoch(members[-_MAX_TRIALS:]) for model, members in models.items()},
-            bounded_models=frozenset(
+            sure_models=frozenset(
                 model for model, members in models.items() if all(row.kind is TrialKind.PRESET for row in members)
             ),
             search_trial=_mean_cost((ended[TrialKind.SEARCH] or ended[TrialKind.PRESET] or timed)[-_MAX_TRIALS:]),
@@ -128,10 +122,8 @@ class _Pace:
         if epoch is None or row.num_epochs is None:
             return self.search_trial if row.kind is TrialKind.SEARCH else None
         bound = remaining_seconds(replace(row, epoch_seconds=epoch), epoch_share)
-        is_bounded = row.epoch_seconds is not None or (
-            row.kind is TrialKind.PRESET and row.model_name in self.bounded_models
-        )
-        return _Cost(self._remaining_epochs(row, row.num_epochs, epoch_share) * epoch, bound if is_bounded else None)
+        is_sure = row.epoch_seconds is not None or (row.kind is TrialKind.PRESET and row.model_name in self.sure_models)
+        return _Cost(self._remaining_epochs(row, row.num_epochs, epoch_share) * epoch, bound if is_sure else None)
 
     def _remaining_epochs(self, row: StatusRow, num_epochs: int, epoch_share: float) -> float:
         """Return the expected number of remaining epochs, from the mean of the trials that trained longer."""
