@@ -92,7 +92,7 @@ class OutputFolder:
 
     @property
     def model_definitions_path(self) -> Path:
-        """The study's copy of its model definitions, so that it can continue without the original file."""
+        """The study's copy of its model definitions; the study can be resumed without the original file."""
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:

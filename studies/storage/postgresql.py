@@ -4,10 +4,10 @@ Retries: if the server cannot be reached, the storage retries to connect, so a r
 worker. A connection lost during a transaction is still an error, since it is unknown whether the server committed; the
 worker then releases its trial and claims it again.
 
-Fence: a worker that lost its connection, or was stopped, until another worker took over its trial must not write to the
-trial any more. Each process that starts or takes over a trial adds itself to the trial's attempts. Every later write is
-in one transaction with a query that locks the attempts and checks that they are unchanged. So the database decides
-which of two workers comes first.
+Fence: once another worker has taken over a trial, its previous worker, which was stopped or had lost its connection,
+must not write to it any more. So each process that starts or takes over a trial adds itself to the trial's attempts,
+and each of its later writes is in one transaction with a query that checks that the attempts are unchanged and locks
+them. The database thereby decides whether a write or a take-over comes first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 # User attribute of a trial that the fence compares: only the worker of its latest attempt may write.
 ATTEMPTS = "attempts"
 
-# For each process, which rarely needs more than one, besides the connection for its locks.
+# Of a process, besides the connection for its locks; a process rarely needs more than one.
 _MAX_CONNECTIONS = 3
 _CONNECT_TIMEOUT_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
@@ -103,7 +103,8 @@ def is_connection_lost(error: BaseException) -> bool:
 def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, then its causes and contexts.
 
-    If reading trials fails, Optuna repeats the query on the same lost connection and raises the error of that query.
+    Contexts matter: if the connection is lost while trials are read, Optuna repeats the query on the same connection
+    and raises the error of the second query.
     """
     cause: BaseException | None = error
     while cause is not None:

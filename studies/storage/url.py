@@ -165,8 +165,7 @@ def _file_problem(path: Path, for_reading: bool) -> str | None:
         return f"{path} is a pipe, a device or a broken link; name a file"
     if not os.access(path, os.R_OK if for_reading else os.R_OK | os.W_OK):
         return (
-            f"{path} cannot be read{'' if for_reading else ' and written'}; "
-            "change its permissions or name another file"
+            f"{path} cannot be read{'' if for_reading else ' and written'}; change its permissions or name another file"
         )
     try:
         tables = _table_names(path)

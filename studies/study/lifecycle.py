@@ -70,8 +70,8 @@ def create_or_join_study(
         if extended != study.user_attrs[_INVARIANTS]:
             study.set_user_attr(_INVARIANTS, extended)
     folder.claim(name, storage.url)  # after the study: a study that cannot be created must not own the folder
-    if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_mark(folder):
-        study.set_user_attr(_FOLDER, _folder_mark(folder))
+    if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_identity(folder):
+        study.set_user_attr(_FOLDER, _folder_identity(folder))
     return study
 
 
@@ -246,7 +246,7 @@ def _set_invariants(study: optuna.Study, storage: RDBStorage, invariants: StudyI
     return study
 
 
-def _folder_mark(folder: OutputFolder) -> dict[str, str]:
+def _folder_identity(folder: OutputFolder) -> dict[str, str]:
     owner = folder.owner()
     return {"id": owner.folder_id if owner is not None else "", "path": os.path.realpath(folder.path)}
 
@@ -276,15 +276,15 @@ def _is_on_server(study: optuna.Study) -> bool:
 
 
 def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse another folder than the study's if its leases are files in the folder."""
+    """Refuse an output folder that is not the study's, if the study's leases are files in its folder."""
     if _is_on_server(study):
         return
-    mark = _folder_mark(folder)
-    stored = mark | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
+    current = _folder_identity(folder)
+    stored = current | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
     # At the stored path, this folder replaces the former one; at another path, the same id means a move or a copy.
-    if mark["path"] == stored["path"]:
+    if current["path"] == stored["path"]:
         return
-    if mark["id"] == stored["id"] and not _is_copy(folder, stored["path"]):
+    if current["id"] == stored["id"] and not _is_copy(folder, stored["path"]):
         return
     raise ConfigurationError(
         f"study {study.study_name!r}: it belongs to the output folder {stored['path']}, not to {folder.path}; "

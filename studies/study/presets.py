@@ -225,9 +225,9 @@ def _change_text(record: TrialRecord, config: TrainingConfig) -> str:
 def _keep_order(study: optuna.Study, file_order: list[str], experiments: Mapping[str, TrainingConfig]) -> None:
     old = preset_order(study)
     new = merged_order(old, file_order)
-    wanted = [name for name in new if name in old or name in experiments]
-    if wanted != old:
-        study.set_user_attr(_PRESET_ORDER, wanted)
+    order = [name for name in new if name in old or name in experiments]
+    if order != old:
+        study.set_user_attr(_PRESET_ORDER, order)
 
 
 def merged_order(known: Sequence[str], latest: Sequence[str]) -> list[str]:

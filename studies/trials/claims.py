@@ -35,7 +35,7 @@ from studies.trials.records import own_records, refuse_foreign_folders
 # memory ran out are common on preemptible machines, so more of them are allowed, and they do not change the training.
 MAX_CRASHES = 10
 MAX_MEMORY_CRASHES = 3
-MEMORY_CRASHES_BEFORE_SMALLER_PASSES = 2
+MEMORY_CRASHES_BEFORE_MICRO_BATCHES = 2
 _MEMORY_SIGNAL = "memory_signal"
 
 
@@ -57,14 +57,14 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether too many processes have crashed in its next epoch, so that the trial must end as ``crashed``."""
+        """Whether too many processes have crashed in the trial's next epoch, so that it must end as ``crashed``."""
         of_memory = self.record.consecutive_memory_crashes
         return self.record.consecutive_crashes >= MAX_CRASHES or of_memory >= MAX_MEMORY_CRASHES
 
     @property
     def exceeds_memory(self) -> bool:
-        """Whether several processes have crashed in its next epoch because memory ran out."""
-        return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_SMALLER_PASSES
+        """Whether several processes have crashed in the trial's next epoch because memory ran out."""
+        return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_MICRO_BATCHES
 
     def record_config(self, config: TrainingConfig) -> None:
         """Store the configuration of the trial, once all its settings are suggested."""
@@ -177,14 +177,14 @@ def _pending_records(study: optuna.Study, matches: Callable[[TrialRecord], bool]
         yield from (record for record in records if record.phase is phase and matches(record))
 
 
-def _claim(study: optuna.Study, folder: OutputFolder, seen: TrialRecord, lease: Lease) -> Claim | None:
+def _claim(study: optuna.Study, folder: OutputFolder, first_read: TrialRecord, lease: Lease) -> Claim | None:
     # Read again under the lease: another worker may have finished the trial or crashed since the first read.
-    trial = study.get_trials(deepcopy=False)[seen.number]
+    trial = study.get_trials(deepcopy=False)[first_read.number]
     if trial.state.is_finished():
         return None
     record = read_record(trial)
     resumed = record.phase is TrialPhase.RUNNING
-    if resumed and seen.phase is TrialPhase.WAITING and not lease.is_expired(record):
+    if resumed and first_read.phase is TrialPhase.WAITING and not lease.is_expired(record):
         return None  # started since the first read, by a process that may be about to re-acquire its lease
     # Checked before the attempt is stored: afterwards, all files in the folder count as this trial's.
     refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
@@ -213,7 +213,7 @@ def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
 
 
 def _crash_cause(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
-    """Return whether there is evidence that the process of the latest attempt crashed because memory ran out."""
+    """Return ``MEMORY_CRASH`` if there is evidence that memory ran out in the latest attempt, else ``CRASH``."""
     is_signalled = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
     if is_signalled or any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:]):
         return StartedAfter.MEMORY_CRASH
@@ -221,11 +221,11 @@ def _crash_cause(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
 
 
 def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: StartedAfter) -> TrialRecord:
-    now = Attempt(
+    attempt = Attempt(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         worker=this_worker(),
         epochs=len(trial.intermediate_values),
         after=after,
         memory_kills=count_memory_kills(),
     )
-    return replace(record, attempts=(*record.attempts, now))
+    return replace(record, attempts=(*record.attempts, attempt))

@@ -1,4 +1,4 @@
-"""What only a server can do to a study, and a real one does: restart, lose a connection, take the living for dead."""
+"""A study on a real PostgreSQL server: restarts, lost connections, and the take-over of trials of running workers."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ def test_reading_a_missing_database_creates_nothing(postgresql: Server) -> None:
 def test_unusable_server_is_reported_at_once_with_a_remedy(
     change: dict[str, Any], message: str, opening: Callable[[str], object], postgresql: Server
 ) -> None:
-    began = time.monotonic()
+    started = time.monotonic()
     url = sqlalchemy.make_url(postgresql.url("postgres")).set(**change)
     with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1.*{message}") as caught:
         opening(url.render_as_string(hide_password=False))
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - started < 60
     assert str(url.password) not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -224,9 +224,9 @@ class TestLeases:
         self, server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
     ) -> None:
         claimed(*server_study).release()
-        began = time.monotonic()
+        started = time.monotonic()
         second = claimed(*start(presets, url=url))
-        assert time.monotonic() - began < LEASE_GRACE_S
+        assert time.monotonic() - started < LEASE_GRACE_S
         assert [attempt.after for attempt in second.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
 
     def test_no_grace_period_for_a_trial_that_has_just_ended(
@@ -248,9 +248,9 @@ class TestLeases:
             return held_numbers(kind)
 
         monkeypatch.setattr(storage, "held_numbers", finish_first)
-        began = time.monotonic()
+        started = time.monotonic()
         assert claimed(*other).record.number == 1
-        assert time.monotonic() - began < LEASE_GRACE_S
+        assert time.monotonic() - started < LEASE_GRACE_S
 
     def test_release_while_the_server_is_down_does_not_count_as_a_crash(
         self,
@@ -330,9 +330,9 @@ class TestLeases:
         claim = claimed(*server_study)
         postgresql.stop()
         try:
-            began = time.monotonic()
+            started = time.monotonic()
             claim.release()
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - started < 10
         finally:
             postgresql.start()
 
@@ -392,7 +392,7 @@ class TestFoldersOfOtherMachines:
         self, start: Start, presets: Presets, url: str, tmp_path: Path, outcome: TrialOutcome
     ) -> None:
         studies = [start(presets, url=url, path=tmp_path / name) for name in ("one", "two")]
-        claims = [claimed(*started) for started in studies]
+        claims = [claimed(*item) for item in studies]
         assert [claim.record.number for claim in claims] == [0, 1]
         for claim in claims:
             claim.finish(outcome, 0.9)
