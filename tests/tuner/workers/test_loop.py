@@ -203,9 +203,9 @@ def test_trial_of_another_process_is_not_trained_but_noted(
 ) -> None:
     watcher = make_watcher()
     session = open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher)
-    held = claim_next(session.study, OutputFolder(OUT))
-    assert held is not None
-    with held:
+    claim = claim_next(session.study, OutputFolder(OUT))
+    assert claim is not None
+    with claim:
         work(session, TrialFilter(), StopConditions())
     assert watcher.notes == ["one: still pending, because another process is training it"]
     assert [record.experiment_name for record in finished_trials(session, TrialFilter())] == ["two"]
@@ -271,7 +271,7 @@ def test_lease_is_updated_during_a_long_epoch(write_config: WriteConfig, monkeyp
 
 
 class TestWaitForOthers:
-    """A claim held by this process plays the other process, since a claim excludes every other one."""
+    """A claim of the test process stands in for another process: nothing else can claim its trial."""
 
     @pytest.fixture(autouse=True)
     def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ class TestWaitForOthers:
         run_study(session, TrialFilter(), StopConditions(), workers=workers, results_file="r.json")
 
     @staticmethod
-    def claimed(session: Session) -> Claim:
+    def claim_trial(session: Session) -> Claim:
         claim = claim_next(session.study, OutputFolder(OUT))
         assert claim is not None
         return claim
@@ -294,11 +294,11 @@ class TestWaitForOthers:
     ) -> None:
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
-        held = self.claimed(session)
+        claim = self.claim_trial(session)
 
         def work_then_release(*arguments: Any) -> bool:
             has_trained = work_here(*arguments)
-            held.release()
+            claim.release()
             return has_trained
 
         monkeypatch.setattr(loop, "work_here", work_then_release)
@@ -310,15 +310,15 @@ class TestWaitForOthers:
     ) -> None:
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
-        held = [self.claimed(session)]
+        claims = [self.claim_trial(session)]
 
         def count_then_claim(*arguments: Any) -> int:
-            if len(held) == 1:
-                held[0].release()
+            if len(claims) == 1:
+                claims[0].release()
                 found = trials_to_start(session, TrialFilter())
-                held.append(self.claimed(session))
+                claims.append(self.claim_trial(session))
                 return found
-            held[1].release()
+            claims[1].release()
             return trials_to_start(session, TrialFilter())
 
         monkeypatch.setattr(loop, "trials_to_start", count_then_claim)
@@ -331,19 +331,19 @@ class TestWaitForOthers:
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
-        held: list[Claim] = []
+        claims: list[Claim] = []
 
         def latest_records_then_claim(study: Any) -> list[TrialRecord]:
-            if watcher.finished != ["one"] or held:
+            if watcher.finished != ["one"] or claims:
                 return latest_records(study)
             open_session(more, make_watcher())
             records = latest_records(study)
-            held.append(self.claimed(session))
+            claims.append(self.claim_trial(session))
             return records
 
         def release_when_noted(text: str) -> None:
             assert text.startswith("waiting for ")
-            held[0].release()
+            claims[0].release()
 
         watcher.note = release_when_noted
         monkeypatch.setattr(loop, "latest_records", latest_records_then_claim)
@@ -355,13 +355,13 @@ class TestWaitForOthers:
     ) -> None:
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
-        held = self.claimed(session)
+        claim = self.claim_trial(session)
         errors = [StorageInternalError("database is locked")]
 
         def fail_once(*arguments: Any) -> int:
             if errors:
                 raise errors.pop()
-            held.release()
+            claim.release()
             return trials_to_start(session, TrialFilter())
 
         monkeypatch.setattr(loop, "trials_to_start", fail_once)
@@ -376,8 +376,8 @@ class TestWaitForOthers:
     ) -> None:
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
-        held = self.claimed(session)
-        watcher.note = lambda text: held.release()
+        claim = self.claim_trial(session)
+        watcher.note = lambda text: claim.release()
         self.run(session, workers=2)
         assert watcher.finished == ["two", "one"]
         one, two = latest_records(session.study)
@@ -403,11 +403,11 @@ class TestWaitForOthers:
 
         monkeypatch.setattr(loop, "trials_to_start", count)
         monkeypatch.setattr(loop, "time", SimpleNamespace(sleep=sleep))
-        with self.claimed(session) as held:
+        with self.claim_trial(session) as claim:
             self.run(session)
         assert events == ["read", *["sleep"] * 4]
         assert watcher.notes == [
-            f"waiting for the trials of {held.record.attempts[-1].worker}; see `khmer-tuner status`",
+            f"waiting for the trials of {claim.record.attempts[-1].worker}; see `khmer-tuner status`",
             "one: still pending, because a stop was requested",
         ]
 

@@ -229,8 +229,8 @@ class TestStopping:
         parent, children = self.start("resume")
         with parent:
             parent.kill()
-            _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
-        assert alive == []
+            _, remaining = psutil.wait_procs(children, timeout=SECONDS_TO_STOP)
+        assert remaining == []
         after = rows()
         assert {row.worker_pid for row in after.values()} == {None}
         assert RowState.INTERRUPTED in {
@@ -272,8 +272,8 @@ import tuner.training.loop as loop
 run_epoch = loop.run_epoch
 def run_or_die(training, *rest):
     if training.config.experiment_name == 'one' and len(training.history) == 1 and training.micro_batch_size is None:
-        is_first = not os.path.exists('died')
-        open('died', 'w').close()
+        is_first = not os.path.exists('killed')
+        open('killed', 'w').close()
         os.kill(os.getpid(), signal.SIGABRT if is_first else signal.SIGSEGV)
     return run_epoch(training, *rest)
 loop.run_epoch = run_or_die
