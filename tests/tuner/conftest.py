@@ -152,14 +152,14 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The metadata file of 32 training, 8 validation and 10 test images; read-only."""
+    """Return the metadata file of 32 training, 8 validation and 10 test images; read-only."""
     folder = tmp_path_factory.mktemp("tiny_dataset") / "generated_data"
     return generate_dataset(folder, samples=40, test_samples=10)
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model definitions file with the networks `tiny` and `tiny_ctc`; read-only."""
+    """Return a model definitions file with the networks `tiny` and `tiny_ctc`; read-only."""
     path = tmp_path_factory.mktemp("tiny_models") / "tiny_models.yaml"
     path.write_text(yaml.safe_dump({"models": {"tiny": TINY, "tiny_ctc": TINY | {"decoder": "ctc"}}}))
     return path
@@ -250,7 +250,7 @@ def tiny_config(tiny_dataset: Path, tiny_models: Path) -> MakeConfig:
 
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Change to an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

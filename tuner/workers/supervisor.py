@@ -183,8 +183,8 @@ class _Supervisor:
         """Report why a worker that is not replaced has exited."""
         if code < 0:
             self._problems.append(
-                f"worker processes were killed (signal {-code}) before they started a trial; find out why, "
-                "then run `khmer-tuner resume`"
+                f"worker processes were killed (signal {-code}) before they started a trial; find out what "
+                "kills them, then run `khmer-tuner resume`"
             )
         elif code > 128:
             self._display.note(f"a worker was stopped by signal {code - 128}")

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies import read_record
 from studies.trials.record import StartedAfter
 
-# Of conftest.py, which cannot be imported.
+# Types of conftest.py, which cannot be imported.
 Job = Any
 Machine = Any
 Network = Any

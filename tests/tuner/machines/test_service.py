@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-# Of conftest.py, which cannot be imported.
+# Types of conftest.py, which cannot be imported.
 Machine = Any
 Network = Any
 CopyData = Callable[[Machine], Path]

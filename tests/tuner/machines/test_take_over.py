@@ -12,7 +12,7 @@ import pytest
 from studies import load_study, read_record
 from studies.trials.record import StartedAfter
 
-# Of conftest.py, which cannot be imported.
+# Types of conftest.py, which cannot be imported.
 Machine = Any
 Network = Any
 CopyData = Callable[[Machine], Path]

@@ -1,4 +1,4 @@
-"""Trials whose processes are killed: same results bit for bit, micro-batches after memory crashes, failure at last."""
+"""Trials whose processes are killed: same results bit for bit, micro-batches after memory crashes, or a failure."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_error_message_names_missing_metrics_of_another_machine(write_config: Wr
 
 
 @pytest.mark.slow
-def test_trial_completes_after_ten_kills_after_its_last_epoch(write_config: WriteConfig) -> None:
+def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2}}})
     kill_in_epochs(config, "one", *[2] * MAX_CRASHES)
     assert record_of("one").consecutive_crashes == MAX_CRASHES - 1  # the next process records the last crash

@@ -233,9 +233,8 @@ class TestStopping:
         assert remaining == []
         after = rows()
         assert {row.worker_pid for row in after.values()} == {None}
-        assert RowState.INTERRUPTED in {
-            row.state for row in after.values()
-        }  # the workers did not finish their trials first
+        # The workers were stopped before they finished their trials.
+        assert RowState.INTERRUPTED in {row.state for row in after.values()}
         assert all(after[name].epochs >= row.epochs for name, row in before.items())
 
         assert main(["resume", "--output-dir", str(OUT), "--results-file", "resumed.json"]) == 0
