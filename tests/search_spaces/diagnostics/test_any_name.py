@@ -1,4 +1,4 @@
-"""A valid name is the name of one folder and needs no escaping in paths, shells and URLs."""
+"""A valid name is a single folder name without special characters, in one spelling."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_invalid_fixed_setting_is_reported_only_once(write: Any, definitions: di
     ]
 
 
-def test_condition_may_use_a_value_that_a_conditional_setting_has_if_not_sampled() -> None:
+def test_condition_can_use_the_value_of_a_setting_that_is_not_sampled() -> None:
     data = {
         "model_name": ["small", "ctc"],
         "loss_type": {"choices": ["crossentropy", "focal"], "when": {"model_name": "small"}},

@@ -187,7 +187,7 @@ def test_message_about_a_missing_file_suggests_a_similar_name(write: Any, tmp_pa
 
 
 @pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "other/test.yaml"])
-def test_unsimilar_name_other_suffix_or_other_folder_is_not_suggested(write: Any, other: str) -> None:
+def test_dissimilar_name_other_suffix_or_other_folder_is_not_suggested(write: Any, other: str) -> None:
     write("a: 1", other)
     with pytest.raises(FileNotFoundError, match=r"; check the path$"):
         load_yaml("test.yaml")
