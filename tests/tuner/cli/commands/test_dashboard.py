@@ -142,5 +142,5 @@ def test_without_a_study_nothing_is_created(cli, here, tree: Callable[[Path], di
     before = tree(here)
     outcome = cli("dashboard", "--output-dir", "out")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "begin one with `khmer-tuner run`" in outcome.err
+    assert "create one with `khmer-tuner run`" in outcome.err
     assert tree(here) == before
