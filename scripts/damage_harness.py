@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
-from damages.case import Case, check, outputs_of, unknown_errors
+from damages.case import Case, check, outputs_of, unexpected_errors
 from damages.kinds import damage
 from damages.study import STUDY, make_study, run_main
 from harness.fixture_study import OUTPUT
@@ -65,7 +65,7 @@ def _cases(seed: int, folder: Path, numbers: Sequence[int]) -> list[Case]:
     gc.freeze()  # so that not each fork copies nearly all memory
     shutil.copytree(work, original)
     reference = outputs_of(work)
-    if problems := unknown_errors(reference):
+    if problems := unexpected_errors(reference):
         raise HarnessError("\n".join(problems))
     cases = []
     for number in numbers:

@@ -35,7 +35,7 @@ class Lap:
 
     Attributes:
         seconds: Duration.
-        parts: Seconds of each part; the time of a timed function counts for its own part, not for that of its caller.
+        parts: Seconds of each part, without timed functions of other parts that it calls, unless the part is opaque.
         calls: Number of calls of the functions of each part.
     """
 

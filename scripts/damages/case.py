@@ -89,7 +89,7 @@ def check(case: Case, folder: Path, reference: Outputs) -> None:
     """Run all commands on a damaged study; add the problems that are found to the case."""
     before = in_fork(_facts, folder)
     outputs = outputs_of(folder, case.damage)
-    case.problems += unknown_errors(outputs)
+    case.problems += unexpected_errors(outputs)
     if len(outputs) < len(reference) - len(TRIALS) + 1:
         return
     case.problems += _changes_to_others(case.damage, outputs, reference, before, in_fork(_facts, folder))
@@ -99,7 +99,7 @@ def check(case: Case, folder: Path, reference: Outputs) -> None:
         case.problems.append("no command reports the damage")
 
 
-def unknown_errors(outputs: Outputs) -> list[str]:
+def unexpected_errors(outputs: Outputs) -> list[str]:
     """Return the unexpected errors, each with the commands that print it."""
     found: dict[str, list[str]] = {}
     for name, (code, output) in outputs.items():

@@ -17,7 +17,7 @@ from harness.fixture_study import OUTPUT
 
 from damages.study import DATABASE, STUDY, TRIALS
 
-# All files in folders with these names are one item; any other file is an item by its name.
+# All files in a folder with one of these names count as one item; any other file is an item by its name.
 _FOLDERS = {"artifacts", "leases", "tensorboard", ".pixel_cache", "train", "val", "test"}
 # Some tables are repeated, so that they are damaged more often.
 _TABLES = (

@@ -17,7 +17,7 @@ from harness.survey import Survey, survey
 
 from soak.training import Training
 
-# The command does not replace workers that die repeatedly before they have claimed a trial.
+# A command does not replace workers that are killed repeatedly before they have claimed a trial.
 _MAX_WORKER_KILLS = 3
 # With fewer pending trials, or after a stop, a command may exit soon and may have removed its signal handlers.
 _MIN_PENDING_TRIALS = 3

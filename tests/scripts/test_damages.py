@@ -39,7 +39,7 @@ def test_unexpected_error_and_hanging_command_are_problems(monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     case: Any = importlib.import_module("damages.case")
     outputs = {"status": (1, "error: unexpected TypeError"), "show": (None, ""), "best": (2, "error: damaged")}
-    assert case.unknown_errors(outputs) == ["status: exit 1: error: unexpected TypeError", "show: hangs"]
+    assert case.unexpected_errors(outputs) == ["status: exit 1: error: unexpected TypeError", "show: hangs"]
 
 
 def test_same_seed_damages_same_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
