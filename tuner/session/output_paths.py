@@ -23,7 +23,7 @@ _BEGINNINGS = {
     EPOCHS_CSV: "number,experiment_name,epoch,",
     REPORT: r'(?s)<!DOCTYPE html>.*<meta name="generator" content="khmer-ocr-tuner report">',
     PRESET: "# Written by khmer-tuner best:",
-    NETWORKS: "# The (networks of a study|model definitions of this study)",
+    NETWORKS: "# The model definitions of this study",
     CONFIRMATION: r'\{\s*"set":\s*\[',
 }
 _BEGINNING_BYTES = 2048
