@@ -93,7 +93,7 @@ def stop_message(options: argparse.Namespace | None) -> str:
     if command == "enqueue":
         return "stopped; trials may have been added: check `khmer-tuner status` before you run it again"
     # The same command would add trials again.
-    return "stopped; run `khmer-tuner resume` to resume" if command == "search" else "stopped"
+    return "stopped; run `khmer-tuner resume` to continue" if command == "search" else "stopped"
 
 
 def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:

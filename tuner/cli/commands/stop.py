@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.json:
         print_json({"asked": [_plain(row) for row in stopping], "stopped": options.wait})
     elif options.wait and stopping:
-        print_lines(["stopped; run `khmer-tuner resume` to resume"])
+        print_lines(["stopped; run `khmer-tuner resume` to continue"])
     return SUCCESS
 
 

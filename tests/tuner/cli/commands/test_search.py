@@ -250,7 +250,7 @@ def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, home):
     stopped = cli("search", "--trials", "300")
     timer.join()
     assert stopped.code == 130
-    assert stopped.err.endswith("stopped; run `khmer-tuner resume` to resume\n")
+    assert stopped.err.endswith("stopped; run `khmer-tuner resume` to continue\n")
     assert set(states().values()) & {"interrupted", "waiting"}
 
 

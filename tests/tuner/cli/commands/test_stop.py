@@ -114,7 +114,7 @@ def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
     for number, name in enumerate(names):
         pattern = rf"^{name} \(trial {number}\): \d+ epochs? finished, stops after the current epoch; process \d+$"
         assert re.search(pattern, stopped.out, re.MULTILINE)
-    assert stopped.out.endswith("stopped; run `khmer-tuner resume` to resume\n")
+    assert stopped.out.endswith("stopped; run `khmer-tuner resume` to continue\n")
     assert {row.worker_pid for row in rows().values()} == {None}
     out, err = running.communicate()
     assert running.returncode == 0
