@@ -136,7 +136,7 @@ def _replace_invalid_values(options: argparse.Namespace, parser: argparse.Argume
         value = getattr(options, action.dest, None)
         found = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, InvalidValue)]
         if found:
-            option = action.option_strings[0] if action.option_strings else action.dest
+            option = action.option_strings[0] if action.option_strings else str(action.metavar)
             remedy = "; write a value" if action.required else f"; write a value or leave out {option}"
             problems += dict.fromkeys(f"{option}: {item.problem}{remedy * item.is_empty}" for item in found)
             setattr(options, action.dest, parser.get_default(action.dest))

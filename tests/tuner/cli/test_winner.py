@@ -185,7 +185,7 @@ def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_da
 def test_predict_refuses_an_empty_name(images, cli, run_study):
     read = cli("predict", *images, "--output-dir", run_study.folder)
     assert (read.code, read.out) == (2, "")
-    assert read.err.startswith("error: images: found ''; expected a value that is not empty")
+    assert read.err.startswith("error: IMAGE: found ''; expected a value that is not empty")
 
 
 PREDICT = ("predict", "images", "--json", "--output-dir")
