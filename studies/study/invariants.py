@@ -78,7 +78,8 @@ class StudyInvariants:
         before, after = (dataset.get("image_folder") for dataset in (self.dataset, now.dataset))
         if after is None or before == after:
             return text
-        return f"{text}: images are now read from {after}, before from {before or 'the working directory, probably'}"
+        before = before or "another folder (probably the working directory)"
+        return f"{text}; its images are in {after}, earlier in {before}"
 
     def _compared(self) -> dict[str, Any]:
         """Return the settings that must not change, by their names in the configuration file."""

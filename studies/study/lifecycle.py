@@ -288,7 +288,7 @@ def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
         return
     raise ConfigurationError(
         f"study {study.study_name!r}: it belongs to the output folder {stored['path']}, not to {folder.path}; "
-        "choose that --output-dir, or another --study name; a copy without hard links (`cp -a`) is an independent study"
+        "choose that --output-dir or another --study name; to copy a study, use `cp -a` (without hard links)"
     )
 
 

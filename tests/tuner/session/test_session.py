@@ -292,11 +292,11 @@ class TestReopen:
         study.set_user_attr("invariants", invariants.as_dict() | {"dataset": known})
         images = sorted((other / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
-        before = f"{original}/train" if is_known else "the working directory, probably"
+        before = f"{original}/train" if is_known else "another folder (probably the working directory)"
         for open_again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError) as caught:
                 open_again()
-            message = f"images are now read from {other}/train, before from {before}; change it back"
+            message = f"its images are in {other}/train, earlier in {before}; change it back"
             assert message in str(caught.value)
 
     def test_reopening_notes_changed_library_versions(
