@@ -38,7 +38,7 @@ def change(folder: Path, statement: str) -> None:
 
 @pytest.fixture
 def preset(copy_of_the_study: Path) -> dict[str, Any]:
-    """The attributes of a completed experiment."""
+    """The attributes of a completed preset."""
     storage = f"sqlite:///{copy_of_the_study}/study.db"
     return optuna.load_study(study_name="khmer-ocr", storage=storage).trials[1].user_attrs
 

@@ -1,4 +1,4 @@
-"""An output folder can be resumed after a move or copy; without its database or its checkpoints it starts anew."""
+"""Moved and copied output folders can be resumed; without its database or checkpoints, training restarts."""
 
 from __future__ import annotations
 

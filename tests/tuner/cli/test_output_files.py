@@ -1,4 +1,4 @@
-"""Files that commands write for the user: no other file is overwritten, neither at the start nor hours later."""
+"""Output files of commands never overwrite other files, neither at the start nor at the end of a command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "best": ["best", "--out"],
     "report": ["report", "--out"],
 }
-VICTIMS = (
+EXISTING_FILES = (
     "{config}",
     "notes.yaml",
     "results.json",
@@ -53,9 +53,9 @@ ONE_EPOCH = {"one": {"training": {"num_epochs": 1}}}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_dataset: Path) -> Path:
-    """A folder with a study `out`, a dataset `data`, files of the user, and links to such files."""
-    folder = tmp_path_factory.mktemp("place")
+def user_folder(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_dataset: Path) -> Path:
+    """A folder with a study `out`, a dataset `data`, files of the user, and links to them."""
+    folder = tmp_path_factory.mktemp("user_folder")
     shutil.copytree(run_study.folder, folder / "out")
     shutil.copytree(tiny_dataset.parent, folder / "data")
     (folder / "notes.yaml").write_text("mine: 1\n")
@@ -72,19 +72,19 @@ def content(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("existing_file", EXISTING_FILES)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_overwrites_another_file(
-    command: str, victim: str, cli: Any, place: Path, run_study: Any, monkeypatch: pytest.MonkeyPatch
+    command: str, existing_file: str, cli: Any, user_folder: Path, run_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
-    before, config = content(place), run_study.config.read_bytes()
-    words = [word.format(config=run_study.config) for word in (*COMMANDS[command], victim)]
+    monkeypatch.chdir(user_folder)
+    before, config = content(user_folder), run_study.config.read_bytes()
+    words = [word.format(config=run_study.config) for word in (*COMMANDS[command], existing_file)]
     refused = cli(*words, "--output-dir", "out")
     assert (refused.code, refused.out) == (2, "")
     assert words[-1] in refused.err
     assert "Traceback" not in refused.err
-    assert content(place) == before
+    assert content(user_folder) == before
     assert run_study.config.read_bytes() == config
 
 
@@ -105,7 +105,7 @@ def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study: Any) -> None:
-    """Every kind that commands write is refused by the commands that write another."""
+    """A command that writes one kind of file refuses all other kinds."""
     kinds = {
         "results": ["export", "--results-file", "results"],
         "csv": ["export", "--format", "csv", "--results-file", "csv"],
@@ -199,14 +199,14 @@ def test_existing_study_does_not_change_other_folders(
 
 
 def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: Path, run_study: Any) -> None:
-    place = ["--output-dir", copy_of_the_study]
+    study_option = ["--output-dir", copy_of_the_study]
     config = yaml.safe_load(run_study.config.read_text(encoding="utf-8"))
     Path("c.yaml").write_text(json.dumps({"experiments": {"other": config["experiments"]["broken"]}}))
-    assert cli("run", "--config", "c.yaml", "--set", "training.batch_size=16", *place).code == 0
+    assert cli("run", "--config", "c.yaml", "--set", "training.batch_size=16", *study_option).code == 0
     path = Path(f"{copy_of_the_study}_confirm") / "confirmation.json"
     path.parent.mkdir()
     path.write_text("mine")
-    confirm = ["confirm", "--top", "2", "--seeds", "1", *place]
+    confirm = ["confirm", "--top", "2", "--seeds", "1", *study_option]
     refused = cli(*confirm)
     assert refused.code == 2
     assert f"{path}: this file exists and is not a comparison written by `khmer-tuner confirm`" in refused.err

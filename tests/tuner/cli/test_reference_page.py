@@ -1,4 +1,4 @@
-"""`studies/README.md` lists every column and key of what a real study exports, in order and with its type."""
+"""`studies/README.md` lists every column and key that a real study exports, in order and with its type."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def output_dir(
     make_watcher: Callable[..., Display],
     fail: Callable[[], object],
 ) -> Path:
-    """A study with a failed and a completed preset, an ended and a waiting search trial; not to be changed."""
+    """A read-only study with a failed and a completed preset, and a finished and a waiting search trial."""
     folder = tmp_path_factory.mktemp("study")
     targets = {
         "character_accuracy": 0.9,
@@ -60,7 +60,7 @@ def output_dir(
 
 
 def documented(heading: str) -> dict[str, str]:
-    """The types of a table by name."""
+    """Return the documented types of a table by name."""
     (section,) = [part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE) if part.startswith(f"{heading}\n")]
     types: dict[str, str] = {}
     for line in section.splitlines():
@@ -73,7 +73,7 @@ def documented(heading: str) -> dict[str, str]:
 
 
 def kind_of(value: Any) -> str:
-    """The type of a JSON value in the words of the page."""
+    """Return the type of a JSON value as named on the page."""
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value):
         datetime.fromisoformat(value)
         return "time"
@@ -81,8 +81,8 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value), "text")
 
 
-def of_cell(text: str) -> Any:
-    """The value of a CSV cell."""
+def cell_value(text: str) -> Any:
+    """Return the value of a CSV cell."""
     if re.fullmatch(r"-?\d+", text):
         return int(text)
     try:
@@ -92,7 +92,7 @@ def of_cell(text: str) -> Any:
 
 
 def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
-    """Compare a table with the values of real output, by name; the message says which rows to write where."""
+    """Compare a table with the values of real output, by name; a failure says which rows to change."""
     types = documented(heading)
     above = dict(zip(found, [None, *found], strict=False))
     for name, values in found.items():
@@ -114,7 +114,7 @@ def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
 
 
 def flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of JSON with their values; those of all entries of a list have one name."""
+    """Yield the key paths of JSON data with their values; all entries of a list share their paths."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         for entry in data:
             yield from flat(entry, f"{path}[]")
@@ -141,7 +141,9 @@ def test_every_csv_column_is_documented(heading: str, form: str, output_dir: Pat
     assert exported.code == 0
     table = list(csv.DictReader(io.StringIO(exported.out, newline="")))
     assert len(table) == {"csv": 4, "epochs-csv": 5}[form]
-    check(heading, {name: [of_cell(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty")
+    check(
+        heading, {name: [cell_value(row[name]) if row[name] else None for row in table] for name in table[0]}, "empty"
+    )
 
 
 def test_every_results_key_is_documented(output_dir: Path, cli: Callable[..., Any]) -> None:

@@ -124,7 +124,7 @@ def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
     os.mkfifo(path)
     error = error_of(cli(*interrupted_run))
     assert f"error: {path}: " in error
-    assert error.endswith("; remove it or restore the right file, then repeat the command")
+    assert error.endswith("; remove it or restore the right file, then run the command again")
     path.unlink()
     assert cli(*interrupted_run).code == 0
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or narrow, control sequences in text, and SIGINT during imports."""
+"""Closed, full and narrow standard streams, control sequences in text, and SIGINT during imports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tuner.workers.process import WorkerProcess
 
 HOSTILE = "Kh\x1b[2Jmer\x9b1A"
 SHOWN = r"Kh\x1b[2Jmer\x9b1A"
-# Sends its own process a SIGINT when a module is about to be imported, then runs the command line.
+# Runs the command line and sends its own process a SIGINT when a module is imported.
 INTERRUPTED = """
 import os, signal, sys
 module = sys.argv.pop(1)
@@ -45,7 +45,7 @@ sys.exit(main())
 
 
 class Terminal(io.StringIO):
-    """A terminal that shows colours."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -60,7 +60,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def shell(words: Sequence[str | Path], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command as a shell does whose streams are redirected."""
+    """Run a command in a shell with redirected streams."""
     line = shlex.join(map(str, [sys.executable, "-P", "-m", "tuner", *words]))
     return subprocess.run(f"{line} {redirection}", shell=True, capture_output=True, text=True, cwd=folder)
 
@@ -84,7 +84,7 @@ def test_library_does_not_change_signal_handlers(cli: Any, run_study: Any) -> No
 
 def test_worker_interrupted_during_startup_exits_with_130(here: Path) -> None:
     worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
-    worker.process.send_signal(signal.SIGINT)  # in the interpreter's own start
+    worker.process.send_signal(signal.SIGINT)  # during the start of the interpreter
     assert worker.process.wait() == 130
     worker.close()
     assert worker.stderr_text == ""
@@ -100,7 +100,7 @@ def test_closed_or_full_streams_do_not_break_a_command(redirection: str, code: i
     done = shell(["status", "--output-dir", run_study.folder], redirection, here)
     assert done.returncode == code
     assert bool(done.stdout) == (redirection == "2>&-")
-    # Not the study's disk is to blame.
+    # The message must not blame the study's disk.
     assert done.stderr.startswith("error: standard output: No space left on device; " if code else "")
     assert done.stderr.count("\n") == (1 if code else 0)
     assert str(run_study.folder) not in done.stderr
@@ -114,7 +114,7 @@ def test_run_without_standard_streams_trains(write_config: Callable[..., Path], 
     ]
     study, folder = load_study(here / "out")
     assert len(latest_records(study)) == 1
-    # No file had the number of a stream: what was printed is in none.
+    # No file got the descriptor of a closed stream, so no file contains printed text.
     printed = [path for path in folder.path.rglob("*") if path.is_file() and b"1 of 1 experiments" in path.read_bytes()]
     assert printed == []
 
@@ -135,7 +135,7 @@ def test_evaluate_escapes_the_font_names_of_a_dataset(cli: Any, run_study: Any, 
 def test_terminal_output_is_escaped_and_coloured(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("ខ្មែរ", header_style="bold")
     table.add_row(HOSTILE)
-    monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture: pytest would replace it once more
+    monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture, because pytest replaces sys.stdout after it
     print_lines([table, f"one {HOSTILE}\ntwo"])
     print_text(f"a,{HOSTILE}\r\nខ្មែរ\r\n")
     print_json({HOSTILE: "ខ្មែរ"})

@@ -1,4 +1,4 @@
-"""`run --trials`, `search`, `resume` and `worker`: one study, several commands."""
+"""`run --trials`, `search`, `resume` and `worker` on the same study."""
 
 from __future__ import annotations
 

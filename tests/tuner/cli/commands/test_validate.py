@@ -1,4 +1,4 @@
-"""`validate`, by kind of file."""
+"""`validate`: experiments files and search spaces."""
 
 from __future__ import annotations
 
