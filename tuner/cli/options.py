@@ -112,7 +112,11 @@ def share(text: str) -> float | InvalidValue:
 def seconds(text: str) -> float | InvalidValue:
     """Parse a positive, finite number of seconds."""
     number = _number(text)
-    return number if 0 < number < math.inf else InvalidValue(f"found {text!r}; expected a finite number of seconds above 0")
+    return (
+        number
+        if 0 < number < math.inf
+        else InvalidValue(f"found {text!r}; expected a finite number of seconds above 0")
+    )
 
 
 def _number(text: str) -> float:
