@@ -116,8 +116,8 @@ def _lines(result: EnqueueResult, trials: int, status: StudyStatus) -> list[str]
         lines.append(f"added: {counted(trials, 'search trial')}; the study has {result.search_trials:,}")
     if status.pending:
         is_running = any(row.state.value == "running" for row in status.rows)
-        trainers = "the workers of the study train them" if is_running else "`khmer-tuner resume` trains them"
-        lines.append(f"pending: {counted(status.pending, 'trial')}; {trainers}")
+        trainer = "the running workers train" if is_running else "`khmer-tuner resume` trains"
+        lines.append(f"pending: {counted(status.pending, 'trial')}; {trainer} all pending trials")
     return lines
 
 

@@ -51,7 +51,7 @@ def test_experiments_are_added_only_once(cli, interrupted_study, write_config):
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
     assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
-    assert first.out.splitlines()[1] == "pending: 2 trials; `khmer-tuner resume` trains them"
+    assert first.out.splitlines()[1] == "pending: 2 trials; `khmer-tuner resume` trains all pending trials"
     again = cli("enqueue", "--config", more, "--json")
     assert json.loads(again.out) == {
         "added": [{"name": "three", "number": 2, "state": "waiting"}],
