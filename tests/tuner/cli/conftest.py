@@ -33,7 +33,7 @@ def _no_storage_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cli(here: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(working_dir: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Call a command in the empty working directory, without a terminal."""
 
     def call(*argv: str | Path) -> Outcome:

@@ -62,7 +62,7 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
     copy_of_the_study: Path,
     preset: dict[str, Any],
     cli: Callable[..., Any],
-    here: Path,
+    working_dir: Path,
     read_results: Callable[[Path], dict[str, Any]],
 ) -> None:
     add_trial(copy_of_the_study, preset | changes)
@@ -74,7 +74,7 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
         if command[-1] == "--json":
             assert [row["name"] for row in json.loads(done.out)["trials"]] == ["broken", NAME]
     assert cli("report", "--out", "report.html", "--output-dir", copy_of_the_study).code == 0
-    names = [result["experiment_name"] for result in read_results(here / "results.json")["all_results"]]
+    names = [result["experiment_name"] for result in read_results(working_dir / "results.json")["all_results"]]
     assert names == ["broken", NAME]
     done = cli("resume", "--output-dir", copy_of_the_study, "--results-file", "resumed.json")
     assert "left out: trial 2" in done.err

@@ -83,7 +83,7 @@ DAMAGES = [
 
 @pytest.fixture
 def refuse(
-    cli: Cli, copy_of_the_study: Path, here: Path, tree: Callable[[Path], dict[str, float]]
+    cli: Cli, copy_of_the_study: Path, working_dir: Path, tree: Callable[[Path], dict[str, float]]
 ) -> Callable[..., str]:
     """Change the database and call a command that changes no file; return its only error."""
 
@@ -95,7 +95,7 @@ def refuse(
         assert refused.code == 2, refused.err
         assert "Traceback" not in refused.err
         assert tree(copy_of_the_study) == before
-        assert not any(here.iterdir())
+        assert not any(working_dir.iterdir())
         (error,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
         assert str(database) in error
         return error
@@ -174,7 +174,7 @@ def test_read_only_database_role_is_refused_before_anything_is_created(
     has_study: bool,
     cli: Cli,
     write_config: Experiments,
-    here: Path,
+    working_dir: Path,
     new_database: Callable[[], str],
     postgresql: Any,
 ) -> None:
@@ -182,14 +182,14 @@ def test_read_only_database_role_is_refused_before_anything_is_created(
     run = ["run", "--config", write_config({"one": {"training": {"num_epochs": 1}}}), "--results-file", "results.json"]
     if has_study:
         assert cli(*run, "--output-dir", "first", "--storage", url).code == 0
-        shutil.rmtree(here / "first")
-        (here / "results.json").unlink()
+        shutil.rmtree(working_dir / "first")
+        (working_dir / "results.json").unlink()
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
         owner.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
         owner.execute(right.encode())
     try:
         as_reader = make_url(url).set(username="reader", password="reader").render_as_string(hide_password=False)
-        before = sorted(here.rglob("*"))
+        before = sorted(working_dir.rglob("*"))
         refused = cli(*run, "--output-dir", "out", "--storage", as_reader)
     finally:
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as owner:
@@ -198,6 +198,6 @@ def test_read_only_database_role_is_refused_before_anything_is_created(
     assert refused.code == 2
     (error,) = [line for line in refused.err.splitlines() if line.startswith("error: ")]
     assert expected in error
-    assert sorted(here.rglob("*")) == before
+    assert sorted(working_dir.rglob("*")) == before
     # The folder can still be used with the other role.
     assert cli(*run, "--output-dir", "out", "--storage", url).code == 0

@@ -38,15 +38,15 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture
-def uninterrupted(cli: Cli, config: Path, here: Path) -> Any:
+def uninterrupted(cli: Cli, config: Path, working_dir: Path) -> Any:
     done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
     assert done.code == 0, done.err
-    return results(here / "uninterrupted.json")
+    return results(working_dir / "uninterrupted.json")
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])
 def test_full_disk_is_reported_and_no_result_is_lost(
-    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, uninterrupted: Any
+    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any
 ) -> None:
     ballast = fill(disk, free_bytes)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
@@ -59,11 +59,11 @@ def test_full_disk_is_reported_and_no_result_is_lost(
     ballast.unlink()
     done = cli(*run)
     assert done.code == 0, done.err
-    assert results(here / "results.json") == uninterrupted
+    assert results(working_dir / "results.json") == uninterrupted
 
 
 def test_permanently_full_disk_fails_no_trial(
-    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path, uninterrupted: Any
+    disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any
 ) -> None:
     ballast = fill(disk, 448 * KB)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
@@ -71,44 +71,46 @@ def test_permanently_full_disk_fails_no_trial(
         assert cli(*run).code == 2
     ballast.unlink()
     assert cli(*run).code == 0
-    assert results(here / "results.json") == uninterrupted
+    assert results(working_dir / "results.json") == uninterrupted
 
 
 @pytest.mark.slow
-def test_parallel_workers_report_a_full_disk(disk: Path, fill: Fill, config: Path, here: Path, shell: Shell) -> None:
+def test_parallel_workers_report_a_full_disk(
+    disk: Path, fill: Fill, config: Path, working_dir: Path, shell: Shell
+) -> None:
     ballast = fill(disk, 448 * KB)
     run = ["khmer-tuner", "run", "--config", str(config), "--output-dir", str(disk / "out"), "--workers", "2"]
-    stopped = shell(run, here)
+    stopped = shell(run, working_dir)
     assert stopped.returncode == 2, stopped.stderr
     errors = [line for line in stopped.stderr.splitlines() if line.startswith("error: ")]
     assert errors
     assert all("free some space on that disk" in error for error in errors)
     assert "Traceback" not in stopped.stderr
     ballast.unlink()
-    done = shell(run, here)
+    done = shell(run, working_dir)
     assert done.returncode == 0, done.stderr
 
 
 def test_results_that_do_not_fit_on_the_disk_can_be_exported_later(
-    disk: Path, fill: Fill, cli: Cli, config: Path, here: Path
+    disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path
 ) -> None:
     ballast = fill(disk, 0)
     stopped = cli("run", "--config", config, "--output-dir", "out", "--results-file", disk / "results.json")
     assert stopped.code == 2
     assert f"error: {disk}/results.json: No space left on device" in stopped.err
-    assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.COMPLETED] * 2
+    assert [row.state for row in study_status(*load_study(working_dir / "out")).rows] == [RowState.COMPLETED] * 2
     ballast.unlink()
     assert cli("export", "--output-dir", "out", "--results-file", disk / "results.json").code == 0
     assert len(results(disk / "results.json")) == 2
 
 
 def test_read_only_disk_is_reported_and_its_study_can_be_read(
-    disk: Path, cli: Cli, config: Path, here: Path, shell: Shell
+    disk: Path, cli: Cli, config: Path, working_dir: Path, shell: Shell
 ) -> None:
     run = ["run", "--config", str(config), "--output-dir", str(disk / "out"), "--results-file", "results.json"]
     # In a separate process, because a disk with files open for writing cannot be remounted read-only.
-    assert shell(["khmer-tuner", *run], here).returncode == 0
-    expected = results(here / "results.json")
+    assert shell(["khmer-tuner", *run], working_dir).returncode == 0
+    expected = results(working_dir / "results.json")
     remount(disk, "ro")
     for command in (run, ["resume", "--output-dir", disk / "out", "--results-file", "results.json"]):
         refused = cli(*command)
@@ -117,18 +119,18 @@ def test_read_only_disk_is_reported_and_its_study_can_be_read(
         assert "Traceback" not in refused.err
     assert cli("status", "--output-dir", disk / "out").code == 0
     assert cli("export", "--output-dir", disk / "out", "--results-file", "exported.json").code == 0
-    assert results(here / "exported.json") == expected
+    assert results(working_dir / "exported.json") == expected
     remount(disk, "rw")
     assert cli(*run).code == 0
 
 
-def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, here: Path) -> None:
+def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, working_dir: Path) -> None:
     remount(disk, "ro")
     refused = cli("run", "--config", config, "--output-dir", disk / "out")
     assert refused.code == 2
     assert str(disk) in refused.err
     assert "Traceback" not in refused.err
-    assert not any(here.iterdir())
+    assert not any(working_dir.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture
-def uninterrupted(cli: Cli, config: Path, here: Path) -> Any:
+def uninterrupted(cli: Cli, config: Path, working_dir: Path) -> Any:
     done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
     assert done.code == 0, done.err
-    return results(here / "uninterrupted.json")
+    return results(working_dir / "uninterrupted.json")
 
 
 @pytest.fixture
@@ -60,43 +60,43 @@ def states(folder: Path) -> list[tuple[RowState, int]]:
 
 @pytest.mark.parametrize("command", ["resume", "run"])
 def test_moved_folder_resumes_its_interrupted_trial(
-    command: str, cli: Cli, config: Path, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
+    command: str, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
-    (here / "elsewhere").mkdir()
-    shutil.move(here / "out", here / "elsewhere" / "moved")
-    assert states(here / "elsewhere" / "moved") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
+    (working_dir / "elsewhere").mkdir()
+    shutil.move(working_dir / "out", working_dir / "elsewhere" / "moved")
+    assert states(working_dir / "elsewhere" / "moved") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
     words = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
     done = cli(*words, *(["--config", config] if command == "run" else []))
     assert done.code == 0, done.err
     assert ", resumed)" in done.err
-    assert results(here / "results.json") == uninterrupted
-    assert not (here / "out").exists()
+    assert results(working_dir / "results.json") == uninterrupted
+    assert not (working_dir / "out").exists()
 
 
 def test_copied_folder_is_an_independent_study(
-    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
+    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
-    shutil.copytree(here / "out", here / "copy")
+    shutil.copytree(working_dir / "out", working_dir / "copy")
     assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
-    assert states(here / "out") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
+    assert states(working_dir / "out") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
     assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
-    assert results(here / "copy.json") == results(here / "out.json") == uninterrupted
+    assert results(working_dir / "copy.json") == results(working_dir / "out.json") == uninterrupted
 
 
 def test_copied_folder_cannot_share_a_study_in_another_storage(
-    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
+    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
-    storage = f"sqlite:///{here}/elsewhere.db"
+    storage = f"sqlite:///{working_dir}/elsewhere.db"
     interrupt(storage=storage)
-    shutil.copytree(here / "out", here / "copy")
+    shutil.copytree(working_dir / "out", working_dir / "copy")
     refused = cli("resume", "--output-dir", "copy")
     assert refused.code == 2
-    assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
-    shutil.rmtree(here / "out")  # without the original, the copy counts as a moved folder
+    assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused.err
+    shutil.rmtree(working_dir / "out")  # without the original, the copy counts as a moved folder
     assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
-    assert results(here / "copy.json") == uninterrupted
+    assert results(working_dir / "copy.json") == uninterrupted
 
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["missing", "empty"])
@@ -104,24 +104,24 @@ def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_move
     change: Callable[[Path], object],
     cli: Cli,
     config: Path,
-    here: Path,
+    working_dir: Path,
     uninterrupted: Any,
     interrupt: Callable[..., None],
 ) -> None:
     interrupt()
-    change(here / "out" / "study.db")
+    change(working_dir / "out" / "study.db")
     run = ("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
     refused = cli(*run)
     assert refused.code == 2
     assert "a deleted study" in refused.err
-    (here / "before").mkdir()
-    for metrics in (here / "out").glob("*/metrics.jsonl"):
+    (working_dir / "before").mkdir()
+    for metrics in (working_dir / "out").glob("*/metrics.jsonl"):
         assert str(metrics.parent) in refused.err
-        metrics.parent.rename(here / "before" / metrics.parent.name)
+        metrics.parent.rename(working_dir / "before" / metrics.parent.name)
     done = cli(*run)
     assert done.code == 0, done.err
-    assert results(here / "results.json") == uninterrupted
-    assert states(here / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]
+    assert results(working_dir / "results.json") == uninterrupted
+    assert states(working_dir / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
@@ -132,35 +132,37 @@ def test_folder_moved_during_training_is_not_recreated(
     request: pytest.FixtureRequest,
     cli: Cli,
     config: Path,
-    here: Path,
+    working_dir: Path,
     uninterrupted: Any,
     make_watcher: MakeWatcher,
 ) -> None:
     url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
     options = RunOptions(output_dir="out", results_file="interrupted.json", storage=url)
-    watcher = make_watcher(**when, action=lambda: (here / "out").rename(here / "moved"))
+    watcher = make_watcher(**when, action=lambda: (working_dir / "out").rename(working_dir / "moved"))
     with pytest.raises(ConfigurationError) as caught:
         HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()
-    assert str(caught.value).startswith(f"output folder {here}/out: it was moved or removed while in use; move it back")
-    assert not (here / "out").exists()
+    assert str(caught.value).startswith(
+        f"output folder {working_dir}/out: it was moved or removed while in use; move it back"
+    )
+    assert not (working_dir / "out").exists()
     done = cli("resume", "--output-dir", "moved", "--results-file", "results.json")
     assert done.code == 0, done.err
-    assert results(here / "results.json") == uninterrupted
+    assert results(working_dir / "results.json") == uninterrupted
 
 
 def test_hard_linked_copy_of_a_folder_is_refused(
-    cli: Cli, here: Path, uninterrupted: Any, interrupt: Callable[..., None]
+    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
 ) -> None:
     interrupt()
-    shutil.copytree(here / "out", here / "copy", copy_function=os.link)
+    shutil.copytree(working_dir / "out", working_dir / "copy", copy_function=os.link)
     for command in ("resume", "stop"):
         refused = cli(command, "--output-dir", "copy")
         assert refused.code == 2
-        assert f"it belongs to the output folder {here}/out, not to {here}/copy" in refused.err
+        assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused.err
         assert "cp -a" in refused.err
     assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
-    assert results(here / "out.json") == uninterrupted
-    shutil.rmtree(here / "out")  # without the original, the folder is no copy any more
+    assert results(working_dir / "out.json") == uninterrupted
+    shutil.rmtree(working_dir / "out")  # without the original, the folder is no copy any more
     assert cli("resume", "--output-dir", "copy").code == 0
 
 
@@ -168,30 +170,30 @@ def test_hard_linked_copy_of_a_folder_is_refused(
     ("removed", "epoch"), [("out/first", 1), ("out/first/checkpoints", 1), ("out/first/checkpoints/best.pt", 3)]
 )
 def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
-    removed: str, epoch: int, cli: Cli, config: Path, here: Path, uninterrupted: Any, make_watcher: MakeWatcher
+    removed: str, epoch: int, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any, make_watcher: MakeWatcher
 ) -> None:
     def remove() -> None:
-        path = here / removed
+        path = working_dir / removed
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     options = RunOptions(output_dir="out", results_file="interrupted.json")
-    with pytest.raises(ConfigurationError, match=rf"^{here}/out/first.*: it was moved or removed while in use"):
+    with pytest.raises(ConfigurationError, match=rf"^{working_dir}/out/first.*: it was moved or removed while in use"):
         HyperparameterTuner(
             str(config), options=options, display=make_watcher(after_epoch=epoch, action=remove)
         ).run_experiments()
-    assert states(here / "out")[0] == (RowState.INTERRUPTED, epoch)
+    assert states(working_dir / "out")[0] == (RowState.INTERRUPTED, epoch)
     done = cli("resume", "--output-dir", "out", "--results-file", "results.json")
     assert done.code == 0, done.err
     assert "training restarts at epoch 1" in done.err
-    assert results(here / "results.json") == uninterrupted
-    assert (here / "out" / "first" / "checkpoints" / "best.pt").exists()
+    assert results(working_dir / "results.json") == uninterrupted
+    assert (working_dir / "out" / "first" / "checkpoints" / "best.pt").exists()
 
 
 def test_run_continues_a_study_with_a_missing_owner_file(
-    cli: Cli, config: Path, interrupt: Callable[..., None], uninterrupted: Any, here: Path
+    cli: Cli, config: Path, interrupt: Callable[..., None], uninterrupted: Any, working_dir: Path
 ) -> None:
     interrupt()
-    (here / "out" / ".study" / "owner.json").unlink()
+    (working_dir / "out" / ".study" / "owner.json").unlink()
     done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
     assert done.code == 0, done.err
-    assert results(here / "results.json") == uninterrupted
+    assert results(working_dir / "results.json") == uninterrupted

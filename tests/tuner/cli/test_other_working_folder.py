@@ -14,9 +14,9 @@ from tuner.session.run_options import RunOptions
 
 
 @pytest.fixture
-def unreadable_dataset(here: Path, tiny_dataset: Path) -> Path:
+def unreadable_dataset(working_dir: Path, tiny_dataset: Path) -> Path:
     """A dataset in the working directory with the same file names, whose images are unreadable."""
-    other = here / "generated_data"
+    other = working_dir / "generated_data"
     shutil.copytree(tiny_dataset.parent, other, ignore=shutil.ignore_patterns(".pixel_cache"))
     for image in other.glob("*/*.png"):
         image.write_bytes(b"no image")
@@ -59,7 +59,7 @@ def test_every_command_reads_the_images_of_the_named_dataset(cli, write_config, 
 
 
 def test_models_in_the_folder_of_the_experiments_are_found_from_any_folder(
-    cli, write_config, tiny_models, tmp_path, monkeypatch, here
+    cli, write_config, tiny_models, tmp_path, monkeypatch, working_dir
 ):
     models, config = tmp_path / "my_models.yaml", write_config({"one": {}, "two": {}})
     shutil.copy(tiny_models, models)
@@ -71,9 +71,9 @@ def test_models_in_the_folder_of_the_experiments_are_found_from_any_folder(
     assert tuner.run_single_experiment("one", tuner.config["experiments"]["one"])["status"] == "completed"
     (tmp_path / "third").mkdir()
     monkeypatch.chdir(tmp_path / "third")
-    assert cli("run", "--config", config, "--output-dir", here / "training_output").code == 0
+    assert cli("run", "--config", config, "--output-dir", working_dir / "training_output").code == 0
     models.unlink()
-    added = cli("search", "--output-dir", here / "training_output", "--trials", "1")
+    added = cli("search", "--output-dir", working_dir / "training_output", "--trials", "1")
     assert (added.code, "search_0002" in added.out) == (0, True)
     missing = cli("validate", config)
     assert missing.code == 2

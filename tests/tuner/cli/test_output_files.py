@@ -124,7 +124,11 @@ def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study:
 
 
 def test_results_are_kept_if_another_file_appears_during_training(
-    write_config: Callable[..., Path], make_watcher: Callable[..., Any], read_results: Any, here: Path, caplog: Any
+    write_config: Callable[..., Path],
+    make_watcher: Callable[..., Any],
+    read_results: Any,
+    working_dir: Path,
+    caplog: Any,
 ) -> None:
     config = str(write_config(ONE_EPOCH))
     watcher = make_watcher(after_epoch=1, action=lambda: Path("r.json").write_text("mine"))
@@ -136,7 +140,9 @@ def test_results_are_kept_if_another_file_appears_during_training(
 
 
 @pytest.mark.parametrize("command", ["export", "export csv", "best", "report"])
-def test_file_that_appears_while_a_command_reads_is_not_overwritten(command: str, run_study: Any, here: Path) -> None:
+def test_file_that_appears_while_a_command_reads_is_not_overwritten(
+    command: str, run_study: Any, working_dir: Path
+) -> None:
     words = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
     chosen, options = parse(words, COMMAND_GROUPS)
     prepared = chosen.prepare(options)
@@ -216,16 +222,15 @@ def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: P
 
 
 def test_commands_without_a_results_file_need_no_writable_folder(
-    cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, here: Path
+    cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, working_dir: Path
 ) -> None:
     # Root can write to every folder, so the check itself is replaced.
-    monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != here)
+    monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != working_dir)
     for words in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
         assert cli(*words, "--output-dir", copy_of_the_study).code == 0
     refused = cli("export", "--format", "csv", "--output-dir", copy_of_the_study)
-    assert refused.err == (
-        f"error: results file trials_{{timestamp}}.csv: the folder {here} is not writable; choose another folder\n"
-    )
+    problem = f"the folder {working_dir} is not writable; choose another folder"
+    assert refused.err == f"error: results file trials_{{timestamp}}.csv: {problem}\n"
 
 
 def test_report_and_best_print_only_their_output_to_standard_output(cli: Any, run_study: Any) -> None:

@@ -79,7 +79,7 @@ def test_displayed_and_stored_urls_have_no_password(url: str) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_no_command_shows_the_password_of_an_unusable_storage(
-    words: str, cli: Any, run_study: Any, here: Path, tree: Callable[[Path], dict[str, float]]
+    words: str, cli: Any, run_study: Any, working_dir: Path, tree: Callable[[Path], dict[str, float]]
 ) -> None:
     before = tree(run_study.folder)
     argv = words.format(config=run_study.config).split()
@@ -88,7 +88,7 @@ def test_no_command_shows_the_password_of_an_unusable_storage(
         assert (done.code, CANARY in done.out + done.err) == (2, False), (case, done)
         assert done.err
     assert tree(run_study.folder) == before
-    assert list(here.iterdir()) == []
+    assert list(working_dir.iterdir()) == []
 
 
 def test_password_in_the_variable_or_in_a_wrong_option_is_not_shown(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
     cli: Any,
     new_database: Callable[[], str],
     write_config: Callable[..., Path],
-    here: Path,
+    working_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,6 +148,6 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
         call("resume", wrong)
     assert len(outputs) > 20
     assert [text for text in outputs if canary in text] == []
-    files = [path for place in (here, tmp_path) for path in place.rglob("*") if path.is_file()]
+    files = [path for place in (working_dir, tmp_path) for path in place.rglob("*") if path.is_file()]
     assert any(path.name == "owner.json" for path in files)
     assert [path for path in files if canary.encode() in path.read_bytes()] == []

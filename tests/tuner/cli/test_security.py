@@ -40,10 +40,10 @@ def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     cli: Any,
     run_study: Any,
     outside: Path,
-    here: Path,
+    working_dir: Path,
     tree: Callable[[Path], dict[str, float]],
 ) -> None:
-    link_path = here / "out" / link
+    link_path = working_dir / "out" / link
     link_path.parent.mkdir(parents=True)
     link_path.symlink_to(outside / target)
     before = tree(outside)
@@ -52,7 +52,7 @@ def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     assert refused.code == 2
     expected = f"{link_path} is a link to {outside / target}".rstrip("/") + ", outside this folder; remove the link"
     if link.startswith("ខ្មែរ"):  # no trial has written it
-        expected = f"{here / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
+        expected = f"{working_dir / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
     assert expected in refused.err
     assert "Traceback" not in refused.err
     assert tree(outside) == before

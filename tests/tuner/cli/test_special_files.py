@@ -92,7 +92,7 @@ def test_a_special_file_as_checkpoint_is_an_error(
 
 
 @pytest.fixture
-def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Display], here: Path) -> list[str]:
+def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Display], working_dir: Path) -> list[str]:
     """The command that resumes the experiment `a`, which was interrupted in its second epoch."""
     config = write_config({"a": {}})
     tuner = HyperparameterTuner(str(config), options=RunOptions("out"), display=make_watcher(in_batch=8))
@@ -103,9 +103,9 @@ def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Displ
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "configs/training_config.yaml"])
 def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
-    file: str, cli: Cli, interrupted_run: list[str], here: Path
+    file: str, cli: Cli, interrupted_run: list[str], working_dir: Path
 ) -> None:
-    path, model_copy = here / "out" / "a" / file, here / "out" / ".study" / "model_config.yaml"
+    path, model_copy = working_dir / "out" / "a" / file, working_dir / "out" / ".study" / "model_config.yaml"
     for place in (path, model_copy):
         place.unlink(missing_ok=True)
         os.mkfifo(place)
@@ -116,9 +116,9 @@ def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
 
 @pytest.mark.parametrize("file", ["a/logs/training.log", "a/checkpoints/last.pt", ".study/leases/0000.lock"])
 def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
-    file: str, cli: Cli, interrupted_run: list[str], here: Path
+    file: str, cli: Cli, interrupted_run: list[str], working_dir: Path
 ) -> None:
-    path = here / "out" / file
+    path = working_dir / "out" / file
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
@@ -129,33 +129,35 @@ def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
     assert cli(*interrupted_run).code == 0
 
 
-def test_huge_metadata_file_is_refused(cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path) -> None:
-    metadata = here / "metadata.yaml"
+def test_huge_metadata_file_is_refused(
+    cli: Cli, write_config: Experiments, working_dir: Path, tiny_dataset: Path
+) -> None:
+    metadata = working_dir / "metadata.yaml"
     replace(metadata, "sparse")
     config = write_config({"a": {}})
     config.write_text(config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(metadata)), encoding="utf-8")
     error = error_of(cli("run", "--config", config, "--output-dir", "out"))
     assert f"{metadata}: the dataset's metadata file cannot be read: it has 300,000,000,000 bytes" in error
     assert "at most 2,000,000,000 are expected; name the metadata.yaml in the dataset's folder" in error
-    assert not (here / "out").exists()
+    assert not (working_dir / "out").exists()
 
 
 def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
-    cli: Cli, write_config: Experiments, here: Path, tiny_dataset: Path, environment: dict[str, str]
+    cli: Cli, write_config: Experiments, working_dir: Path, tiny_dataset: Path, environment: dict[str, str]
 ) -> None:
-    shutil.copytree(tiny_dataset.parent, here / "data", ignore=shutil.ignore_patterns(".*"))
+    shutil.copytree(tiny_dataset.parent, working_dir / "data", ignore=shutil.ignore_patterns(".*"))
     config = write_config({"a": {"training": {"num_epochs": 60}}})
-    text = config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(here / "data" / "metadata.yaml"))
+    text = config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(working_dir / "data" / "metadata.yaml"))
     config.write_text(text, encoding="utf-8")
     run = ["run", "--config", str(config), "--output-dir", "out"]
     with subprocess.Popen(
-        [sys.executable, "-m", "tuner", *run], cwd=here, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tuner", *run], cwd=working_dir, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            metrics = here / "out" / "a" / "metrics.jsonl"
+            metrics = working_dir / "out" / "a" / "metrics.jsonl"
             while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None:
                 time.sleep(0.01)
-            pixels = here / "data" / ".pixel_cache" / "metadata.yaml.train.npy"
+            pixels = working_dir / "data" / ".pixel_cache" / "metadata.yaml.train.npy"
             size = pixels.stat().st_size
             os.truncate(pixels, 4096)
             _, errors = process.communicate()
@@ -163,6 +165,6 @@ def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
             process.kill()
     assert process.returncode == 2, errors
     assert f"error: {pixels}: the cached pixels were truncated while in use" in errors
-    assert [row.state for row in study_status(*load_study(here / "out")).rows] == [RowState.INTERRUPTED]
+    assert [row.state for row in study_status(*load_study(working_dir / "out")).rows] == [RowState.INTERRUPTED]
     assert cli(*run).code == 0
     assert pixels.stat().st_size == size

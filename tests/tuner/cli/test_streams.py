@@ -66,9 +66,9 @@ def shell(words: Sequence[str | Path], redirection: str, folder: Path) -> subpro
 
 
 @pytest.mark.parametrize("module", ["argparse", "tuner.cli.commands", "tuner.signals", "optuna"])
-def test_interrupt_during_imports_prints_no_traceback(module: str, run_study: Any, here: Path) -> None:
+def test_interrupt_during_imports_prints_no_traceback(module: str, run_study: Any, working_dir: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, module, "status", "--output-dir", run_study.folder]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=working_dir)
     assert done.stdout == ""
     assert done.stderr in ("", "stopped\n")
     assert done.returncode in (130, -signal.SIGINT)
@@ -82,7 +82,7 @@ def test_library_does_not_change_signal_handlers(cli: Any, run_study: Any) -> No
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_worker_interrupted_during_startup_exits_with_130(here: Path) -> None:
+def test_worker_interrupted_during_startup_exits_with_130(working_dir: Path) -> None:
     worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
     worker.process.send_signal(signal.SIGINT)  # during the start of the interpreter
     assert worker.process.wait() == 130
@@ -94,10 +94,12 @@ def test_worker_interrupted_during_startup_exits_with_130(here: Path) -> None:
 @pytest.mark.parametrize(
     ("redirection", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">&- 2>/dev/full", 0), (">/dev/full", 2)]
 )
-def test_closed_or_full_streams_do_not_break_a_command(redirection: str, code: int, run_study: Any, here: Path) -> None:
+def test_closed_or_full_streams_do_not_break_a_command(
+    redirection: str, code: int, run_study: Any, working_dir: Path
+) -> None:
     if "full" in redirection and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    done = shell(["status", "--output-dir", run_study.folder], redirection, here)
+    done = shell(["status", "--output-dir", run_study.folder], redirection, working_dir)
     assert done.returncode == code
     assert bool(done.stdout) == (redirection == "2>&-")
     # The message must not blame the study's disk.
@@ -106,13 +108,13 @@ def test_closed_or_full_streams_do_not_break_a_command(redirection: str, code: i
     assert str(run_study.folder) not in done.stderr
 
 
-def test_run_without_standard_streams_trains(write_config: Callable[..., Path], here: Path) -> None:
+def test_run_without_standard_streams_trains(write_config: Callable[..., Path], working_dir: Path) -> None:
     run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out", "--results-file", "results.json"]
-    assert shell(run, "<&- >&- 2>&-", here).returncode == 0
-    assert [entry["status"] for entry in json.loads((here / "results.json").read_text())["all_results"]] == [
+    assert shell(run, "<&- >&- 2>&-", working_dir).returncode == 0
+    assert [entry["status"] for entry in json.loads((working_dir / "results.json").read_text())["all_results"]] == [
         "completed"
     ]
-    study, folder = load_study(here / "out")
+    study, folder = load_study(working_dir / "out")
     assert len(latest_records(study)) == 1
     # No file got the descriptor of a closed stream, so no file contains printed text.
     printed = [path for path in folder.path.rglob("*") if path.is_file() and b"1 of 1 experiments" in path.read_bytes()]
@@ -167,8 +169,8 @@ def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
     assert "\x1b[2J" not in terminal.getvalue()
 
 
-def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, here: Path) -> None:
-    folder = here / HOSTILE
+def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, working_dir: Path) -> None:
+    folder = working_dir / HOSTILE
     folder.mkdir()
     message = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
     assert message.endswith(f"{SHOWN}/x.json\n") or "found the character" in message

@@ -77,15 +77,15 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),
     ],
 )
-def test_best_refuses_invalid_input(argv, expected, cli, run_study, here, tree):
+def test_best_refuses_invalid_input(argv, expected, cli, run_study, working_dir, tree):
     Path("foreign.yaml").write_text("mine: 1\n")
-    before = tree(here)
+    before = tree(working_dir)
     outcome = cli("best", *[word.format(study=run_study.folder) for word in argv])
     assert outcome.code == 2
     assert outcome.err.startswith("error: ")
     assert expected in outcome.err
     assert outcome.out == ""
-    assert tree(here) == before
+    assert tree(working_dir) == before
 
 
 def test_best_and_what_confirm_checks_need_no_torch(run_study):
@@ -106,13 +106,13 @@ def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
     assert tree(run_study.folder.parent) == before
 
 
-def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, tiny_dataset, here):
+def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, tiny_dataset, working_dir):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     with Image.open(source) as opened:
         image = opened.convert("L")
     exif = Image.Exif()
     exif[0x0112] = 8
-    images = here / "images"
+    images = working_dir / "images"
     images.mkdir()
     image.save(images / "grey.png")
     image.resize((300, 150)).save(images / "larger.jpg")
@@ -152,12 +152,12 @@ def test_predict_notes_many_out_of_distribution_images_once(cli, run_study, tiny
     assert cli("predict", *images[:8], "--output-dir", run_study.folder).err == read.err
 
 
-def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run_study, tiny_dataset, here):
+def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run_study, tiny_dataset, working_dir):
     image = next((tiny_dataset.parent / "test").glob("*.png"))
     state = load_checkpoint(run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt")
     counts = []
     for name in ("finished.pt", "unfinished.pt"):
-        save_checkpoint(here / name, state)
+        save_checkpoint(working_dir / name, state)
         read = cli("predict", "--checkpoint", name, image)
         assert read.code == 0
         counts.append(read.err.count("only confidences below 0.5 and unusual aspect ratios can be flagged"))
@@ -165,12 +165,12 @@ def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run
     assert counts == [0, 1]
 
 
-def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_dataset, here):
+def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_dataset, working_dir):
     source = next((tiny_dataset.parent / "test").glob("*.png"))
     names = ["a\n១២៣            1.0000  fake.png", "\x1b[2Jclear.png", "bad\udcff.png"]
     for name in names:
-        shutil.copy(source, here / name)
-    (here / "none\x1b[1A.png").write_text("no image")
+        shutil.copy(source, working_dir / name)
+    (working_dir / "none\x1b[1A.png").write_text("no image")
     read = cli("predict", ".", "--output-dir", run_study.folder)
     assert read.code == 2
     shown = [line.split("  ", 2)[-1].strip() for line in read.out.splitlines()[1:] if "flagged: " not in line]

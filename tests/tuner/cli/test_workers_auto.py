@@ -102,7 +102,7 @@ def test_nothing_is_measured_with_one_thread(cli, write_config):
     assert set(states().values()) == {"completed"}
 
 
-def test_ctrl_c_during_the_measurement_leaves_no_process_or_file(here, write_config):
+def test_ctrl_c_during_the_measurement_leaves_no_process_or_file(working_dir, write_config):
     config = str(write_config({"one": {}, "two": {}}))
     command = [sys.executable, "-m", "tuner", "run", "--config", config, "--results-file", "r.json", "--workers"]
     environment = os.environ | {"OMP_NUM_THREADS": "2"}

@@ -19,11 +19,13 @@ Refused = Callable[..., list[str]]
 
 
 @pytest.fixture
-def paths(here: Path, write_config: Callable[..., Path], tiny_dataset: Path, tiny_models: Path) -> dict[str, str]:
+def paths(
+    working_dir: Path, write_config: Callable[..., Path], tiny_dataset: Path, tiny_models: Path
+) -> dict[str, str]:
     """The paths that replace the placeholders of the corpus."""
     return {
-        "<here>": str(here),
-        "<above>": str(here.parent),
+        "<here>": str(working_dir),
+        "<above>": str(working_dir.parent),
         "<config>": str(write_config({"one": {}, "two": {}})),
         "<metadata>": str(tiny_dataset),
         "<models>": str(tiny_models),

@@ -24,11 +24,11 @@ def _inputs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("area", "entry"), list(_inputs()))
-def test_bad_input_is_refused_with_the_expected_problems(area, entry, here, paths, refused) -> None:
+def test_bad_input_is_refused_with_the_expected_problems(area, entry, working_dir, paths, refused) -> None:
     for name, text in area.get("files", {}).items():
-        write(here / name, text, paths)
+        write(working_dir / name, text, paths)
     if "text" in entry:
-        write(here / area["file"], entry["text"], paths)
+        write(working_dir / area["file"], entry["text"], paths)
     assert refused(entry.get("argv", area.get("argv"))) == entry["problems"]
 
 

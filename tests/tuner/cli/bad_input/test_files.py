@@ -11,12 +11,12 @@ COMMANDS = [["run", "--config"], ["validate"]]
 
 
 @pytest.fixture
-def odd_files(here: Path) -> None:
-    (here / "folder").mkdir()
-    (here / "folder" / "inside.yaml").write_text("experiments: {a: {}}")
-    (here / "loop.yaml").symlink_to("loop.yaml")
-    (here / "dangling.yaml").symlink_to("missing.yaml")
-    os.mkfifo(here / "pipe.yaml")
+def odd_files(working_dir: Path) -> None:
+    (working_dir / "folder").mkdir()
+    (working_dir / "folder" / "inside.yaml").write_text("experiments: {a: {}}")
+    (working_dir / "loop.yaml").symlink_to("loop.yaml")
+    (working_dir / "dangling.yaml").symlink_to("missing.yaml")
+    os.mkfifo(working_dir / "pipe.yaml")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -101,22 +101,22 @@ def test_options_that_contradict_an_existing_study_are_refused(refused, run_stud
     assert expected in "\n".join(refused([*run_study.run_again, *argv]))
 
 
-def test_a_changed_experiment_is_refused_with_the_difference(refused, run_study, here):
+def test_a_changed_experiment_is_refused_with_the_difference(refused, run_study, working_dir):
     text = run_study.config.read_text(encoding="utf-8")
-    (here / "changed.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"), encoding="utf-8")
+    (working_dir / "changed.yaml").write_text(text.replace("batch_size: 8", "batch_size: 4"), encoding="utf-8")
     problems = refused(["run", "--config", "changed.yaml", "--output-dir", str(run_study.folder)])
     assert len(problems) == 2
     assert all("batch_size" in text for text in problems)
 
 
-def test_problems_of_options_and_files_are_reported_together(refused, here):
-    (here / "wrong.yaml").write_text("experiments: {a: {model: {name: no_such}, training: {batchsize: 3}}}")
+def test_problems_of_options_and_files_are_reported_together(refused, working_dir):
+    (working_dir / "wrong.yaml").write_text("experiments: {a: {model: {name: no_such}, training: {batchsize: 3}}}")
     argv = ["--device", "gpu", "--seed", "x", "--storage", "sqlite://", "--study", "a/b", "--results-file", "no/r.json"]
     assert len(refused(["run", "--config", "wrong.yaml", *argv])) == 7
 
 
-def test_huge_file_is_not_read_as_a_configuration(refused, here):
-    (here / "large.yaml").write_text("# filler\n" * 40_000)
+def test_huge_file_is_not_read_as_a_configuration(refused, working_dir):
+    (working_dir / "large.yaml").write_text("# filler\n" * 40_000)
     (problem,) = refused(["run", "--config", "large.yaml"])
     assert problem == (
         "large.yaml: cannot be read (it has 360,000 bytes; at most 262,144 are expected); name a configuration file "

@@ -50,8 +50,8 @@ def named(number: int) -> str:
 
 
 @pytest.fixture
-def images(here: Path) -> list[Path]:
-    paths = [here / named(number) for number in range(len(IMAGES))]
+def images(working_dir: Path) -> list[Path]:
+    paths = [working_dir / named(number) for number in range(len(IMAGES))]
     for path, (content, _) in zip(paths, IMAGES.values(), strict=True):
         path.write_bytes(content)
     return paths
@@ -66,12 +66,12 @@ def test_predict_names_every_unreadable_image(refused, images, run_study):
         assert text.endswith("; name an image file, or recreate it")
 
 
-def test_predict_names_paths_that_are_not_files(refused, here, run_study):
+def test_predict_names_paths_that_are_not_files(refused, working_dir, run_study):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
-    (here / "empty").mkdir()
-    (here / "image_1.png").write_bytes(GOOD)
-    os.mkfifo(here / "pipe.png")
-    with (here / "huge.png").open("wb") as file:
+    (working_dir / "empty").mkdir()
+    (working_dir / "image_1.png").write_bytes(GOOD)
+    os.mkfifo(working_dir / "pipe.png")
+    with (working_dir / "huge.png").open("wb") as file:
         file.truncate(300 * 10**6)  # sparse
     cases = {
         "imge_1.png": "there is no such file; did you mean 'image_1.png'?",
@@ -92,14 +92,14 @@ def test_predict_names_paths_that_are_not_files(refused, here, run_study):
 
 
 @pytest.fixture
-def dataset(here: Path, images: list[Path]) -> list[Path]:
+def dataset(working_dir: Path, images: list[Path]) -> list[Path]:
     """A dataset whose training images are all unreadable; its configuration is `c.yaml`."""
     samples = "".join(f"  - {{image_path: {path.name}, label: ១}}\n" for path in images)
-    (here / "good.png").write_bytes(GOOD)
-    (here / "metadata.yaml").write_text(
+    (working_dir / "good.png").write_bytes(GOOD)
+    (working_dir / "metadata.yaml").write_text(
         f"train:\n  samples:\n{samples}val:\n  samples:\n  - {{image_path: good.png, label: ២}}\n", encoding="utf-8"
     )
-    (here / "c.yaml").write_text("experiments: {a: {data: {metadata_path: metadata.yaml}}}")
+    (working_dir / "c.yaml").write_text("experiments: {a: {data: {metadata_path: metadata.yaml}}}")
     return images
 
 
@@ -112,7 +112,7 @@ def test_dataset_with_unreadable_images_is_refused_and_leaves_no_cache(refused, 
         assert text.endswith("; recreate or replace the file")
 
 
-def test_dataset_with_a_pipe_and_a_huge_file_is_refused_without_reading_them(refused, dataset, here):
+def test_dataset_with_a_pipe_and_a_huge_file_is_refused_without_reading_them(refused, dataset, working_dir):
     for path in dataset:
         path.write_bytes(GOOD)
     dataset[0].unlink()

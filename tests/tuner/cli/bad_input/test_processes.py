@@ -24,8 +24,8 @@ import pytest
         (["predict", "x.png"], "there is no such folder"),
     ],
 )
-def test_bad_input_in_a_process(argv, expected, here: Path):
-    (here / "wrong.yaml").write_text("experiments: {a: {training: {lr: 0.1}}}")
+def test_bad_input_in_a_process(argv, expected, working_dir: Path):
+    (working_dir / "wrong.yaml").write_text("experiments: {a: {training: {lr: 0.1}}}")
     command = [sys.executable, "-m", "tuner", *argv]
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, env=environment, stdin=subprocess.DEVNULL)
@@ -35,7 +35,7 @@ def test_bad_input_in_a_process(argv, expected, here: Path):
     assert expected in text
     assert text.startswith("error: ")
     assert "Traceback" not in text
-    assert [path.name for path in here.iterdir()] == ["wrong.yaml"]
+    assert [path.name for path in working_dir.iterdir()] == ["wrong.yaml"]
 
 
 def test_debug_shows_the_traceback(cli):

@@ -28,7 +28,7 @@ FINISHED = {
 
 
 @pytest.fixture
-def study_with_files(here: Path, run_study) -> Iterator[Claim]:
+def study_with_files(working_dir: Path, run_study) -> Iterator[Claim]:
     """The study of `run_study` with seven search trials, of which all but the last have files."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)
@@ -122,7 +122,7 @@ def test_nothing_is_deleted_through_a_link(cli, study_with_files, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "expected"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
 )
-def test_clean_refuses_invalid_options(argv, expected, cli, here):
+def test_clean_refuses_invalid_options(argv, expected, cli, working_dir):
     refused = cli("clean", *argv)
     assert (refused.code, refused.out) == (2, "")
     assert expected in refused.err

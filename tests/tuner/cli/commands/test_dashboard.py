@@ -136,11 +136,11 @@ def test_busy_port_is_reported(cli, run_study):
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_without_a_study_nothing_is_created(cli, here, tree: Callable[[Path], dict[str, float]], exists):
+def test_without_a_study_nothing_is_created(cli, working_dir, tree: Callable[[Path], dict[str, float]], exists):
     if exists:
-        (here / "out").mkdir()
-    before = tree(here)
+        (working_dir / "out").mkdir()
+    before = tree(working_dir)
     outcome = cli("dashboard", "--output-dir", "out")
     assert (outcome.code, outcome.out) == (2, "")
     assert "create one with `khmer-tuner run`" in outcome.err
-    assert tree(here) == before
+    assert tree(working_dir) == before

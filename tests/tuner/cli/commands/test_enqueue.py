@@ -36,7 +36,7 @@ def states() -> dict[str, str]:
 
 
 @pytest.fixture
-def interrupted_study(here: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
+def interrupted_study(working_dir: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
     """A study whose only preset `one` is interrupted before its first epoch; return its configuration."""
     config = write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 0.99})
     with pytest.raises(KeyboardInterrupt):

@@ -80,7 +80,7 @@ def test_seed_option_sets_the_training_seed(cli, write_config):
     assert "seed: 7" in Path("out/one/configs/training_config.yaml").read_text()
 
 
-def test_dry_run_shows_the_plan_and_creates_nothing(cli, here, tree, run_study, write_config):
+def test_dry_run_shows_the_plan_and_creates_nothing(cli, working_dir, tree, run_study, write_config):
     config = write_config({"one": {}, "two": {}}, targets={"sequence_accuracy": 0.5})
     before = tree(config.parent), tree(run_study.folder)
     fresh = cli("run", "--config", config, "--dry-run")
@@ -144,7 +144,7 @@ def test_help_has_runnable_examples(capsys):
 
 @pytest.mark.parametrize("storage", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_second_run_of_the_same_experiments_waits_for_the_first(
-    storage, here, write_config, cli, request, monkeypatch, tmp_path
+    storage, working_dir, write_config, cli, request, monkeypatch, tmp_path
 ):
     if storage == "postgresql":
         monkeypatch.setenv("KHMER_TUNER_STORAGE", request.getfixturevalue("new_database")())
@@ -174,7 +174,7 @@ def test_second_run_of_the_same_experiments_waits_for_the_first(
 
 
 @pytest.mark.slow
-def test_parallel_retries_train_a_failed_experiment_once(copy_of_the_study, here):
+def test_parallel_retries_train_a_failed_experiment_once(copy_of_the_study, working_dir):
     command = [sys.executable, "-m", "tuner", "resume", "--retry-failed", "--output-dir", str(copy_of_the_study)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     processes = [

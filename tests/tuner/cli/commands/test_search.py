@@ -36,18 +36,18 @@ def states(folder: Path = OUT) -> dict[str, str]:
 
 
 @pytest.fixture
-def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callable[..., Any]) -> Path:
+def project_dir(working_dir: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callable[..., Any]) -> Path:
     """A working directory with an interrupted study and its input files, which the study names by relative paths.
 
     Preset `one` is interrupted after an epoch; preset `two` and a search trial are waiting.
     """
-    shutil.copytree(tiny_dataset.parent, here / "generated_data")
-    shutil.copy(tiny_models, here / "models.yaml")
+    shutil.copytree(tiny_dataset.parent, working_dir / "generated_data")
+    shutil.copy(tiny_models, working_dir / "models.yaml")
     model = {"name": "tiny", "config_path": "models.yaml"}
     training = {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False}
     experiments = {"one": {"model": model, "training": training}, "two": {"model": model, "training": training}}
-    (here / "config.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
-    (here / "space.yaml").write_text("base: {num_epochs: 2}\nspace: {learning_rate: {low: 1e-3, high: 1e-2}}")
+    (working_dir / "config.yaml").write_text(yaml.safe_dump({"experiments": experiments}))
+    (working_dir / "space.yaml").write_text("base: {num_epochs: 2}\nspace: {learning_rate: {low: 1e-3, high: 1e-2}}")
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(
             "config.yaml",
@@ -57,7 +57,7 @@ def home(here: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callab
             display=make_watcher(after_epoch=1),
         ).run_experiments()
     assert states() == {"one": "interrupted", "two": "waiting", "search_0002": "waiting"}
-    return here
+    return working_dir
 
 
 def test_run_trains_its_budget_once_and_search_adds_trials(cli, write_config, write_space, read_results):
@@ -100,7 +100,7 @@ def test_search_after_presets_can_use_another_space(cli, write_config, write_spa
     assert len(states()) == 2
 
 
-def test_study_can_consist_of_only_a_search(cli, here, write_config, write_space, tree):
+def test_study_can_consist_of_only_a_search(cli, working_dir, write_config, write_space, tree):
     config = write_config({"one": {"early_stopping": {"patience": 3}}, "two": {"early_stopping": {"patience": 3}}})
     search = ["search", "--trials", "1", "--config", config]
     space = ["--space", write_space(base={"num_epochs": 1})]
@@ -111,7 +111,7 @@ def test_study_can_consist_of_only_a_search(cli, here, write_config, write_space
     assert settings is not None
     assert settings.start.early_stopping_patience == 3
     assert cli("search", "--trials", "1").code == 0
-    before = states(), tree(here).keys()
+    before = states(), tree(working_dir).keys()
     other = write_config({"one": {"early_stopping": {"patience": 5}}}, file_name="other.yaml")
     for argv, problem in (
         ([*search, "--space", write_space(file_name="other_space.yaml")], "base num_epochs was 1 and is 2 now"),
@@ -120,15 +120,15 @@ def test_study_can_consist_of_only_a_search(cli, here, write_config, write_space
         refused = cli(*argv)
         assert refused.code == 2
         assert problem in refused.err
-    assert (states(), tree(here).keys()) == before
+    assert (states(), tree(working_dir).keys()) == before
     assert len(before[0]) == 2
 
 
-def test_search_without_presets_needs_no_configuration(cli, here, tiny_dataset, tiny_models):
-    shutil.copytree(tiny_dataset.parent, here / "generated_data")
-    (here / "config").mkdir()
-    shutil.copy(tiny_models, here / "config" / "model_config.yaml")
-    (here / "space.yaml").write_text("base: {num_epochs: 1}\nspace: {model_name: [tiny, tiny_ctc]}")
+def test_search_without_presets_needs_no_configuration(cli, working_dir, tiny_dataset, tiny_models):
+    shutil.copytree(tiny_dataset.parent, working_dir / "generated_data")
+    (working_dir / "config").mkdir()
+    shutil.copy(tiny_models, working_dir / "config" / "model_config.yaml")
+    (working_dir / "space.yaml").write_text("base: {num_epochs: 1}\nspace: {model_name: [tiny, tiny_ctc]}")
     assert cli("search", "--trials", "1", "--space", "space.yaml", "--device", "cpu", "--study", "mine").code == 0
     assert (states(), load_study(OUT)[0].study_name) == ({"search_0000": "completed"}, "mine")
 
@@ -142,14 +142,14 @@ def test_search_without_presets_can_use_a_server(cli, write_config, write_space,
     assert json.loads(cli("status", "--storage", url, "--json").out)["counts"]["completed"] == 2
 
 
-def test_search_with_a_missing_dataset_is_refused_and_creates_nothing(cli, here, tree):
+def test_search_with_a_missing_dataset_is_refused_and_creates_nothing(cli, working_dir, tree):
     refused = cli("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
     assert refused.code == 2
     assert "nowhere/metadata.yaml" in refused.err
-    assert list(tree(here)) == []
+    assert list(tree(working_dir)) == []
 
 
-def test_search_first_trains_pending_trials(cli, home):
+def test_search_first_trains_pending_trials(cli, project_dir):
     ran = cli("search", "--trials", "1", "--results-file", "r.json")
     assert ran.code == 0
     started = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
@@ -158,18 +158,18 @@ def test_search_first_trains_pending_trials(cli, home):
     assert set(states().values()) == {"completed"}
 
 
-def test_resume_needs_only_the_output_folder(cli, home, tmp_path, monkeypatch, read_results):
+def test_resume_needs_only_the_output_folder(cli, project_dir, tmp_path, monkeypatch, read_results):
     for name in ("config.yaml", "models.yaml", "space.yaml"):
-        (home / name).unlink()
+        (project_dir / name).unlink()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    status = cli("status", "--output-dir", home / OUT)
+    status = cli("status", "--output-dir", project_dir / OUT)
     assert "1 interrupted" in status.out
-    assert f"`khmer-tuner resume --output-dir {home / OUT}` trains them" in status.out
-    resumed = cli("resume", "--output-dir", home / OUT)
+    assert f"`khmer-tuner resume --output-dir {project_dir / OUT}` trains them" in status.out
+    resumed = cli("resume", "--output-dir", project_dir / OUT)
     assert resumed.code == 0
     assert "resumes at epoch 2" in resumed.err
-    assert set(states(home / OUT).values()) == {"completed"}
+    assert set(states(project_dir / OUT).values()) == {"completed"}
     [results] = Path().glob("*")
     entries = read_results(results)["all_results"]
     assert [(entry["experiment_name"], entry["total_epochs"]) for entry in entries] == [
@@ -177,19 +177,19 @@ def test_resume_needs_only_the_output_folder(cli, home, tmp_path, monkeypatch, r
         ("two", 2),
         ("search_0002", 2),
     ]
-    assert list(load_model_definitions(home / OUT / ".study" / "model_config.yaml")) == ["tiny", "tiny_ctc"]
-    trained = yaml.safe_load((home / OUT / "search_0002" / "configs" / "training_config.yaml").read_text())
-    assert trained["output_dir"] == str(home / OUT)
+    assert list(load_model_definitions(project_dir / OUT / ".study" / "model_config.yaml")) == ["tiny", "tiny_ctc"]
+    trained = yaml.safe_load((project_dir / OUT / "search_0002" / "configs" / "training_config.yaml").read_text())
+    assert trained["output_dir"] == str(project_dir / OUT)
 
 
-def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, home, tree):
+def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, project_dir, tree):
     shutil.move("generated_data", "moved")
-    before = tree(home)
+    before = tree(project_dir)
     missing = cli("resume")
     assert missing.code == 2
     assert "generated_data/metadata.yaml: the dataset of the study" in missing.err
     assert "repeat `khmer-tuner run` with a --config that names the new path" in missing.err
-    assert tree(home).keys() == before.keys()
+    assert tree(project_dir).keys() == before.keys()
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
     Path("moved.yaml").write_text(yaml.safe_dump(content))
@@ -200,21 +200,21 @@ def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, home, tre
 
     images = sorted(Path("moved/train").glob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
-    before = tree(home / OUT)
+    before = tree(project_dir / OUT)
     for command in (["resume"], ["search", "--trials", "1"], ["worker"], ["run", "--config", "moved.yaml"]):
         refused = cli(*command)
         assert refused.code == 2
         assert "the dataset differs from the study's (fingerprint " in refused.err
-    assert tree(home / OUT).keys() == before.keys()
+    assert tree(project_dir / OUT).keys() == before.keys()
     assert set(states().values()) == {"completed"}
 
 
-def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, home, tree):
+def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, project_dir, tree):
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"]["new"] = content["experiments"]["one"]  # refused together with the other problems
     Path("config.yaml").write_text(yaml.safe_dump(content))
     Path("space.yaml").write_text("base: {num_epochs: 3}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}")
-    before = states(), tree(home / OUT).keys()
+    before = states(), tree(project_dir / OUT).keys()
     space = cli("run", "--config", "config.yaml", "--trials", "2", "--space", "space.yaml")
     assert space.code == 2
     assert "base num_epochs was 2 and is 3 now" in space.err
@@ -224,7 +224,7 @@ def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, h
         assert sampler.code == 2
         assert "sampler tpe, not random" in sampler.err
         assert f"prune_share {Pruning.share}, not 0.25" in sampler.err
-    assert (states(), tree(home / OUT).keys()) == before
+    assert (states(), tree(project_dir / OUT).keys()) == before
 
 
 def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
@@ -244,7 +244,7 @@ def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
 
 # The signal can arrive in a garbage collector callback, or between opening a file and entering its `with`.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, home):
+def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, project_dir):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     stopped = cli("search", "--trials", "300")
@@ -331,13 +331,13 @@ def test_commands_exit_with_1_while_an_error_keeps_a_trial_pending(cli, write_co
 
 
 def test_search_whose_working_directory_is_deleted_loses_no_trial(
-    cli, here, write_config, write_space, tiny_dataset, tmp_path
+    cli, working_dir, write_config, write_space, tiny_dataset, tmp_path
 ):
-    working_dir, out = tmp_path / "deleted", tmp_path / "out"
-    working_dir.mkdir()
+    deleted_dir, out = tmp_path / "deleted", tmp_path / "out"
+    deleted_dir.mkdir()
     argv = ["search", "--trials", "6", "--config", write_config({"one": ONE_EPOCH}), "--output-dir", out]
     argv += ["--space", write_space(base={"num_epochs": 1})]
-    metadata = os.path.relpath(tiny_dataset, working_dir)
+    metadata = os.path.relpath(tiny_dataset, deleted_dir)
     command = [
         sys.executable,
         "-m",
@@ -346,14 +346,14 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
         "--metadata",
         metadata,
         "--results-file",
-        here / "r.json",
+        working_dir / "r.json",
     ]
-    with subprocess.Popen(command, cwd=working_dir, stderr=subprocess.PIPE, text=True) as search:
+    with subprocess.Popen(command, cwd=deleted_dir, stderr=subprocess.PIPE, text=True) as search:
         lines = []
         for line in search.stderr:
             lines.append(line)
             if "search_0000: max epochs" in line:
-                working_dir.rmdir()
+                deleted_dir.rmdir()
     assert search.returncode == 1, lines
     assert lines[-1].startswith("error: search_000")
     assert "failed with the same error, so no other trial is started: FileNotFoundError: " in lines[-1]
@@ -363,11 +363,11 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
 
 
 @pytest.mark.parametrize("files", [12, 15])
-def test_too_few_open_files_fail_no_trial(files, cli, here, write_config, write_space):
+def test_too_few_open_files_fail_no_trial(files, cli, working_dir, write_config, write_space):
     search = ["search", "--trials", "3", "--config", str(write_config({"one": ONE_EPOCH}))]
     search += ["--space", str(write_space(base={"num_epochs": 1}))]
     command = f"ulimit -n {files}; exec {shlex.join([sys.executable, '-m', 'tuner', *search])}"
-    stopped = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True)
+    stopped = subprocess.run(["sh", "-c", command], cwd=working_dir, capture_output=True, text=True)
     assert stopped.returncode in (1, 2), stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "failed" not in states().values()
@@ -383,13 +383,13 @@ def test_exit_code_of_later_commands_reports_a_failed_preset(cli, run_study, tmp
     assert "broken failed: " in outcome.out
 
 
-def test_worker_trains_pending_trials_and_writes_no_results_file(cli, home, tree):
-    before = {path for path in tree(home) if "/" not in path}
+def test_worker_trains_pending_trials_and_writes_no_results_file(cli, project_dir, tree):
+    before = {path for path in tree(project_dir) if "/" not in path}
     worked = cli("worker")
     assert (worked.code, worked.out) == (0, "")
     assert "search_0002: " in worked.err
     assert set(states().values()) == {"completed"}
-    assert {path for path in tree(home) if "/" not in path} == before
+    assert {path for path in tree(project_dir) if "/" not in path} == before
     again = cli("worker")
     assert again.code == 0
     assert "nothing to train" in again.err

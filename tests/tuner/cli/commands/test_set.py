@@ -34,14 +34,14 @@ def test_run_stores_overrides_as_settings_of_the_experiments(cli, write_config):
     assert best["training"]["num_epochs"] == 1
 
 
-def test_dry_run_shows_overrides_and_creates_nothing(cli, here, tree, write_config):
+def test_dry_run_shows_overrides_and_creates_nothing(cli, working_dir, tree, write_config):
     config = write_config({"one": {}})
-    before = tree(here)
+    before = tree(working_dir)
     shown = cli("run", "--config", config, "--dry-run", "--set", "training.num_epochs=7", "--set", "model.name=tiny")
     assert shown.code == 0
     assert [line.split()[-2] for line in shown.out.splitlines() if line.startswith("one")] == ["7"]
     assert "set:     model.name=tiny" in shown.out
-    assert tree(here) == before
+    assert tree(working_dir) == before
 
 
 def test_search_trials_of_a_run_have_the_overrides(cli, write_config, write_space):
@@ -52,15 +52,15 @@ def test_search_trials_of_a_run_have_the_overrides(cli, write_config, write_spac
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_run_refuses_overrides_of_varied_settings(cli, here, tree, write_config, write_space, more):
+def test_run_refuses_overrides_of_varied_settings(cli, working_dir, tree, write_config, write_space, more):
     run = ["run", "--config", write_config({"one": {}}), "--space", write_space(), "--trials", "1", *more]
-    before = tree(here)
+    before = tree(working_dir)
     refused = cli(*run, "--output-dir", "out", "--set", "training.learning_rate=0.002")
     assert refused.code == 2
     assert (
         "--set training.learning_rate: the search samples it (0.0001 to 0.01, log scale); leave it out" in refused.err
     )
-    assert tree(here) == before
+    assert tree(working_dir) == before
 
 
 def test_search_fixes_overrides_when_it_starts(cli, write_config, write_space):

@@ -34,7 +34,7 @@ PRUNED = TrialOutcome(
 
 
 @pytest.fixture
-def running_claim(here: Path, run_study) -> Iterator[Claim]:
+def running_claim(working_dir: Path, run_study) -> Iterator[Claim]:
     """A study with two finished experiments and 30 search trials, of which this process trains the first."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)

@@ -46,7 +46,7 @@ def curve(name: str, folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture
-def start_command(here: Path) -> Iterator[StartCommand]:
+def start_command(working_dir: Path) -> Iterator[StartCommand]:
     """Start a command in another process, wait for two trained epochs, and kill the process after the test."""
     processes = []
 
@@ -173,7 +173,7 @@ def test_experiment_skipped_because_of_met_targets_is_reported(write_config):
     options = RunOptions(results_file="r.json", until_targets=True)
     tuner = HyperparameterTuner(str(config), options=options)
     tuner.run_single_experiment("one", tuner.config["experiments"]["one"])
-    with pytest.raises(ExperimentFailedError, match="'two': another trial has met the targets"):
+    with pytest.raises(ExperimentFailedError, match="'two': not trained, because another trial has met the targets"):
         tuner.run_single_experiment("two", tuner.config["experiments"]["two"])
 
 

@@ -18,8 +18,8 @@ space:
 
 
 @pytest.fixture
-def space(here: Path) -> Path:
-    path = here / "space.yaml"
+def space(working_dir: Path) -> Path:
+    path = working_dir / "space.yaml"
     path.write_text(SPACE)
     return path
 
@@ -54,13 +54,13 @@ def test_packaged_space_matches_the_packaged_models(cli):
     assert shown.out.endswith("the search space is valid\n")
 
 
-def test_space_without_a_base_is_shown(cli, here):
-    (here / "s.yaml").write_text("space: {gamma: [0.1, 0.2]}")
+def test_space_without_a_base_is_shown(cli, working_dir):
+    (working_dir / "s.yaml").write_text("space: {gamma: [0.1, 0.2]}")
     assert "base: none\n" in cli("validate", "s.yaml").out
 
 
-def test_all_problems_of_a_space_are_reported_together(cli, here):
-    (here / "s.yaml").write_text(
+def test_all_problems_of_a_space_are_reported_together(cli, working_dir):
+    (working_dir / "s.yaml").write_text(
         "space:\n  model_name: [smal, ctc, large]\n  loss_type: [focal, crossentropy]\n  gama: [1, 2]"
     )
     refused = cli("validate", "s.yaml")
@@ -94,7 +94,7 @@ def test_model_config_option_is_refused_for_experiments(cli, write_config, tiny_
     assert "--model-config: only for a search space" in refused.err
 
 
-def test_missing_named_dataset_is_an_error_as_in_run(cli, here, write_config, tiny_models):
+def test_missing_named_dataset_is_an_error_as_in_run(cli, working_dir, write_config, tiny_models):
     config = write_config({"one": {}})
     assert f"models: {tiny_models} (tiny, tiny_ctc)\n" in cli("validate", config).out
     config.write_text(config.read_text().replace("metadata.yaml", "nowhere.yaml"))
@@ -104,7 +104,7 @@ def test_missing_named_dataset_is_an_error_as_in_run(cli, here, write_config, ti
     assert "nowhere.yaml" in refused.err
     # `run` generates only the default dataset.
     unnamed = cli("validate", "config/phase3_simple_configs.yaml")
-    assert (unnamed.code, list(here.iterdir())) == (0, [])
+    assert (unnamed.code, list(working_dir.iterdir())) == (0, [])
     assert (
         "generated_data/metadata.yaml does not exist; `khmer-tuner run` generates the default dataset first"
         in unnamed.out
