@@ -9,10 +9,10 @@ NOTHING = "–"
 
 
 def value_text(value: float | None) -> str:
-    """Return an accuracy or a value of the monitored metric with four decimals; a dash if it is unknown."""
+    """Format an accuracy or a value of the monitored metric with four decimals; a dash if it is None or not finite."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds, with days if there are any."""
+    """Format a duration as ``h:mm:ss``, from 24 hours on with days: ``1 day, 0:05:00``."""
     return str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: it loads nothing and runs only its own scripts."""
+"""The HTML page of the report, which loads nothing and runs only its own scripts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _PANELS = (history, reported_curves, parallel_coordinates, importances, slices, 
 
 
 def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs, *, output_dir: str) -> str:
-    """Return the current state of a study as a self-contained HTML page; the study may be running.
+    """Render the current state of a study as a self-contained HTML page; the study may be running.
 
     Args:
         study: The study; it is not changed.
         folder: Its output folder.
-        read_epochs: Returns the metrics of each epoch of a trial by name, given the trial's name.
+        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by name.
         output_dir: The output folder as written in the commands of the report.
     """
     snapshot = take_snapshot(study, folder, read_epochs)
@@ -73,24 +73,24 @@ def _environment() -> Environment:
 
 
 def _figure_json(figure: go.Figure) -> Markup:
-    """Return a plot as JSON that cannot close its HTML element."""
+    """Return a plot as JSON without HTML characters, so that no text in it can close the ``<script>`` element."""
     text = plotly.io.to_json(figure, validate=False, engine="json")
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _breakable(text: str) -> Markup:
-    """Return text with allowed line breaks after underscores, since names have no spaces."""
+    """Allow line breaks after the underscores of a text, because names have no spaces."""
     return Markup("_<wbr>").join(text.split("_"))
 
 
 def _policy(scripts: list[Markup]) -> str:
-    """Return the page's Content Security Policy: no network, and no other scripts than these."""
+    """Return the page's Content Security Policy, which allows these scripts only and no network access."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii") for script in scripts)
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
     rules = (
         "default-src 'none'",
         f"script-src {sources}",
-        # Plotly positions its parts with style attributes, and saves images through blobs.
+        # Plotly positions elements with style attributes and saves images through blob URLs.
         "style-src 'unsafe-inline'",
         "img-src data: blob:",
         "base-uri 'none'",

@@ -1,4 +1,4 @@
-"""A section of the report: a title, a caption, and plots or the reason why plots are missing."""
+"""The sections of the report that contain plots, and the style of the plots."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import plotly.io
 
 BLUE, ORANGE, RED, GREEN, GREY, INK = "#2563eb", "#f59e0b", "#dc2626", "#16a34a", "#94a3b8", "#1e293b"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans Khmer', 'Khmer OS', 'Khmer Sangam MN', sans-serif"
-# Only the layout of Plotly's template: the page would contain the rest, for all types of plots, once per plot.
+# Only the layout of Plotly's template, because every plot in the page would repeat the rest (styles per plot type).
 _TEMPLATE = go.layout.Template(layout=plotly.io.templates["plotly_white"].layout)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A section of the report.
+    """A section of the report that contains plots.
 
     Attributes:
         anchor: The section's identifier in links.
@@ -25,7 +25,7 @@ class Panel:
         caption: How to read the plots, and which trials they show.
         figures: The plots.
         is_grid: Whether the plots are small and shown in a grid.
-        missing: Why there is no plot; "" if there is one.
+        missing: The reason why there is no plot; "" if there is one.
     """
 
     anchor: str
@@ -37,7 +37,10 @@ class Panel:
 
 
 def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
-    """Style a plot for the report: without title, since the panel has a heading, and as wide as the page."""
+    """Style a plot for the report and return it.
+
+    The plot is as wide as the page and has no title, because its panel has a heading.
+    """
     figure.update_layout(
         template=_TEMPLATE,
         title=None,
@@ -61,8 +64,8 @@ def bars(names: Sequence[str], values: Sequence[float], texts: Sequence[str], co
         names: The names of the bars.
         values: The lengths of the bars.
         texts: The labels at the ends of the bars.
-        colors: One color, or one for each bar.
-        layout: Further layout of the plot.
+        colors: One color for all bars, or one color per bar.
+        layout: Further arguments of `styled`.
     """
     bar = go.Bar(x=values, y=names, orientation="h", marker_color=colors, text=texts, textposition="outside")
     figure = styled(go.Figure(bar.update(cliponaxis=False, hoverinfo="skip")), **layout)

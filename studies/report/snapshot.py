@@ -1,4 +1,4 @@
-"""The content of a report: a study at one moment, and in-memory copies of it for Optuna's plots."""
+"""The data of a report: a study at one moment, and in-memory copies of the study for Optuna's plots."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Snapshot:
     Attributes:
         study: The study; it is not changed.
         folder: Its output folder.
-        read_epochs: Returns the metrics of each epoch of a trial by name, given the trial's name.
-        status: Its status.
-        trials: Its trials by number, including trials of other programs.
-        records: The records of the trials of this program, by number.
-        space: Its search space, or the default one for a study of presets only.
-        invariants: Its fixed settings.
-        taken: When the study was read, local time.
+        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by name.
+        status: The status of the study.
+        trials: All trials in order of number, including trials that another program created.
+        records: The records of the trials that this program created, keyed by trial number.
+        space: The search space of the study; the default search space if the study has presets only.
+        invariants: The fixed settings of the study.
+        taken: Local time at which the study was read.
     """
 
     study: optuna.Study
@@ -62,7 +62,7 @@ class Snapshot:
         return self.invariants.monitor
 
     def names_of(self, numbers: Sequence[int]) -> list[str]:
-        """Return the names of trials for plots, escaped, since Plotly interprets HTML tags in texts."""
+        """Return the names of the trials with these numbers, escaped because Plotly interprets HTML tags in texts."""
         return [self._names.get(int(number), f"trial {number}") for number in numbers]
 
     @cached_property
@@ -75,16 +75,16 @@ class Snapshot:
         return next(iter(best_records(self.records.values())), None)
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Return the trials that have a finite value, the best first; of equal ones the lower number first."""
+        """Return the finished trials with a finite value, best first; of equal values, the lower number comes first."""
         return by_value(filter(has_value, trials), lambda trial: trial.value, maximize=self.invariants.mode == "max")
 
     @cached_property
     def plot_trials(self) -> list[FrozenTrial]:
-        """The trials for plots, with their numbers and without attributes.
+        """The trials for Optuna's plots, in order of number and without attributes.
 
-        Attributes are removed because Optuna's plots show all of them, including error messages and paths. A trial of
-        another program is replaced by a waiting one, so that the other trials keep their numbers. A diverged trial is
-        stored in Optuna as pruned, for the sampler; here it is failed, as in all other outputs.
+        Attributes are removed because Optuna's plots show all of them, including error messages and paths. A trial that
+        another program created is replaced by a waiting trial, so that the other trials keep their numbers. A diverged
+        trial, which the study stores as pruned for the sampler, is failed here, as in all other outputs.
         """
         return [self._plotted(trial) for trial in self.trials]
 
@@ -96,7 +96,10 @@ class Snapshot:
         return _without_attributes(trial, trial.state, trial.value)
 
     def settings_of(self, record: TrialRecord) -> dict[str, Any]:
-        """Return a trial's values of the settings in the search space, even if a value is outside the space."""
+        """Return those settings of a trial that the search space contains, keyed by name.
+
+        The value that a preset has for a setting may be outside the range of the search space.
+        """
         if record.kind is TrialKind.SEARCH:
             return self.trials[record.number].params
         config = record.training_config
@@ -104,14 +107,14 @@ class Snapshot:
 
     @cached_property
     def plot_study(self) -> optuna.Study:
-        """An in-memory copy of the study."""
+        """An in-memory copy of the study with `plot_trials`."""
         return self.study_of(self.plot_trials)
 
     @cached_property
     def settings_study(self) -> optuna.Study:
-        """An in-memory copy in which pruned and diverged trials are completed with their best value.
+        """An in-memory copy of the study in which pruned and diverged trials are completed with their best value.
 
-        Completed trials alone would hide which settings make a trial bad, since bad trials are pruned.
+        Bad trials are pruned, so completed trials alone would hide which settings make a trial bad.
         """
         return self.study_of(
             [
@@ -124,24 +127,24 @@ class Snapshot:
 
     @cached_property
     def pruned_or_diverged(self) -> frozenset[int]:
-        """The numbers of the trials that were pruned or diverged and have a finite value."""
+        """The numbers of the pruned and diverged trials that have a finite value; Optuna stores both as pruned."""
         pruned = [trial for trial in self.trials if trial.state == TrialState.PRUNED and has_value(trial)]
         return frozenset(trial.number for trial in pruned if trial.number in self.records)
 
     def study_of(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        """Return an in-memory study of these trials, numbered in their order."""
+        """Return an in-memory study with these trials, numbered from 0 in the given order."""
         study = optuna.create_study(direction=self.invariants.direction)
         for trial in trials:
             try:
                 study.add_trial(trial)
             except ValueError:
-                # Created by hand: a value outside its range, or an end without a start.
+                # A trial created by hand can have a parameter outside its range, or an end time without a start time.
                 study.add_trial(_waiting_trial())
         return study
 
 
 def take_snapshot(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs) -> Snapshot:
-    """Read a study and return it as a `Snapshot`."""
+    """Read a study into a `Snapshot`."""
     status = study_status(
         study, folder, lambda trial_dir: [epoch["epoch_seconds"] for epoch in read_epochs(trial_dir.name)]
     )

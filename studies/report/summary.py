@@ -1,4 +1,4 @@
-"""Facts of a study as names and values: the summary and the environment."""
+"""The summary and the environment of a study as named facts, and the rows of its search space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MACHINES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Fact:
-    """A named value.
+    """A named value in the report.
 
     Attributes:
         name: The name.
@@ -37,7 +37,7 @@ class Fact:
 
 
 def state_text(snapshot: Snapshot) -> str:
-    """Return the state of the study in a word or two."""
+    """Return the state of the study: running, interrupted, not started, finished or empty."""
     counts = snapshot.status.counts
     if counts[RowState.RUNNING]:
         return "running"
@@ -47,12 +47,12 @@ def state_text(snapshot: Snapshot) -> str:
 
 
 def summary(snapshot: Snapshot) -> Iterator[Fact]:
-    """Yield the most important facts."""
+    """Yield the best trial, the state, the search progress, the targets and the training time."""
     yield _best(snapshot)
     yield _state(snapshot)
     if (search := snapshot.status.search) is not None:
         yield Fact(
-            "Search", f"{search.ended:,} of {search.budget:,} trials", f"{search.sampler}, pruned by {search.pruner}"
+            "Search", f"{search.ended:,} of {search.budget:,} trials", f"{search.sampler}, pruner {search.pruner}"
         )
     if any(limit is not None for _, limit in snapshot.status.targets):
         met = list(snapshot.status.met_by)
@@ -116,8 +116,8 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     yield Fact("Sampler", settings.sampler.value)
     pruning = settings.pruning
     grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
-    share = f"a trial must be as good as {pruning.share:.0%} of the others {grace}, and as more of them later"
-    notes = {PrunerName.QUANTILE: share, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
+    rule = f"a trial must be as good as {pruning.share:.0%} of the others {grace}; the percentage grows later"
+    notes = {PrunerName.QUANTILE: rule, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
 
 
@@ -130,12 +130,12 @@ def _worker_facts(attempts: list[Attempt]) -> Iterator[Fact]:
     stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
     crashes = sum(attempt.after in (StartedAfter.CRASH, StartedAfter.MEMORY_CRASH) for attempt in attempts)
     yield Fact(
-        "Interruptions", f"{stops} stopped, {crashes} crashed", "each trial was resumed from its last finished epoch"
+        "Interruptions", f"{stops} stopped, {crashes} crashed", "a trial is resumed from its last finished epoch"
     )
 
 
 def space_rows(snapshot: Snapshot) -> list[tuple[str, str, str]]:
-    """Return name, domain and condition of each setting in the search space; an empty list without a search."""
+    """Return the name, the values and the condition of each setting in the search space; [] without a search."""
     space = fixed_space(snapshot.study) or ()
     return [(parameter.name, str(parameter.domain), _condition(parameter)) for parameter in space]
 

@@ -1,4 +1,4 @@
-"""The table of targets: which trials met each target."""
+"""The table of targets: the number and names of the trials that met each target, and the best value."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TargetRow:
     """A target of the study.
 
     Attributes:
-        goal: The condition of the target.
+        goal: The target as a condition, for example ``char >= 0.9``.
         met: Number of finished trials that met it.
         ended: Number of finished trials.
-        best: The best value, and the name of its trial.
+        best: The best value and the name of its trial; a dash if no trial has a value.
         names: Names of the trials that met it.
     """
 
@@ -47,10 +47,10 @@ def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
 
 
 def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
-    figures = {name: target_metrics(outcome)[target] for name, outcome in outcomes.items()}
-    known = {name: figure for name, figure in figures.items() if figure is not None}
+    values = {name: target_metrics(outcome)[target] for name, outcome in outcomes.items()}
+    known = {name: value for name, value in values.items() if value is not None}
     if not known:
         return NOTHING
-    # Of equal values, max and min return the first, which has the lower number.
+    # With equal values, max and min return the first trial, which has the lower number.
     best = (max if target in HIGHER_IS_BETTER else min)(known, key=lambda name: known[name])
     return f"{metric_text(target, known[best])}, {best}"

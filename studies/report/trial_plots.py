@@ -1,4 +1,4 @@
-"""The plots of the trials: values, epochs, times and reasons of ending. Optuna's plots are used where available."""
+"""The plots of the trials: values, learning curves, times and why trials ended; most are Optuna's plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from studies.trials.record import WhyEnded
 
 MAX_CURVES = 30
 
-# Name and color of each state of Optuna.
+# Displayed name and color of each trial state of Optuna.
 _STATES = {
     "COMPLETE": ("completed", BLUE),
     "PRUNED": ("pruned", ORANGE),
@@ -28,15 +28,15 @@ _REASON_COLORS = {WhyEnded.MAX_EPOCHS: BLUE, WhyEnded.EARLY_STOPPED: "#60a5fa", 
 
 
 def history(snapshot: Snapshot) -> Panel:
-    """Return the panel of the values of all trials and the best value so far."""
+    """Return the panel that plots the value of each trial and the best value so far."""
     panel = partial(Panel, "history", "Optimization history")
     valued = list(filter(has_value, snapshot.plot_trials))
     completed = [trial for trial in valued if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in valued if trial.state == TrialState.PRUNED]
     if not completed and not pruned:
         return panel(missing="This plot appears when the first trial has ended with a value.")
-    # Optuna plots points, a line of the best value so far, and infeasible trials, which do not occur here. Without a
-    # completed trial it logs a warning.
+    # Optuna plots points, a line of the best value so far, and infeasible trials, which do not occur here. It is not
+    # called without a completed trial, because it would log a warning.
     figure = plot_optimization_history(snapshot.plot_study, target_name=snapshot.metric) if completed else go.Figure()
     figure.data = figure.data[:2]
     for points in figure.data[:1]:
@@ -50,7 +50,7 @@ def history(snapshot: Snapshot) -> Panel:
             x=numbers,
             y=[trial.value for trial in pruned],
             mode="markers",
-            name="pruned, best value before",
+            name="pruned (best value)",
             marker={"color": ORANGE, "size": 7, "symbol": "x-thin-open"},
             customdata=snapshot.names_of(numbers),
             hovertemplate="%{customdata}, pruned: %{y:.4f}<extra></extra>",
@@ -60,7 +60,7 @@ def history(snapshot: Snapshot) -> Panel:
 
 
 def reported_curves(snapshot: Snapshot) -> Panel:
-    """Return the panel of the trials' intermediate values: after each epoch the best value so far."""
+    """Return the panel that plots the best value so far of each trial after each epoch."""
     panel = partial(Panel, "curves", "Intermediate values")
     reporting = [trial for trial in snapshot.plot_trials if trial.intermediate_values]
     if not reporting:
@@ -68,7 +68,7 @@ def reported_curves(snapshot: Snapshot) -> Panel:
     running = [trial for trial in reporting if trial.state == TrialState.RUNNING]
     shown = [*running, *snapshot.best_first(reporting)][:MAX_CURVES]
     if not shown:
-        return panel(missing="Only failed trials have finished an epoch.")
+        return panel(missing="Only failed trials have finished an epoch, and failed trials are not shown.")
     figure = plot_intermediate_values(snapshot.study_of(shown))
     names = snapshot.names_of([trial.number for trial in shown])
     for trace in figure.data:
@@ -80,12 +80,12 @@ def reported_curves(snapshot: Snapshot) -> Panel:
     styled(figure, height=440, xaxis_title="epoch", yaxis_title=f"{snapshot.metric}, best so far")
     figure.update_layout(showlegend=True, legend=legend)
     whole = len(shown) == len(reporting)
-    some = "" if whole else f" {len(shown)} of {len(reporting)} trials are shown: running ones, then the best ones."
-    return panel(f"Pruned trials are dotted; a click in the legend hides a curve.{some}", (figure,))
+    some = "" if whole else f" {len(shown)} of {len(reporting)} trials are shown: the running trials, then the best."
+    return panel(f"Curves of pruned trials are dotted. Click a name in the legend to hide its curve.{some}", (figure,))
 
 
 def timeline(snapshot: Snapshot) -> Panel:
-    """Return the panel of the time from start to end of each trial."""
+    """Return the panel that shows each trial as a bar from its start to its end."""
     panel = partial(Panel, "timeline", "Timeline")
     if not any(trial.datetime_start for trial in snapshot.plot_trials):
         return panel(missing="This plot appears when the first trial has started.")
@@ -94,7 +94,7 @@ def timeline(snapshot: Snapshot) -> Panel:
     rows = {row.number: row for row in snapshot.status.rows}
     for trace in figure.data:
         name, color = _STATES[trace.name]
-        # By default, Plotly makes bars as thick as the distance between trials of the same state.
+        # By default, Plotly makes a bar as thick as the distance between two trials of the same state.
         trace.update(name=name, width=0.8, marker={"color": color, "line": {"width": 0}})
         trace.update(text=[_timeline_text(number, rows.get(number)) for number in trace.y])
         trace.update(hovertemplate="%{text}<extra></extra>")
@@ -112,7 +112,7 @@ def _timeline_text(number: int, row: StatusRow | None) -> str:
 
 
 def reasons(snapshot: Snapshot) -> Panel:
-    """Return the panel of the number of trials for each reason of ending."""
+    """Return the panel that shows how many trials ended for each reason."""
     panel = partial(Panel, "reasons", "Why trials ended")
     ended = [row for row in snapshot.status.rows if row.has_ended]
     if not ended:

@@ -15,7 +15,7 @@ from studies.trials.targets import metric_text, target_metrics, target_verdicts
 
 MAX_FAILURES = 50
 _MAX_ERROR_CHARACTERS = 500
-# The metric of each target that is measured after every epoch.
+# The metrics that are measured after every epoch, keyed by the name of their target.
 _ACCURACIES = {"character_accuracy": "val_char_accuracy", "sequence_accuracy": "val_seq_accuracy"}
 
 
@@ -24,9 +24,9 @@ class Cell:
     """A cell of the table.
 
     Attributes:
-        text: The text; "" if the value is unknown or does not apply.
-        order: The sort key; "" to sort by the text.
-        met: Whether the value meets its target; None without a target.
+        text: The displayed text; "" if the value is unknown or does not apply.
+        order: The sort key of the cell; "" if rows are sorted by the text.
+        met: Whether the value meets its target; None if there is no target.
     """
 
     text: str
@@ -48,8 +48,8 @@ class Column:
 
     Attributes:
         title: The heading.
-        cell: Returns the cell of a trial.
-        classes: The CSS classes of the cells.
+        cell: Returns the cell of a trial in this column.
+        classes: The CSS classes of the cells, separated by spaces.
     """
 
     title: str
@@ -63,7 +63,7 @@ class TrialTable:
 
     Attributes:
         columns: The columns.
-        rows: The state and the cells of each trial, by number.
+        rows: The state and the cells of each trial, in order of trial number.
     """
 
     columns: tuple[Column, ...]
@@ -71,7 +71,7 @@ class TrialTable:
 
 
 def trial_table(snapshot: Snapshot) -> TrialTable:
-    """Return the table of all trials of this program."""
+    """Return the table of all trials that this program created."""
     trials = [_trial(snapshot, row) for row in snapshot.status.rows]
     columns = (*_result_columns(snapshot.metric), *_setting_columns(trials), _STARTED)
     rows = ((trial.row.state.value, tuple(column.cell(trial) for column in columns)) for trial in trials)
@@ -79,7 +79,11 @@ def trial_table(snapshot: Snapshot) -> TrialTable:
 
 
 def failure_rows(snapshot: Snapshot) -> list[tuple[int, str, str, int, str]]:
-    """Return number, name, reason, finished epochs and error ("" if unknown) of the failed trials, the latest first."""
+    """Return the failed trials, the highest number first.
+
+    Returns:
+        Number, name, why the trial ended, number of finished epochs, and error ("" if unknown) of each trial.
+    """
     failed = [record for record in snapshot.records.values() if record.phase is TrialPhase.FAILED]
     return [_failure_row(record) for record in reversed(failed)]
 
@@ -99,7 +103,7 @@ def _trial(snapshot: Snapshot, row: StatusRow) -> _Trial:
     if record is None:
         return _Trial(row, None, {}, {})
     settings = snapshot.settings_of(record)
-    # The record may be newer than the status: a trial that was unfinished in the status stays so.
+    # The record was read after the status: a trial may have finished in between, and is then shown as unfinished.
     outcome = record.outcome if row.why_ended is not None else None
     verdicts = {} if outcome is None else target_verdicts(outcome, snapshot.status.targets)
     return _Trial(row, outcome, verdicts, settings)
@@ -122,13 +126,16 @@ def _result_columns(metric: str) -> Iterator[Column]:
 
 
 def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
-    """Return the cell function of a metric of `target_metrics`; running trials have a value if it is monitored."""
+    """Return the function that returns the cell of a target's metric.
+
+    An unfinished trial has a value only if the metric is the monitored one.
+    """
 
     def cell(trial: _Trial) -> Cell:
         if trial.outcome is None:
             return _best_value(trial) if metric == _ACCURACIES.get(name) else Cell("")
-        figure = target_metrics(trial.outcome)[name]
-        return Cell("" if figure is None else metric_text(name, figure), met=trial.verdicts.get(name))
+        value = target_metrics(trial.outcome)[name]
+        return Cell("" if value is None else metric_text(name, value), met=trial.verdicts.get(name))
 
     return cell
 

@@ -1,4 +1,4 @@
-"""The winner: its results, settings, learning curves and plots."""
+"""The results, settings, learning curves, plots and commands of the best trial."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _PLOTS = {
     "confusion_matrix.png": "Confusion matrix",
 }
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Enough for comparisons; the preset that `best` writes has all digits.
+# Enough to compare trials; the preset that `best` writes has all digits.
 _SETTING_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The best trial.
+    """The best trial of a study.
 
     Attributes:
-        record: Its record.
-        facts: Its results.
-        varied: Its settings in the search space, by name, in the notation of configuration files with rounded numbers.
-        fixed: Its other settings.
-        curves: Learning curves; empty if its epochs are missing.
-        plots: Plots of its predictions as ``data:`` URLs by title.
-        missing: Titles of missing plots.
-        leader_note: A sentence about the trial that is better by the monitored metric; "" if there is none.
+        record: The trial's record.
+        facts: The trial's results.
+        varied: The settings that the search space contains, as YAML with rounded numbers, keyed by name.
+        fixed: The other settings, likewise.
+        curves: Plots of loss and accuracy per epoch; empty if the metrics of the epochs are missing.
+        plots: Plots of the trial's predictions as ``data:`` URLs, keyed by title.
+        missing: Titles of the plots that the trial does not have.
+        leader_note: Sentences about another trial that has the better monitored value; "" if there is none.
         commands: Pairs of a description and a command that uses the trial.
     """
 
@@ -57,10 +57,10 @@ class Winner:
 
 
 def find_winner(snapshot: Snapshot, output_dir: str) -> Winner | None:
-    """Return the best trial; None if none has completed.
+    """Return the best trial; None if no trial has completed.
 
     Args:
-        snapshot: The study.
+        snapshot: The study at one moment.
         output_dir: The output folder as written in the commands of the report.
     """
     record = snapshot.winner
@@ -92,7 +92,7 @@ def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
     yield Fact("Epochs", f"{outcome.total_epochs} of {record.training_config.num_epochs}", best)
     yield Fact("Ended", outcome.why_ended.text)
     if outcome.converged_epoch is not None:
-        yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first that meets the accuracy targets")
+        yield Fact("Converged", f"epoch {outcome.converged_epoch}", "the first epoch that meets both accuracy targets")
     seconds = outcome.epoch_seconds_median
     yield Fact("Seconds per epoch", NOTHING if seconds is None else f"{seconds:.1f}")
     yield Fact("Training time", duration_text(outcome.training_time_s))
@@ -133,7 +133,7 @@ def _plots(snapshot: Snapshot, record: TrialRecord) -> Iterator[tuple[str, str]]
     found = trial_artifacts(snapshot.trials[record.number], snapshot.folder)
     for name, title in _PLOTS.items():
         content = read_bytes(found[name]) if name in found else b""
-        # Only PNG files are included in the page.
+        # A damaged file is listed as missing.
         if content.startswith(_PNG):
             yield title, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
@@ -144,7 +144,7 @@ def _leader_note(snapshot: Snapshot, record: TrialRecord) -> str:
         return ""
     return (
         f"By the monitored metric {snapshot.metric}, {leader.name} is better with {value_text(leader.best_value)}. "
-        "The winner is the trial with the highest validation character accuracy, then sequence accuracy."
+        "The winner is the trial with the highest validation character accuracy; sequence accuracy decides ties."
     )
 
 
@@ -155,4 +155,4 @@ def _commands(snapshot: Snapshot, output_dir: str) -> Iterator[tuple[str, str]]:
     yield "Evaluate it on another split or dataset", f"khmer-tuner evaluate --metadata {metadata} --split test{where}"
     yield "Save its configuration as a preset", f"khmer-tuner best --out winner.yaml{where}"
     yield "Train that preset again", "khmer-tuner run --config winner.yaml --output-dir winner_output"
-    yield "Compare it with the next best on new seeds", f"khmer-tuner confirm --top 3 --seeds 3{where}"
+    yield "Compare it with the next two best trials on new seeds", f"khmer-tuner confirm --top 3 --seeds 3{where}"

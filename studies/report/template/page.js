@@ -11,7 +11,7 @@ function draw(element) {
     figure.layout.margin = { ...figure.layout.margin, l: 48, r: 12 };
     if (figure.data.length > 6) figure.layout.showlegend = false;
   }
-  // Only these buttons: a default button of Plotly sends the plot's data to a server.
+  // Only these buttons, because a default button of Plotly sends the plot's data to a server.
   const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
   const options = { displaylogo: false, displayModeBar: window.innerWidth < NARROW_PX ? false : "hover", responsive: true, modeBarButtons: buttons };
   Plotly.newPlot(element, figure.data, figure.layout, options);
@@ -32,15 +32,15 @@ window.addEventListener("beforeprint", () => {
   plots.forEach((plot) => {
     if (!plot.dataset.drawn) draw(plot);
     plot.dataset.drawn = "yes";
-    const share = plot.closest(".pair") ? 1 / 2 : plot.closest(".slices") ? 1 / 3 : 1;
-    Plotly.relayout(plot, { width: PRINT_WIDTH_PX * share, autosize: false });
+    const fraction = plot.closest(".pair") ? 1 / 2 : plot.closest(".slices") ? 1 / 3 : 1;
+    Plotly.relayout(plot, { width: PRINT_WIDTH_PX * fraction, autosize: false });
   });
 });
 window.addEventListener("afterprint", () => {
   plots.forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true }));
 });
 
-// The table of all trials: a click on a heading sorts, words filter.
+// The table of all trials: a click on a heading sorts the rows; the words of the input filter them.
 function order(row, column) {
   const cell = row.cells[column];
   const text = cell.dataset.order ?? cell.textContent;

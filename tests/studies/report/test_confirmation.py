@@ -58,7 +58,7 @@ def test_results_of_confirm_are_in_the_report(section_of: Callable[[str], str]) 
     assert "search_00000.75000.7000 ± 0.01230.7000 ± 0.01230.7000 ± 0.0123" in lines
     assert "search_00010.5000–––" in lines
     assert SENTENCE in lines
-    assert "seeds 1, 2:" in " ".join(lines)
+    assert "seeds 1, 2." in " ".join(lines)
 
 
 def test_damaged_or_foreign_confirmation_is_not_in_the_report(section_of: Callable[[str], str]) -> None:
@@ -67,7 +67,7 @@ def test_damaged_or_foreign_confirmation_is_not_in_the_report(section_of: Callab
     unknown["configurations"][1]["name"] = "search_0002"
     del incomplete["configurations"][0]["mean"], headless["comparisons"]
     for text in ("", "[]", "{", *map(json.dumps, (other, unknown, incomplete, headless))):
-        assert "Not run yet" in section_of(text), text
+        assert "No current results" in section_of(text), text
 
 
 def test_changed_settings_of_the_confirmation_are_shown(section_of: Callable[[str], str]) -> None:

@@ -211,7 +211,7 @@ def test_winner_is_shown_with_curves_plots_and_commands(
     assert len(curves) == 6
     assert "khmer-tuner predict image.png --output-dir 'my output'" in page.texts["use"]
     assert "--metadata /data/metadata.yaml --split test" in page.texts["use"]
-    assert "metrics.jsonl of the trial is missing or empty" in report(folder).texts["winner"]
+    assert "the trial's metrics.jsonl is missing or empty" in report(folder).texts["winner"]
 
 
 def test_targets_are_shown_with_the_trials_that_met_them(
@@ -285,7 +285,7 @@ def test_only_the_latest_failures_are_shown(
     study, folder = start()
     add_trials(study, [None] * 4, error_message="long " * 200)
     page = report(folder)
-    assert "The latest 3 of 4 failed trials." in page.texts["reasons"]
+    assert "Only the latest 3 of 4 failed trials are shown." in page.texts["reasons"]
     assert "search_0000" not in page.texts["reasons"]
     assert page.texts["reasons"].count("…") == 3
 

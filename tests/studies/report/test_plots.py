@@ -44,7 +44,7 @@ def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(
     (history,) = trial_plots.history(snapshot).figures
     assert {trace.name: list(trace.x) for trace in history.data if trace.name != "best so far"} == {
         "completed": [0],
-        "pruned, best value before": [1],
+        "pruned (best value)": [1],
     }
     (curves,) = trial_plots.reported_curves(snapshot).figures
     assert [(trace.name, trace.line.dash) for trace in curves.data] == [
@@ -78,7 +78,7 @@ def test_curves_of_running_and_best_trials_are_shown(
     claim.release()
 
 
-@pytest.mark.parametrize(("count", "missing"), [(49, "1 trial to go"), (50, "")])
+@pytest.mark.parametrize(("count", "missing"), [(49, "1 more trial to go"), (50, "")])
 def test_importances_need_fifty_trials(
     count: int, missing: str, start: Start, add_trials: AddTrials, snapshot_of: Take
 ) -> None:
