@@ -62,12 +62,7 @@ class Command(Generic[Prepared]):
 
 @dataclass(frozen=True)
 class InvalidValue:
-    """The parsed value of an invalid option, so that the problems of all options are reported together.
-
-    Attributes:
-        problem: What was found and what was expected.
-        is_empty: Whether the value is blank.
-    """
+    """The parsed value of an invalid option; the problems of all options are reported together."""
 
     problem: str
     is_empty: bool = False

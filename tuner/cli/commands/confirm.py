@@ -104,14 +104,8 @@ def _plain(confirmation: Confirmation) -> dict[str, Any]:
 def _print(confirmation: Confirmation, settings: Sequence[str]) -> None:
     from tuner.display.terminal import plain_table, shown_path
 
-    headers = (
-        "\nconfiguration",
-        "val char\noriginal",
-        "val char\nretrained",
-        "test char\nretrained",
-        "test seq\nretrained",
-    )
-    table = plain_table(*headers, right=(1, 2, 3, 4))
+    retrained_headers = [f"{name}\nretrained" for name in ("val char", "test char", "test seq")]
+    table = plain_table("\nconfiguration", "val char\noriginal", *retrained_headers, right=(1, 2, 3, 4))
     for item in confirmation.candidates:
         retrained = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
         table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *retrained)

@@ -59,10 +59,10 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
 
 def _print_changes(status: StudyStatus, printed: list[str]) -> list[str]:
     """Print the lines that were not `printed` in the last poll; return all lines of this poll."""
-    from tuner.display.study_lines import best_line, last_line, whole_line
+    from tuner.display.study_lines import best_line, last_line, trials_line
 
     rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} finished" for row in status.running]
-    whole = whole_line(status, len(status.running)), last_line(status), best_line(status)
+    whole = trials_line(status, len(status.running)), last_line(status), best_line(status)
     lines = [*rows, *filter(None, whole)]
     print_lines(line for line in lines if line not in printed)
     return lines
@@ -107,7 +107,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: in
 
     workers = len(status.running)
     lines = [
-        study_lines.whole_line(status, workers),
+        study_lines.trials_line(status, workers),
         study_lines.search_line(status),
         study_lines.best_line(status),
         study_lines.best_running_line(status),
