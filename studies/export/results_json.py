@@ -1,4 +1,4 @@
-"""The results file, with exactly the keys and the order of the API reference."""
+"""The content of the results file, with exactly the keys of the API reference, in the same order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
-    """Return the file name that the loader of the API reference expects."""
+    """Return the name of a results file, as the loader of the API reference expects it."""
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 
@@ -37,12 +37,12 @@ def render_results(
 ) -> dict[str, Any]:
     """Return a study's results in the format of the API reference; the study may be running.
 
-    The results contain finished trials only, and of a retried preset only the latest trial. Pruned trials count as
+    The results contain only finished trials, and only the latest trial of a retried preset. Pruned trials count as
     completed. No number is NaN or infinite.
 
     Args:
         study: The study; it is not changed.
-        timestamp: ``YYYYMMDD_HHMMSS``.
+        timestamp: Local time as ``YYYYMMDD_HHMMSS``.
         matches: Returns whether the results contain a trial; the default selects all trials.
 
     Returns:
@@ -59,7 +59,7 @@ def render_results(
 
 
 def ended_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the finished trials: presets in the order of their file, then search trials by number."""
+    """Return the finished trials: presets in the order of their file, then search trials in order of number."""
     order = {name: position for position, name in enumerate(preset_order(study))}
     records = [record for record in latest_records(study) if record.phase in (TrialPhase.COMPLETED, TrialPhase.FAILED)]
     presets = [record for record in records if record.kind is TrialKind.PRESET]
@@ -70,8 +70,8 @@ def ended_records(study: optuna.Study) -> list[TrialRecord]:
 def records_beyond_retention(study: optuna.Study, keep: int = KEPT_SEARCH_TRIALS) -> list[TrialRecord]:
     """Return the finished search trials whose checkpoints can be removed.
 
-    Checkpoints are kept of the `keep` best trials by accuracy, pruned ones included; and, among the trials that were
-    not pruned, of the best by accuracy and the best by the monitored metric.
+    These trials keep their checkpoints: the `keep` trials with the best accuracy, pruned ones included; the best trial
+    by accuracy that was not pruned; and the best trial by the monitored metric that was not pruned.
     """
     searches = [record for record in ended_records(study) if record.kind is TrialKind.SEARCH]
     trials = study.get_trials(deepcopy=False)

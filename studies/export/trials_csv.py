@@ -21,11 +21,11 @@ from studies.trials.record import TrialOutcome, TrialRecord
 from studies.trials.records import trials_and_records
 from studies.trials.targets import target_verdicts
 
-# A spreadsheet reads a cell that starts with one of these as a formula.
+# A spreadsheet reads a cell that starts with one of these characters as a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _IDENTITY = ("number", "experiment_name", "kind", "state", "why_ended")
-# Without the name, which is already a column.
+# Without the name, which is in the column of the same name in `_IDENTITY`.
 _SETTINGS = tuple(item.name for item in fields(TrainingConfig) if item.name != "experiment_name")
 _ERRORS = ("error_type", "error_message")
 _RESULTS = tuple(item.name for item in fields(TrialOutcome) if item.name not in ("why_ended", *_ERRORS))
@@ -35,14 +35,14 @@ TRIAL_COLUMNS = (*_IDENTITY, *_SETTINGS, "monitor", "monitored_value", *_RESULTS
 
 
 def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
-    """Return a row for every trial in any state, by number.
+    """Return one row per trial, in order of trial number; trials of all states have a row.
 
     Args:
         study: The study; it is not changed.
-        folder: Its output folder.
+        folder: The study's output folder.
 
     Returns:
-        For each trial the values by column of `TRIAL_COLUMNS`; a row lacks values that are unknown or do not apply.
+        The rows, keyed by the names in `TRIAL_COLUMNS`. Values that are unknown or do not apply are None or missing.
     """
     status = study_status(study, folder)
     trials = {trial.number: (trial, record) for trial, record in trials_and_records(study)}
@@ -50,14 +50,14 @@ def trial_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a table as CSV (RFC 4180) with a header.
+    """Format a table as CSV (RFC 4180) with a header.
 
-    Text that a spreadsheet would read as a formula gets a leading apostrophe. Surrogates are escaped. Lists and
-    mappings are written as JSON.
+    Text that a spreadsheet would read as a formula gets a leading apostrophe. Unpaired surrogates are escaped. Lists
+    and mappings are written as JSON.
 
     Args:
-        columns: The columns in order.
-        rows: Values by column; a missing value becomes an empty cell.
+        columns: The names of the columns, in order.
+        rows: The rows, keyed by column name; a missing value or None becomes an empty cell.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -67,7 +67,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _row(row: StatusRow, trial: FrozenTrial, record: TrialRecord, targets: Targets) -> dict[str, Any]:
-    # The record may be newer than the status: a trial that was unfinished in the status stays so.
+    # The record was read after the status: a trial may have finished in between, and is then shown as unfinished.
     outcome = record.outcome if row.why_ended is not None else None
     config = {name: value for name, value in record.config.items() if name in _SETTINGS}
     results = {} if outcome is None else asdict(outcome)

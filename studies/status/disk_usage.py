@@ -1,4 +1,4 @@
-"""The disk usage of a study by kind of file."""
+"""The disk usage of a study, per kind of file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DiskUsage:
     """The disk usage of a study, in bytes.
 
     Attributes:
-        database: The study's SQLite file, even outside the output folder; 0 if the study is on a database server.
+        database: The study's SQLite file, also if it is outside the output folder; 0 with a database server.
         artifacts: Artifacts of all trials, which the dashboard shows.
         checkpoints: Checkpoints of all trials.
         tensorboard: TensorBoard files of all trials.
@@ -40,16 +40,16 @@ class DiskUsage:
 
     @property
     def used(self) -> int:
-        """The sum without `free`."""
+        """The bytes that the study uses: the sum of all attributes except `free`."""
         return self.database + self.artifacts + self.checkpoints + self.tensorboard + self.logs + self.other
 
 
 def disk_usage(folder: OutputFolder) -> DiskUsage:
-    """Return the disk usage of a study, without unreadable files and files created or removed meanwhile.
+    """Return the disk usage of a study, without files that are unreadable or are removed during the count.
 
     Args:
-        folder: The study's output folder; links in it are not followed. It may be missing if the study is on a database
-            server.
+        folder: The study's output folder; symbolic links in it are not followed. It may be missing if the study is on a
+            database server.
     """
     database = _database_files(folder)
     used: Counter[str] = Counter()
@@ -64,14 +64,17 @@ def disk_usage(folder: OutputFolder) -> DiskUsage:
 
 
 def _kind(parents: Sequence[str]) -> str:
-    """Return the kind of a file by the names of its parent folders below the output folder."""
+    """Return the kind of a file, given the names of its parent folders below the output folder."""
     if parents and parents[0] == "artifacts":
         return "artifacts"
     return parents[1] if len(parents) > 1 and parents[1] in _TRIAL_KINDS else "other"
 
 
 def _files(path: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[str, ...], int]]:
-    """Yield path, names of the parent folders below the first folder, and bytes of every file below a folder."""
+    """Yield all files below a folder.
+
+    Each file is its path, the names of its parent folders below the top folder, and its size in bytes.
+    """
     try:
         entries = list(os.scandir(path))
     except OSError:  # just removed, or not readable

@@ -1,4 +1,4 @@
-"""Reads the status of a study."""
+"""Reading the status of a study."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from studies.trials.targets import targets_met
 
 EpochTimes = Callable[[Path], Sequence[float]]
 
-# After this many reads during which trials changed, the last read is returned.
+# After this many reads, the last one is returned even if trials still change.
 _MAX_READS = 10
 
 
 def study_status(study: optuna.Study, folder: OutputFolder, epoch_times: EpochTimes | None = None) -> StudyStatus:
-    """Return the status of a study, without changing the study or taking a lock.
+    """Read the status of a study, without changing the study or taking a lock.
 
     Args:
-        study: From `load_study` or `create_or_join_study`.
-        folder: Its output folder.
-        epoch_times: Returns the seconds of each finished epoch of a running trial, given the trial's folder. If None,
-            only finished trials have `seconds` and `epoch_seconds`.
+        study: A study from `load_study` or `create_or_join_study`.
+        folder: The study's output folder.
+        epoch_times: Given a trial's folder, returns the seconds of each finished epoch of the trial. If None, only
+            finished trials have `seconds` and `epoch_seconds`.
     """
     maximize = study.direction == StudyDirection.MAXIMIZE
     trials, pids = _read(study, folder)
@@ -76,10 +76,11 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
 def _read(
     study: optuna.Study, folder: OutputFolder
 ) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
-    """Return a consistent view of the trials and of the workers' process ids by trial number.
+    """Read the trials with their records, and the process ids of the running trials' workers, keyed by trial number.
 
-    A trial without a held lease may have finished just after the trials were read. So the trials are read again: only
-    if the same trials are still running has the worker exited. If every lease is held, one read is enough.
+    If nobody holds the lease of a running trial, its worker has exited, or has finished the trial after the trials were
+    read. To tell these cases apart, the trials are read again until the same trials are running in two reads: then the
+    worker has exited. If every lease is held, one read is enough.
     """
     trials = trials_and_records(study)
     leases = leases_of(study, folder)
@@ -124,7 +125,7 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
 
 
 def _timed(row: StatusRow, record: TrialRecord, times: Sequence[float]) -> StatusRow:
-    """Return the row of a started trial with its training time, from its epochs and its last attempt."""
+    """Add the training time and the median epoch time to the row of a started trial."""
     seconds = sum(times)
     if row.state is RowState.RUNNING and record.attempts:
         attempt = record.attempts[-1]

@@ -1,4 +1,4 @@
-"""The status of a study: a row per trial, and counts."""
+"""The status of a study: one row per trial, counts and ranking."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RowState(StrEnum):
 
     @classmethod
     def of(cls, record: TrialRecord) -> RowState:
-        """Return the state of a trial, assuming that a running trial has a worker."""
+        """Return the state of a trial; a trial that is running without a worker is not recognized as interrupted."""
         pruned = record.outcome is not None and record.outcome.why_ended is WhyEnded.PRUNED
         return cls.PRUNED if pruned else cls(record.phase.value)
 
@@ -38,22 +38,22 @@ class StatusRow:
     """The status of one trial.
 
     Attributes:
-        number: Its number in the study.
-        name: The name of the experiment or search trial.
-        kind: Preset or search.
-        state: A running trial without a worker is interrupted; it can be resumed.
+        number: The trial's number in the study.
+        name: The name of the preset or search trial.
+        kind: ``preset`` or ``search``.
+        state: The state; a trial that is running without a worker is interrupted.
         best_value: The best value of the monitored metric so far; None before the first epoch.
         epochs: Number of finished epochs.
-        why_ended: The reason; None while the trial is unfinished.
-        started: Time of the first start, local time; None while waiting.
-        ended: Time of the end, local time; None while unfinished.
-        seconds: Training time without interruptions; None while waiting or if unknown.
-        worker_pid: Process id of its worker; None without a worker, 0 if the worker is on another machine.
-        attempts: The number of times it was started or resumed.
-        model_name: Its model; None until the settings of a search trial have been sampled.
-        num_epochs: Its maximum number of epochs; None until sampled, like `model_name`.
-        epoch_seconds: Median seconds of its epochs; None until an epoch was timed.
-        superseded: Whether it failed and was enqueued again.
+        why_ended: Value of `WhyEnded`; None while the trial is unfinished.
+        started: Local time of the first start; None while the trial is waiting.
+        ended: Local time of the end; None while the trial is unfinished.
+        seconds: Training time without interruptions; None while the trial is waiting, or if unknown.
+        worker_pid: Process id of the trial's worker; None without a worker, 0 if the worker is on another machine.
+        attempts: Number of times that the trial was started or resumed.
+        model_name: Name of the trial's model; None until the settings of a search trial have been sampled.
+        num_epochs: Maximum number of epochs; None until the settings of a search trial have been sampled.
+        epoch_seconds: Median seconds per epoch; None until an epoch has been timed.
+        superseded: Whether the trial failed and was enqueued again as a new trial.
     """
 
     number: int
@@ -75,7 +75,7 @@ class StatusRow:
 
     @property
     def reason(self) -> str:
-        """Why the trial ended, as text for users; "" while it is unfinished."""
+        """Why the trial ended, as text for users; "" while the trial is unfinished."""
         return WhyEnded(self.why_ended).text if self.why_ended else ""
 
     @property
@@ -86,7 +86,7 @@ class StatusRow:
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """The progress of the search of a study.
+    """The progress of a study's search.
 
     Attributes:
         sampler: Name of the sampler.
@@ -111,7 +111,7 @@ class StudyStatus:
         study: The study name.
         monitor: The monitored metric, which is the metric of `best_value`.
         mode: ``max`` or ``min``.
-        rows: The trials by number.
+        rows: The trials in order of number.
         search: Progress of the search; None if the study has presets only.
         targets: The targets of the study.
         met_by: Names of the trials that met all targets.
@@ -133,12 +133,12 @@ class StudyStatus:
 
     @cached_property
     def current(self) -> tuple[StatusRow, ...]:
-        """The trials by number, without superseded presets."""
+        """The trials in order of number, without superseded presets."""
         return tuple(row for row in self.rows if not row.superseded)
 
     @cached_property
     def running(self) -> tuple[StatusRow, ...]:
-        """The trials that a worker trains, by number."""
+        """The trials that a worker is training, in order of number."""
         return tuple(row for row in self.rows if row.state is RowState.RUNNING)
 
     @cached_property
@@ -153,7 +153,7 @@ class StudyStatus:
 
     @property
     def total(self) -> int:
-        """The number of trials that the study will have, without superseded presets, enqueued or not."""
+        """The number of trials that the study will have, enqueued or not, without superseded presets."""
         return len(self.current) + self.unenqueued
 
     @property
@@ -163,7 +163,7 @@ class StudyStatus:
 
     @property
     def pending(self) -> int:
-        """The number of trials that `resume` would train: waiting, interrupted, and not enqueued yet."""
+        """The number of trials that `resume` would train: waiting, interrupted or not enqueued yet."""
         counts = self.counts
         return counts[RowState.WAITING] + counts[RowState.INTERRUPTED] + self.unenqueued
 
@@ -174,35 +174,35 @@ class StudyStatus:
 
     @cached_property
     def ranking(self) -> list[StatusRow]:
-        """The completed trials, the best value first; among equal values, the lower number first."""
+        """The completed trials, best value first; of equal values, the lower number comes first."""
         return self._by_value(row for row in self.rows if row.state is RowState.COMPLETED)
 
     def met_text(self, limit: int) -> str:
-        """Return which trials met all targets as text, with at most `limit` names."""
+        """Describe which trials met all targets, with at most `limit` names."""
         if self.met_by:
             return f"met by {listed(self.met_by, limit)}"
         return "not met yet" if self.pending or self.running else "met by no trial"
 
     def leader_over(self, name: str) -> StatusRow | None:
-        """Return the best trial by the monitored metric if its value differs from that of the trial `name`, or None."""
+        """Return the trial with the best monitored value; None if the trial `name` has the same value or no value."""
         value = next((row.best_value for row in self.current if row.name == name), None)
         return self.best if self.best is not None and value not in (None, self.best.best_value) else None
 
     @cached_property
     def last_first(self) -> list[StatusRow]:
-        """The finished trials, the latest end first."""
+        """The finished trials, the one that ended last first."""
         ended = (row for row in self.rows if row.has_ended)
         return sorted(ended, key=lambda row: (row.ended or datetime.min, row.number), reverse=True)
 
     def best_of(self, rows: Iterable[StatusRow]) -> StatusRow | None:
-        """Return the row with the best value, of equal ones that with the lower number; None if no row has a value."""
+        """Return the row with the best value, of equal values the lower number; None if no row has a value."""
         return next(iter(self._by_value(rows)), None)
 
     def _by_value(self, rows: Iterable[StatusRow]) -> list[StatusRow]:
         return by_value(rows, lambda row: row.best_value, maximize=self.mode == "max")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain data for JSON; times are formatted by `utc_text`."""
+        """Convert the status to plain data for JSON; times are formatted by `utc_text`."""
         return {
             "study": self.study,
             "monitor": self.monitor,
@@ -227,5 +227,5 @@ def _plain(row: StatusRow) -> dict[str, Any]:
 
 
 def utc_text(local: datetime | None) -> str | None:
-    """Return a local time, as Optuna stores it, as ISO 8601 text in UTC."""
+    """Format a local time, as Optuna stores it, in ISO 8601 and UTC; None stays None."""
     return None if local is None else local.astimezone(UTC).isoformat(timespec="seconds")

@@ -43,7 +43,8 @@ def test_trial_is_found_by_name_or_number(study: tuple[optuna.Study, OutputFolde
 
 def test_unknown_trial_is_refused_with_a_suggestion(study: tuple[optuna.Study, OutputFolder]) -> None:
     expected = {
-        "7": "trial: found '7'; expected a trial number from 0 to 4, or a name",
+        "7": "trial: found '7'; expected a trial number from 0 to 4 or the name of a trial; "
+        "list the trials with `khmer-tuner status --all`",
         "search_0004": "trial: found 'search_0004'; did you mean 'search_0003'?",
         "basline": "trial: found 'basline'; did you mean 'baseline'?",
     }
