@@ -1,6 +1,6 @@
 """Hyperparameter search for a Khmer-digit OCR network.
 
-Names are imported on first use, so that commands without PyTorch start quickly.
+Each public name is imported on first use, so that commands that do not need PyTorch start quickly.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 
 TYPE_CHECKING = False  # not from `typing`, whose import takes longer than the rest of this module
 
-# Must be set before PyTorch loads GNU OpenMP. By default an idle thread spins for milliseconds, which slows the other
-# threads down while other programs use the cores. The results are the same bit for bit.
+# Set before PyTorch loads GNU OpenMP. By default, an idle OpenMP thread spins for milliseconds, which slows the other
+# threads down if other programs use the cores, too. The setting does not change the results.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -1,18 +1,18 @@
-"""``khmer-tuner`` and ``python -m tuner``."""
+"""The entry point of ``khmer-tuner`` and ``python -m tuner``."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # while `signal` is imported, SIGINT prints a traceback
+import _signal  # type: ignore[import-not-found]  # SIGINT prints a traceback while `signal` is imported
 import os
 import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command named by the command line.
+    """Run the command that the arguments name.
 
     Args:
-        argv: The arguments after the program's name. None for those of this process; then SIGINT ends the process
-            silently unless a command handles it, and the null device replaces closed standard streams.
+        argv: The arguments after the program's name; None for the arguments of this process. With None, SIGINT ends the
+            process silently unless a command handles it, and the null device replaces closed standard streams.
 
     Returns:
         The exit code.
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         argv = sys.argv[1:]
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             if getattr(sys, name) is None:
-                os.open(os.devnull, os.O_RDWR)  # takes this descriptor, the lowest free one, before a database file can
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, `number`, before a database file can
                 setattr(sys, name, open(number, "w" if number else "r", closefd=False))
     # Imported late: these imports take most of a short command's time.
     from tuner.cli.commands import COMMAND_GROUPS

@@ -1,4 +1,4 @@
-"""The documented entry point of the Python API: train the experiments of a file as trials of a study."""
+"""The documented entry point of the Python API, which trains the experiments of a file as trials of a study."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HyperparameterTuner:
     Attributes:
         config_file: The path of the configuration file, as given.
         config: The content of the file as plain data.
-        stopped: Whether a stop was requested during the last run (`khmer-tuner stop`); repeat the call to continue.
+        stopped: Whether `khmer-tuner stop` ended the last run; repeat the call to continue.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HyperparameterTuner:
         """Read and validate a configuration file without creating anything.
 
         Args:
-            config_file: The experiments; looked up in the working directory, then in the installed package.
+            config_file: The experiments file; looked up in the working directory, then in the installed package.
             options: The output folder, the device and more; None for the defaults of `RunOptions`.
             display: Shows the progress of a run, for example a `ProgressDisplay`; None shows nothing.
 
@@ -74,7 +74,9 @@ class HyperparameterTuner:
         return load_experiments(config_file).config
 
     def validate_config(self, config: dict[str, Any]) -> None:
-        """Validate a configuration; text such as ``1e-6``, which PyYAML does not convert, counts as a number.
+        """Validate a configuration that is given as plain data.
+
+        Text such as ``1e-6``, which PyYAML does not convert to a number, is accepted as a number.
 
         Raises:
             ConfigurationError: The configuration is invalid; all problems are reported together. It is a ValueError.
@@ -85,16 +87,16 @@ class HyperparameterTuner:
         """Train all or some experiments of the file and write the results.
 
         Finished experiments are not trained again. A failed experiment is recorded, and the next one runs. An
-        experiment stays pending after an error before its first epoch, or of the disk, the database or the dataset.
-        An interrupted call still writes the results, and the next call continues. If nothing was trained, only a named
-        `results_file` without these results is written; `save_results` always writes.
+        experiment stays pending after a disk, database or dataset error, or an error before the end of its first epoch.
+        An interrupted call still writes the results, and the next call continues. A call that trains nothing writes
+        them only if `results_file` is set and that file lacks them; `save_results` always writes them.
 
         Args:
             experiment_names: The experiments to train; None for all.
 
         Returns:
             The documented results of these experiments, and of the search trials if the options contain a search;
-            `best_result` is the best of them. The results file covers the whole study, with all its other trials.
+            `best_result` is the best of them. The results file covers all trials of the study.
 
         Raises:
             ConfigurationError: A name is unknown, or a setting contradicts the study; nothing was created.
@@ -104,20 +106,20 @@ class HyperparameterTuner:
         return self._run(RunRequest.from_file(self._file, experiment_names, self._options))
 
     def run_single_experiment(self, experiment_name: str, experiment_config: dict[str, Any]) -> dict[str, Any]:
-        """Train one experiment, with the targets of the file.
+        """Train one experiment; the targets of the configuration file apply.
 
         Args:
             experiment_name: The name of the experiment in the study.
             experiment_config: The sections of the experiment, as in a configuration file.
 
         Returns:
-            The experiment's entry of the documented results.
+            The experiment's entry in the documented results.
 
         Raises:
             ConfigurationError: A setting is invalid or contradicts the study.
             DataLoaderError: The dataset is missing or damaged.
-            ExperimentFailedError: The experiment failed, which the study records, or is still pending: after an error,
-                after a stop request, or because another trial has met the targets (`until_targets`).
+            ExperimentFailedError: The experiment failed, and the study records this; or it is still pending after an
+                error, after a stop request, or because another trial has met the targets (`until_targets`).
         """
         file = parse_experiments(self.config | {"experiments": {experiment_name: experiment_config}})
         options = replace(self._options, search=SearchRequest())
@@ -126,9 +128,9 @@ class HyperparameterTuner:
         entries: list[dict[str, Any]] = results["all_results"]
         entry = next((entry for entry in entries if entry["experiment_name"] == experiment_name), None)
         if entry is None:
-            reason = "another trial has met the targets; leave out `until_targets` to train it"
+            reason = "not trained, because another trial has met the targets; set `until_targets=False` to train it"
             if request.trial_filter.skipped:
-                reason = "still pending after an error; see its training.log, remove the cause, then repeat the call"
+                reason = "still pending after an error; fix the error that its training.log shows, then repeat the call"
             if self.stopped:
                 reason = "interrupted by a stop request; repeat the call to continue"
             raise ExperimentFailedError(f"experiment {experiment_name!r}: {reason}")

@@ -1,4 +1,4 @@
-"""Stop on signals: the first one raises an exception that unwinds the program, a second one exits at once.
+"""The handling of stop signals: the first raises an exception that unwinds the program, a second exits at once.
 
 Python runs signal handlers only in the main thread, between two bytecode instructions. A call into C can delay them for
 minutes, for example while SQLite waits for a lock. Therefore a thread also receives the signals, and exits the process
@@ -26,7 +26,7 @@ _STDERR = 2
 
 
 class StopRequested(KeyboardInterrupt):
-    """A signal requested a stop; raised at the current line of the main thread.
+    """The exception that a stop signal raises in the main thread.
 
     Attributes:
         signum: The number of the signal.
@@ -42,7 +42,7 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.signum
 
 
-# Called by the listener thread before it exits the process, because the main thread is in a long call.
+# The listener thread calls these before it exits the process while the main thread is in a long call.
 before_forced_exit: list[Callable[[], object]] = []
 
 _requested: StopRequested | None = None
@@ -52,15 +52,15 @@ _listener: _Listener | None = None
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise `StopRequested` in this block on SIGINT, SIGTERM or SIGHUP; a second signal exits the process at once.
+    """Raise `StopRequested` inside the ``with`` block on SIGINT, SIGTERM or SIGHUP; exit at once on a second signal.
 
-    While the main thread is in a call that does not return, nothing can be raised: the first signal then exits the
-    process after eight seconds, with a line on standard error, unless the call keeps the GIL. The time for unwinding is
+    No exception can be raised while the main thread is in a call that does not return. The first signal then exits the
+    process after eight seconds, with a line on standard error, unless the call holds the GIL. The time for unwinding is
     not limited.
 
     At the end, the earlier handlers and the earlier wakeup descriptor are restored. An ignored SIGHUP stays ignored,
-    as ``nohup`` requires. The block has no effect in a thread other than the main one, where Python allows no handlers,
-    or inside another such block. A forked child keeps only the handlers.
+    as ``nohup`` requires. The block has no effect inside another such block, or outside the main thread, where Python
+    allows no handlers. A forked child keeps the handlers, but not the thread.
     """
     global _requested, _is_deferred, _listener
     if threading.current_thread() is not threading.main_thread() or _listener is not None:
@@ -94,7 +94,7 @@ def stop_on_signals() -> Iterator[None]:
             _listener.stop()
         try:
             for number in reversed(before):  # SIGINT last: its default handler raises
-                # None: not installed from Python, so it cannot be restored.
+                # None: the handler was not installed from Python, so it cannot be restored.
                 signal.signal(number, signal.SIG_DFL if before[number] is None else before[number])
         finally:
             sys.unraisablehook = hook
@@ -107,8 +107,16 @@ def stop_on_signals() -> Iterator[None]:
             raise not_raised
 
 
+def signal_text(signum: int) -> str:
+    """Format a signal number, for example ``SIGKILL (signal 9)``."""
+    names = [known.name for known in signal.Signals if known == signum]
+    return f"{names[0]} (signal {signum})" if names else f"signal {signum}"
+
+
 def raise_if_requested() -> None:
-    """Raise a requested stop again: Python swallows an exception that a handler raises inside a destructor.
+    """Raise `StopRequested` again if a signal has requested a stop.
+
+    This is needed because Python swallows an exception that a handler raises inside a destructor.
 
     Raises:
         StopRequested: A signal has been received.
@@ -142,12 +150,13 @@ class _Listener:
         self._earlier_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def stop(self) -> None:
-        """Stop listening; return when the thread has exited."""
+        """Stop listening, and wait until the thread has exited."""
         global _listener
         self._is_stopped = True
         signal.set_wakeup_fd(self._earlier_fd)
         _listener = None  # before the pipe is closed: a child forked now must not close reused descriptors
-        # Wake the thread by a byte that is no signal: a child may keep the pipe open. A full pipe wakes it, too.
+        # Wake the thread with a byte that is not a signal number, because a forked child may keep the pipe open. If the
+        # pipe is full, the thread wakes anyway.
         with contextlib.suppress(BlockingIOError):
             os.write(self._writer, b"\0")
         self._thread.join()
@@ -165,7 +174,7 @@ class _Listener:
         while not self._is_stopped:
             if poll.poll(None if deadline == math.inf else max(0.0, deadline - time.monotonic()) * 1000):
                 [number] = os.read(self._reader, 1)
-                if number not in self._signals or self._is_stopped:  # the handlers of other signals write here, too
+                if number not in self._signals or self._is_stopped:  # Python also writes the numbers of other signals
                     continue
                 if first_signal:
                     os._exit(128 + number)
@@ -182,14 +191,14 @@ class _Listener:
 
 
 def _print_error(line: str) -> None:
-    """Write a line to standard error, unless this would block: a terminal may be paused, a pipe full."""
+    """Write a line to standard error unless that would block, as with a paused terminal or a full pipe."""
     with contextlib.suppress(OSError):
         if select.select([], [_STDERR], [], 0)[1]:
             os.write(_STDERR, f"{line}\n".encode())
 
 
 def _reset_after_fork() -> None:
-    """Separate a forked child from its parent: neither handles signals that the other receives."""
+    """Reset this module in a forked child, so that parent and child handle only their own signals."""
     global _requested, _is_deferred, _listener
     if _listener is not None:
         signal.set_wakeup_fd(-1)

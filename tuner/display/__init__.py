@@ -1,4 +1,4 @@
-"""Progress of a run on a terminal or in a log, and the events that worker processes send to their parent."""
+"""Progress displays for terminals and logs, and the events that worker processes send to their parent."""
 
 from __future__ import annotations
 

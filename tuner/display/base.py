@@ -1,4 +1,4 @@
-"""The events of a run, which displays show, and its summary."""
+"""The base class of progress displays, which receives the events of a run, and the summary of a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class RunSummary:
 
     Attributes:
         results: The documented results, as in the results file.
-        results_path: The results file; None if no trial was trained, since no file is written then.
+        results_path: The results file; None if no file was written, because no trial was trained.
         output_dir: The study's output folder.
         storage_url: The study's storage URL, without password; None for ``study.db`` in the output folder.
         records: The finished trials of this run: presets in the order of their file, then search trials.
         targets: The targets of the study.
         monitor: The monitored metric.
-        leader: The trial that is better by `monitor` than the ``best_result`` of the results; None if there is none.
-        pending: The number of pending trials of the study.
+        leader: The trial with a better `monitor` value than the ``best_result`` of the results; None if there is none.
+        pending: The number of pending trials in the study.
         training_images: The number of training images.
         is_complete: Whether all trials of the study are finished.
     """
@@ -45,23 +45,23 @@ class RunSummary:
 
 
 class Display:
-    """Receives the events of a run; this base class shows nothing.
+    """A receiver of the events of a run; this base class shows nothing.
 
     Several trials may run in parallel, each in its own worker process; an event identifies its trial by number.
     """
 
     def note(self, text: str) -> None:
-        """Show a line to the user."""
+        """Show a message to the user."""
 
     def dataset_progress(self, done: int, total: int) -> None:
-        """Handle the progress of a new dataset: `done` of `total` images are generated."""
+        """Handle the progress of the dataset generator: `done` of `total` images are generated."""
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
         """Handle the start of the run.
 
         Args:
-            planned_trials: The settings of every trial of this run by name, finished trials included; None for a search
-                trial whose settings have not been sampled yet.
+            planned_trials: The settings of every trial of this run, keyed by name, including finished trials; None for
+                a search trial whose settings have not been sampled yet.
             finished: The planned trials that finished in an earlier run.
         """
 
@@ -69,10 +69,10 @@ class Display:
         """Handle the start of a trial, or its resumption (`resumed`); the trial may have been added during the run."""
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Handle the progress of an epoch: `done` of `total` batches are finished; 0 when the epoch starts."""
+        """Handle the progress of an epoch: `done` of `total` batches are finished, 0 at its start."""
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Handle a finished epoch; a resumed trial sends the epochs before its interruption again."""
+        """Handle a finished epoch; a resumed trial first sends its earlier epochs again."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         """Handle a finished trial: completed, pruned or failed."""
@@ -90,4 +90,4 @@ class Display:
         """Handle the end of the run, after the results are written."""
 
     def close(self) -> None:
-        """Restore the terminal. This is the last event; it may be sent twice."""
+        """Restore the terminal; this is the last event of a run and may be sent twice."""

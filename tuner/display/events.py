@@ -26,10 +26,10 @@ _RECORD = TypeAdapter(TrialRecord)
 
 
 class EventWriter(Display):
-    """Writes notes and the events of trials as JSON lines for `replay`; all other events occur in the parent."""
+    """A display that writes notes and trial events as JSON lines for `replay`; other events occur in the parent."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Write to a stream; if its reader exits, the training continues without output."""
+        """Set the output stream; if the process that reads it exits, training continues without output."""
         self._stream = ignoring_write_errors(stream)
         self._next_batch = 0.0
 
@@ -68,7 +68,7 @@ class EventWriter(Display):
 
 
 def replay(line: str, display: Display) -> None:
-    """Send the event in a line of an `EventWriter` to a display.
+    """Parse a line that an `EventWriter` wrote, and send its event to a display.
 
     Raises:
         ValueError: The line is not an event: a library printed it, or the worker was killed while writing.

@@ -1,4 +1,4 @@
-"""Lines about one trial, as displays print them."""
+"""Text about single trials for progress displays."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from search_spaces.training_config import WITHOUT_EFFECT
 from studies import RowState, StatusRow, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
 from tuner.display.terminal import printable
 
-# Settings that `settings` prints already, and settings that are the same in the whole study.
+# Settings that `settings` already contains, and settings that are the same in the whole study.
 _NOT_SHOWN = WITHOUT_EFFECT | {"model_name", "batch_size", "learning_rate", "scheduler_type", "num_epochs", "seed"}
 _NOT_SHOWN |= {"early_stopping_monitor", "early_stopping_mode"}
 
 
 def value_text(value: float | None) -> str:
-    """Return a metric value with four decimals; ``-`` for None."""
+    """Format a metric value with four decimals; None as ``-``."""
     return "-" if value is None else f"{value:.4f}"
 
 
 def clock(seconds: float | None) -> str:
-    """Return a duration as ``m:ss`` or ``h:mm:ss``; 0:00 if it is negative, ``-`` for None."""
+    """Format a duration as ``m:ss`` or ``h:mm:ss``; a negative one as ``0:00``, None as ``-``."""
     if seconds is None:
         return "-"
     minutes, second = divmod(max(0, round(seconds)), 60)
@@ -33,7 +33,7 @@ def clock(seconds: float | None) -> str:
 
 
 def trial_line(record: TrialRecord) -> str:
-    """Return the result of a trial of this run."""
+    """Format the result of a finished trial that this run trained."""
     name, outcome = record.experiment_name, record.outcome
     if record.phase is TrialPhase.FAILED or outcome is None:
         return f"{name} FAILED: {failure(outcome)}"
@@ -42,13 +42,13 @@ def trial_line(record: TrialRecord) -> str:
 
 
 def row_line(row: StatusRow, monitor: str) -> str:
-    """Return the result of a trial that another process trained."""
+    """Format the result of a finished trial that another process trained."""
     best = "" if row.best_value is None else f", best {monitor} {row.best_value:.4f}"
     return f"{row.name}: {end_text(row)} at epoch {row.epochs}{best} (another process)"
 
 
 def end_text(row: StatusRow) -> str:
-    """Return how and why a trial ended."""
+    """Format why a trial ended, for example ``early stopped`` or ``FAILED (crashed)``."""
     reason = row.reason or "ended externally"
     if row.state is not RowState.FAILED:
         return reason
@@ -56,13 +56,13 @@ def end_text(row: StatusRow) -> str:
 
 
 def title(number: int, name: str, *remarks: str) -> str:
-    """Return a trial's name, number and remarks; the name of a search trial already contains its number."""
+    """Format a trial's name, number and remarks, without the number if it is part of the name (search trials)."""
     inner = [*([] if is_search_trial_name(name) else [f"trial {number}"]), *remarks]
     return f"{name} ({', '.join(inner)})" if inner else name
 
 
 def finished_lines(records: Sequence[TrialRecord]) -> list[str]:
-    """Return a line for each finished preset, and the number of finished and failed search trials."""
+    """Return a line per finished preset, and lines with the numbers of finished and failed search trials."""
     lines = []
     for record in records:
         if record.kind is TrialKind.PRESET and record.phase is TrialPhase.FAILED:
@@ -80,7 +80,7 @@ def finished_lines(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def settings(config: TrainingConfig) -> str:
-    """Return the main settings of a trial as text."""
+    """Format the main settings of a trial."""
     return (
         f"{config.model_name}, batch {config.batch_size}, lr {config.learning_rate:.4g}, {config.scheduler_type}, "
         f"up to {config.num_epochs} epochs"
@@ -88,7 +88,7 @@ def settings(config: TrainingConfig) -> str:
 
 
 def further_settings(config: TrainingConfig) -> list[str]:
-    """Return a text for each other setting of a search trial that differs from its default."""
+    """Format each other setting of a search trial that differs from its default."""
     defaults = asdict(TrainingConfig())
     return [
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -98,14 +98,14 @@ def further_settings(config: TrainingConfig) -> list[str]:
 
 
 def wrapped(items: Sequence[str], width: int) -> list[str]:
-    """Return the items as lines of at most `width` characters, broken only between items."""
+    """Join items with commas into lines of at most `width` characters; break lines only between items."""
     text = ", ".join(item.replace(" ", "\N{NO-BREAK SPACE}") for item in items)
     lines = textwrap.wrap(text, width, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def failure(outcome: TrialOutcome | None) -> str:
-    """Return in one line why a trial failed."""
+    """Format the reason why a trial failed as one line."""
     if outcome is None:
         return "ended externally, no reason recorded"
     text = outcome.error_message.strip() or outcome.why_ended.text

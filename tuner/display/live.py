@@ -1,4 +1,4 @@
-"""Progress as a live view at the bottom of a terminal, with a line above it for every change."""
+"""A display with a live view at the bottom of a terminal, and a printed line above the view for every change."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tuner.display.printing_display import PrintingDisplay
 from tuner.display.terminal import console_on, ignoring_write_errors, synchronized_output
 
 _REFRESH_SECONDS = 0.25
-# Drawing time grows with the number of trials; at most this share of the total time is spent on it.
-_MAX_DRAWING_SHARE = 0.02
+# Drawing takes longer the more trials there are, so it may use at most this fraction of the total time.
+_MAX_DRAWING_FRACTION = 0.02
 
 
 class LiveDisplay(PrintingDisplay):
-    """Redraws the live view a few times a second, in the thread that sends the events."""
+    """A display that redraws a live view a few times a second, in the thread that sends the events."""
 
     def __init__(self, stream: TextIO, summary_console: Console | None) -> None:
-        """Draw on a terminal; if the terminal is closed, the training continues without output."""
+        """Start the live view on a terminal; if the terminal is closed, training continues without output."""
         super().__init__(summary_console)
         self._console = console_on(ignoring_write_errors(stream))
         self._images = (0, 0)
@@ -35,19 +35,19 @@ class LiveDisplay(PrintingDisplay):
             self._live.start()
 
     def dataset_progress(self, done: int, total: int) -> None:
-        """Show the progress of the dataset until it is complete."""
+        """Show the progress of the dataset generator until the dataset is complete."""
         self._images = (0, 0) if done == total else (done, total)
         self._refresh()
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
-        """Show the trial."""
+        """Add the trial to the live view, and print that it was resumed."""
         self._progress.trial_started(number, name, config)
         if resumed:
             self.note(f"{title(number, name)}: resumed")
         self._draw()
 
     def status_polled(self, status: StudyStatus) -> None:
-        """Print the changes made by other processes, and redraw."""
+        """Print the changes that other processes made, and redraw the live view."""
         super().status_polled(status)
         self._draw()
 
@@ -75,7 +75,7 @@ class LiveDisplay(PrintingDisplay):
         with synchronized_output(self._console):
             self._live.refresh()
         ended = time.monotonic()
-        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MAX_DRAWING_SHARE)
+        self._next_refresh = ended + max(_REFRESH_SECONDS, (ended - started) / _MAX_DRAWING_FRACTION)
 
     def _view(self) -> RenderableType:
         if self._images[1]:

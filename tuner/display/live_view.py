@@ -1,4 +1,4 @@
-"""The live view of a run: lines about the study, and the only running trial in detail or a row per running trial."""
+"""The live view of a run: lines about the study, and either a row per running trial or the only one in detail."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from rich.text import Text
 from studies import StatusRow, TrialKind, remaining_seconds
 from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
 from tuner.display.progress import RunningTrial, RunProgress
-from tuner.display.study_lines import best_line, best_running_line, last_line, remaining_line, remaining_text, work_line
+from tuner.display.study_lines import (
+    best_line,
+    best_running_line,
+    last_line,
+    remaining_line,
+    remaining_text,
+    workers_line,
+)
 from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 _NAME_WIDTH = 20
 _FEWEST_ROWS = 3
-_OTHER_LINES = 9  # header, hidden trials, study, best, best running, remaining, last, and two lines printed before
+_OTHER_LINES = 9  # header, hidden trials, study, best, best running, remaining, last, and two lines printed above
 _WIDE = 70  # columns; a narrower terminal shows fewer values per trial
 
 Column = tuple[str, Callable[[StatusRow], str]]
 
 
 def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
-    """Return the view of a run and its study for a terminal of `width` columns and `height` lines."""
+    """Return the live view for a terminal of `width` columns and `height` lines; empty if the study has no trials."""
     status = progress.status
     if not status.total:
         return Text("")
@@ -42,7 +49,12 @@ def live_view(progress: RunProgress, width: int, height: int) -> RenderableType:
 
 
 def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
-    """Return a progress bar for each row of name, number done, total number and unit."""
+    """Return a table with a progress bar per row.
+
+    Args:
+        width: Columns of the terminal.
+        rows: Name, finished number, total number and unit of each bar.
+    """
     cells: list[list[RenderableType]] = []
     for name, done, total, unit in rows:
         cells.append([_short(name, width), _bar(done, total), f"{done:,}/{total:,} {unit}"])
@@ -50,13 +62,13 @@ def bars(width: int, *rows: tuple[str, int, int, str]) -> RenderableType:
 
 
 def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress | None = None) -> RenderableType:
-    """Return a table of the running trials: a progress bar and values for each.
+    """Return a table with a progress bar and values for each running trial.
 
     Args:
         rows: The trials.
         width: Columns of the terminal.
-        progress: The run that shows the table; adds a bar of the whole study and the current values of the run's own
-            trials. None for a command that does not train.
+        progress: The progress of the run that shows the table. It adds a bar for the whole study and the current values
+            of the run's own trials. None for a command that does not train.
     """
     columns = _columns(width, progress)
     first: list[RenderableType] = [Text("running", style="dim"), ""]
@@ -65,14 +77,14 @@ def running_table(rows: Sequence[StatusRow], width: int, progress: RunProgress |
         first = [f"{ended:,}/{total:,} done", _bar(ended, total)]
     cells = [[*first, *(Text(header, style="dim") for header, _ in columns)]]
     for row in rows:
-        share = progress.epoch_share(row) if progress else 0.0
-        bar = _bar(row.epochs + share, row.num_epochs or 0)
+        fraction = progress.epoch_fraction(row) if progress else 0.0
+        bar = _bar(row.epochs + fraction, row.num_epochs or 0)
         cells.append([_short(row.name, width), bar, *(cell(row) for _, cell in columns)])
     return _table(cells, width)
 
 
 def _columns(width: int, progress: RunProgress | None) -> list[Column]:
-    """Return the columns of a running trial's values that fit the terminal."""
+    """Return the header and the cell function of each value column that fits the terminal."""
     epochs: Column = ("epochs", lambda row: f"{row.epochs}/{row.num_epochs or '-'}")
     best: Column = ("best", lambda row: value_text(row.best_value))
     header = "remaining <=" if width >= _WIDE else "ETA <="
@@ -85,18 +97,18 @@ def _columns(width: int, progress: RunProgress | None) -> list[Column]:
 
 
 def _last_value(own: RunningTrial | None, row: StatusRow) -> str:
-    """Return the metric's last value; for a trial of another process, whose last value is unknown, the process id."""
+    """Format a trial's last metric value; for a trial of another process, whose metric is unknown, the process id."""
     if own is None:
         return f"pid {row.worker_pid}" if row.worker_pid else "remote"
     return value_text(own.metrics.value(own.config.early_stopping_monitor) if own.metrics else None)
 
 
 def _study_lines(progress: RunProgress, width: int, remaining: str | None = None) -> list[str | None]:
-    """Return the lines about the study; `remaining` replaces the line with its remaining time."""
+    """Return the lines about the study; `remaining` replaces the line with the study's remaining time."""
     status = progress.status
     is_finished = not (status.running or status.pending)
     return [
-        work_line(status, progress.workers),
+        workers_line(status, progress.workers),
         best_line(status, _cut_name),
         best_running_line(status, _cut_name),
         None if is_finished else remaining or remaining_line(status, progress.remaining_time),
@@ -137,7 +149,7 @@ def _epoch_lines(trial: RunningTrial, width: int) -> list[Text]:
 
 
 def _remaining(progress: RunProgress, row: StatusRow) -> str:
-    """Return the line with the remaining time of the only running trial and of the study."""
+    """Format the line with the remaining time of the only running trial and of the study."""
     status, study, trial = progress.status, progress.remaining_time, progress.remaining_seconds(row)
     if trial is None:
         return remaining_line(status, study)
@@ -160,14 +172,14 @@ def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableTy
 
 
 def _bar(done: float, total: int) -> ProgressBar:
-    # Rich shows a full bar for a total of 0, which stands for an unknown total.
+    # A total of 0 means that it is unknown; Rich would show a full bar.
     return ProgressBar(
         total or 1, done if total else 0, style="bright_black", complete_style="cyan", finished_style="green"
     )
 
 
 def _lines(width: int, *texts: str | None, style: str = "") -> list[Text]:
-    """Return the texts that are not None as lines, cut to a width that no terminal wraps."""
+    """Return the texts other than None as lines, truncated so that no terminal wraps them."""
     return [Text(truncate(printable(text), width), style=style, no_wrap=True) for text in texts if text is not None]
 
 

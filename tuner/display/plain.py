@@ -1,4 +1,4 @@
-"""Progress as plain lines, for logs, pipes and terminals that cannot redraw."""
+"""A display that prints plain lines, for logs, pipes and terminals that cannot redraw."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WIDTH = 80
 
 
 class ProgressDisplay(PrintingDisplay):
-    """Prints a line for every change and every epoch, as the command line does without a terminal.
+    """A display that prints a line for every change and every epoch, as commands do without a terminal.
 
     A subclass can override any event of `Display`.
 
@@ -41,15 +41,15 @@ class ProgressDisplay(PrintingDisplay):
     """
 
     def __init__(self, stream: TextIO | None = None, summary_console: Console | None = None) -> None:
-        """Print progress to a stream (default: standard error) and the summary to a console; None for no summary.
+        """Set the stream for the progress (default: standard error) and the console for the summary (None: no summary).
 
-        If the stream fails (a closed pipe, a full disk), the training continues without output.
+        If the stream fails (a closed pipe, a full disk), training continues without output.
         """
         super().__init__(summary_console)
         self._stream = ignoring_write_errors(stream or sys.stderr)
         self._dataset_tenths = 0
         self._repeating: set[int] = set()  # resumed trials whose earlier epochs are being sent again
-        self._several = False  # whether trials have run in parallel
+        self._had_parallel_trials = False
 
     def dataset_progress(self, done: int, total: int) -> None:
         """Print a line for every tenth of the dataset."""
@@ -59,17 +59,17 @@ class ProgressDisplay(PrintingDisplay):
             self.note(f"dataset: {done:,} of {total:,} images generated")
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
-        """Print the trials that are already finished, and the number of pending ones."""
+        """Print the trials that are already finished, and the number of pending trials."""
         super().run_started(planned_trials, finished)
         if pending := len(planned_trials) - len(finished):
             kind = "trials" if any(map(is_search_trial_name, planned_trials)) else "experiments"
             planned = len(planned_trials)
-            self.note(f"{pending} of {planned} {kind} to train; one line per epoch with validation metrics:")
+            self.note(f"{pending} of {planned} {kind} to train; validation metrics after each epoch:")
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
         """Print the trial's name and main settings, and the sampled settings of a search trial."""
         self._progress.trial_started(number, name, config)
-        self._several |= len(self._progress.own_trials) > 1
+        self._had_parallel_trials |= len(self._progress.own_trials) > 1
         if resumed:
             self._repeating.add(number)
         remarks = ["resumed"] if resumed else []
@@ -105,5 +105,5 @@ class ProgressDisplay(PrintingDisplay):
         self._stream.flush()
 
     def _prefix(self, trial: RunningTrial) -> str:
-        """Return the trial's name if trials run in parallel, to distinguish their lines."""
-        return trial.row.name if self._several else ""
+        """Return the trial's name if trials have run in parallel, to distinguish their lines; otherwise no text."""
+        return trial.row.name if self._had_parallel_trials else ""

@@ -1,4 +1,4 @@
-"""Base of the displays that print: a line for every change of the study."""
+"""The base class of displays that print a line for every change in the study."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _COMPLETED, _FAILED = "green", "bold red"
 
 
 class PrintingDisplay(Display, ABC):
-    """Keeps the progress of a run and prints its changes; a subclass defines where (`_print`)."""
+    """A display that tracks the progress of a run and prints the changes; a subclass defines where (`_print`)."""
 
     def __init__(self, summary_console: Console | None) -> None:
-        """Print the summary to a console; None for no summary."""
+        """Set the console for the summary; None for no summary."""
         self._progress = RunProgress()
         self._summary_console = summary_console
 
     @abstractmethod
     def _print(self, text: str, style: str = "") -> None:
-        """Print a line; on a terminal, in a style of Rich."""
+        """Print a line; a terminal shows it in the Rich style `style`."""
 
     def _refresh(self) -> None:
         """Redraw the live view, if there is one."""
 
     def note(self, text: str) -> None:
-        """Print a line."""
+        """Print a note."""
         self._print(text)
 
     def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
@@ -84,6 +84,6 @@ class PrintingDisplay(Display, ABC):
             self.note(f"{trials} added to the study, {status.total:,} in total")
 
     def run_ended(self, summary: RunSummary) -> None:
-        """Print the summary."""
+        """Print the summary of the run."""
         if self._summary_console is not None:
             print_summary(self._summary_console, summary)

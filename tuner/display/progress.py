@@ -33,12 +33,12 @@ class RunningTrial:
     """A trial that this process or one of its workers is training.
 
     Attributes:
-        row: The trial's row of the status, up to date.
+        row: The trial's row in the status, updated with the trial's events.
         config: The trial's settings.
-        batches: Finished batches and total batches of the running epoch.
+        batches: Number of finished batches and of all batches in the running epoch.
         metrics: The metrics of the last finished epoch; None before the first.
-        signal: The state of early stopping after that epoch; None before the first.
-        epoch_seconds: The duration of each finished epoch.
+        signal: The state of early stopping after the last finished epoch; None before the first.
+        epoch_seconds: The duration of each finished epoch in seconds.
     """
 
     row: StatusRow
@@ -57,12 +57,12 @@ class RunningTrial:
 class RunProgress:
     """The last status of the study, updated with the events of this run's trials.
 
-    An event is sent after its content is stored in the study, so a status is never older than the events received
-    before it. A status may be newer than the events, since events of worker processes arrive late. Events of trials
-    that are not running are ignored.
+    An event is sent after its change is stored in the study, so a status includes the changes of all events received
+    before it. It may also include later changes, because events of worker processes arrive late. Events of trials that
+    are not running are ignored.
 
     Attributes:
-        own_trials: The trials that this run is training, by number.
+        own_trials: The trials that this run is training, keyed by number.
         is_polled: Whether a status has been read; until then only the trials of this run are known.
     """
 
@@ -93,23 +93,23 @@ class RunProgress:
     @cached_property
     def remaining_time(self) -> RemainingTime | None:
         """The remaining time of the study; None if too few epochs have been timed."""
-        shares = {row.number: self.epoch_share(row) for row in self.status.running}
-        return remaining_time(self.status, self.workers, shares)
+        fractions = {row.number: self.epoch_fraction(row) for row in self.status.running}
+        return remaining_time(self.status, self.workers, fractions)
 
     @property
     def workers(self) -> int:
-        """The number of workers of the study; a worker between two trials counts if trials are pending."""
+        """The number of workers of the study, including workers between two trials while trials are pending."""
         running = len(self.status.running)
         return max(running, min(max(self._workers_at_polls, default=0), running + self.status.pending))
 
-    def epoch_share(self, row: StatusRow) -> float:
-        """Return the finished share of a trial's running epoch, 0 to 1; 0 for a trial of another process."""
+    def epoch_fraction(self, row: StatusRow) -> float:
+        """Return the finished fraction of a trial's running epoch, 0 to 1; 0 for a trial of another process."""
         done, total = self.own_trials[row.number].batches if row.number in self.own_trials else (0, 0)
         return done / total if total else 0.0
 
     def remaining_seconds(self, row: StatusRow) -> float | None:
-        """Return the upper bound of a running trial's remaining time; None before its first epoch has been timed."""
-        return remaining_seconds(row, self.epoch_share(row))
+        """Return an upper bound of a running trial's remaining time; None until its first epoch has been timed."""
+        return remaining_seconds(row, self.epoch_fraction(row))
 
     def position(self, number: int) -> int:
         """Return the position of a trial in the study, counted from 1."""
@@ -148,7 +148,7 @@ class RunProgress:
         self._clear_cache()
 
     def trial_interrupted(self, number: int) -> RunningTrial | None:
-        """Show a trial as interrupted until the next poll. Return the trial, or None if it was not running."""
+        """Show a trial as interrupted until the next poll; return the trial, or None if it was not running."""
         trial = self.own_trials.pop(number, None)
         if trial is not None:
             self._stopped[number] = replace(trial.row, state=RowState.INTERRUPTED, worker_pid=None)
@@ -156,7 +156,7 @@ class RunProgress:
         return trial
 
     def status_polled(self, status: StudyStatus) -> tuple[int, list[StatusRow]]:
-        """Store the status of the study. Return the number of added trials, and those that other processes finished."""
+        """Store the study's status; return the number of added trials, and the trials that other processes finished."""
         added = max(0, status.total - self._polled.total) if self.is_polled else 0
         if not self.is_polled:
             self._reported |= {row.number for row in status.rows if row.has_ended}
@@ -169,7 +169,7 @@ class RunProgress:
         return added, self._ended_by_other_processes()
 
     def _ended_by_other_processes(self) -> list[StatusRow]:
-        """Return finished trials that no event reported within two polls, since events of own workers arrive late."""
+        """Return the finished trials that no event has reported for two polls; own workers' events may arrive late."""
         rows = [row for row in self._polled.rows if row.has_ended]
         unreported = {row.number for row in rows} - self._reported - self.own_trials.keys()
         reported_now = unreported & self._to_report

@@ -29,7 +29,7 @@ from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10
 _FAILED_SHOWN = 10
-_FAR_BELOW = 0.75  # share of a target below which an accuracy is far below the target
+_FAR_BELOW = 0.75  # fraction of a target below which an accuracy is far below the target
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
@@ -42,7 +42,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print(_experiments_table([*presets, *best, *failed]))
     if hidden := len(search) - len(best) - len(failed):
         more = counted(hidden, "more search trial")
-        console.print(f"and {more}: {study_command('status', summary.output_dir)}", soft_wrap=True)
+        command = study_command("status --all", summary.output_dir)
+        console.print(f"{more}: `{command}` shows {'it' if hidden == 1 else 'them'}", soft_wrap=True)
     targets = _targets_table([*presets, *best[:1]], summary.targets)
     if targets is not None:
         console.print()
@@ -59,7 +60,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 
 def _failure_lines(failed: Sequence[TrialRecord], output_dir: Path) -> list[str]:
-    """Return why trials failed and the path of their logs; several trials are always search trials."""
+    """Return the reasons why trials failed, and the path of their logs; several trials are always search trials."""
     name = failed[0].experiment_name if len(failed) == 1 else ANY_SEARCH_TRIAL
     log = shown_path(output_dir / name / "logs" / "training.log")
     lines = [f"{record.experiment_name} failed: {failure(record.outcome)}" for record in failed]
@@ -146,7 +147,8 @@ def _results_text(summary: RunSummary) -> str:
         return shown_path(summary.results_path)
     study = f"the study in {shown_path(summary.output_dir)} is already complete"
     why = study if summary.is_complete else "no trial was trained"
-    return f"not written, {why}; `{study_command('export', summary.output_dir)} --results-file FILE` writes them"
+    export = f"{study_command('export', summary.output_dir)} --results-file FILE"
+    return f"not written, because {why}; `{export}` writes the results"
 
 
 def _pending_lines(summary: RunSummary) -> list[str]:

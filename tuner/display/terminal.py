@@ -55,7 +55,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return a console without markup or emoji, and with colours only on a terminal without ``NO_COLOR``."""
+    """Return a console without markup or emoji; it uses colours only on a terminal and without ``NO_COLOR``."""
     environ = {name: value for name, value in os.environ.items() if re.fullmatch(_SIZES.get(name, "(?s:.*)"), value)}
     return _Console(
         file=stream, force_terminal=is_terminal(stream), highlight=False, markup=False, emoji=False, _environ=environ
@@ -63,7 +63,7 @@ def console_on(stream: TextIO) -> Console:
 
 
 def plain_table(*headers: str, right: tuple[int, ...] = ()) -> Table:
-    """Return a table without borders; the columns with the indices `right` are aligned right."""
+    """Return a table without borders; the columns with the indices `right` are right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for position, header in enumerate(headers):
         table.add_column(header, justify="right" if position in right else "left", overflow="fold")
@@ -79,7 +79,7 @@ def ambiguous_cells(text: str) -> int:
 
 
 def truncate(text: str, cells: int) -> str:
-    """Return a text cut to at most `cells` cells on any terminal; a text that was cut ends in an ellipsis."""
+    """Truncate a text to at most `cells` cells on any terminal; a truncated text ends in an ellipsis."""
     if cell_len(text) + ambiguous_cells(text) <= cells:
         return text
     taken = list(accumulate(cell_len(character) + ambiguous_cells(character) for character in text))
@@ -89,7 +89,7 @@ def truncate(text: str, cells: int) -> str:
 
 @contextmanager
 def synchronized_output(console: Console) -> Iterator[None]:
-    """Write the console's output within the context at once, so that the terminal does not flicker.
+    """Collect the console's output inside the ``with`` block and write it at once, which prevents flickering.
 
     Terminals without synchronized output (DEC private mode 2026) ignore the control sequences.
     """
@@ -103,13 +103,13 @@ def synchronized_output(console: Console) -> Iterator[None]:
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """Return a path for a message: relative if it is inside the working directory, else absolute."""
+    """Format a path for a message: relative if it is inside the working directory, otherwise absolute."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    """Return a text as one line, with all unprintable characters escaped except those in `kept`.
+    """Escape all unprintable characters of a text, including line breaks, except those in `kept`.
 
     Names of files and folders may contain line breaks, control sequences and bytes that are not UTF-8.
     """

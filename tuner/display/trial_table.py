@@ -1,4 +1,4 @@
-"""The table of a study's trials: all trials, or the most important ones of a large study."""
+"""The table of a study's trials: all trials, or the most important trials of a large study."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def trial_table(status: StudyStatus, width: int, *, show_all: bool) -> tuple[Tab
     Args:
         status: The study.
         width: Columns of the terminal; below 70 columns the table omits the process.
-        show_all: Whether each trial gets a row. Otherwise consecutive waiting search trials share a row; in a study of
-            more than forty trials, the waiting presets, and the finished trials except the best, last and failed ones,
-            share rows as well.
+        show_all: Whether each trial gets a row of its own. Otherwise consecutive waiting search trials share a row. If
+            there are more than forty other trials, waiting presets also share rows, and so do finished trials other
+            than the best, last and failed ones.
     """
     headers = _HEADERS if width >= _WIDE else _HEADERS[:-1]
     table = plain_table(*headers, right=(0, 3, 4, 6, 7))

@@ -34,7 +34,7 @@ def test_plain_lines_have_no_control_characters_and_fit_80_columns(stream, send_
     assert stream.getvalue() == stream.text
     assert stream.lines == [
         "old is already finished",
-        "1 of 2 experiments to train; one line per epoch with validation metrics:",
+        "1 of 2 experiments to train; validation metrics after each epoch:",
         "[2/2] new (trial 1): small, batch 32, lr 0.001, steplr, up to 30 epochs",
         "   4/30  char 0.9123  seq 0.7000  loss 0.4000  best 0.9100  10.0 s  ETA <= 4:20",
         "new: early stopped at epoch 25, best char 0.9912, seq 0.6789",
@@ -74,7 +74,7 @@ def test_search_trial_shows_its_sampled_settings(stream):
     display.run_started({"search_0007": None}, [])
     display.trial_started(7, "search_0007", sampled, resumed=False)
     assert stream.lines == [
-        "1 of 1 trials to train; one line per epoch with validation metrics:",
+        "1 of 1 trials to train; validation metrics after each epoch:",
         "search_0007: ctc, batch 48, lr 0.003123, cosine, up to 40 epochs",
         "  weight_decay 3.14e-05, gradient_clip_norm 2.5, loss_type ctc,",
         "  optimizer_type adamw, warmup_epochs 3",
@@ -211,7 +211,7 @@ def test_live_view_is_redrawn_in_synchronized_updates(terminal, send_events, mak
 
 def test_live_view_shows_the_progress_of_the_run(monkeypatch, terminal, send_events):
     monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
-    monkeypatch.setattr("tuner.display.live._MAX_DRAWING_SHARE", math.inf)
+    monkeypatch.setattr("tuner.display.live._MAX_DRAWING_FRACTION", math.inf)
     display = LiveDisplay(terminal, None)
     send_events(display)
     display.close()

@@ -19,8 +19,8 @@ from tuner.display.study_lines import (
     remaining_line,
     search_line,
     targets_line,
-    whole_line,
-    work_line,
+    trials_line,
+    workers_line,
 )
 
 
@@ -34,8 +34,8 @@ def test_counts_of_trials_and_workers(make_row, make_status):
         make_row(5, "waiting"),
     ]
     status = make_status(*rows, unenqueued=1200)
-    assert whole_line(status, 1) == "2 of 1,205 trials finished (1 failed), 1,201 waiting, 1 interrupted; 1 worker"
-    assert work_line(status, 2) == "status: 2 workers, 1,201 waiting, 1 interrupted, 1 failed"
+    assert trials_line(status, 1) == "2 of 1,205 trials finished (1 failed), 1,201 waiting, 1 interrupted; 1 worker"
+    assert workers_line(status, 2) == "status: 2 workers, 1,201 waiting, 1 interrupted, 1 failed"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_counts_of_trials_and_workers(make_row, make_status):
 )
 def test_counts_of_zero_are_omitted(state, whole, work, make_row, make_status):
     status = make_status(*([make_row(0, state)] if state else []))
-    assert (whole_line(status, 0), work_line(status, 0)) == (whole, work)
+    assert (trials_line(status, 0), workers_line(status, 0)) == (whole, work)
 
 
 def test_best_line_shows_the_best_completed_trial(make_row, make_status):
