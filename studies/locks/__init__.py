@@ -1,1 +1,1 @@
-"""Advisory locks of PostgreSQL."""
+"""PostgreSQL advisory locks, which the workers on all machines share."""

@@ -1,10 +1,10 @@
-"""Advisory locks of PostgreSQL, which exclude workers on many machines.
+"""PostgreSQL advisory locks: only one process on any machine can hold a lock.
 
-The server frees a session's locks when the session ends: at once if its process exits, and after `SECONDS_UNTIL_LOST`
-if its machine is no longer reachable. A process also loses its locks if the server restarts or the connection is lost.
-So the locks use a separate connection, which a thread checks every second; if it is lost, the thread reconnects and
-acquires the locks of this process again. A process that finds a lock free must therefore wait before it takes over: see
-`studies.trials.leases`.
+The server frees the locks of a session when the session ends: at once if the client process exits, and after
+`SECONDS_UNTIL_LOST` if the client's machine is no longer reachable. A process also loses its locks if the server
+restarts or the connection is lost. So the locks of a process use a separate connection, which a thread checks every
+second. If the connection is lost, the thread reconnects and acquires the locks again. Another process that finds a lock
+free must therefore wait before it takes over a trial: see `studies.trials.leases`.
 
 https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
@@ -56,30 +56,30 @@ class LockKey:
 
     @classmethod
     def of(cls, kind: str, name: int | str, schema: str) -> LockKey:
-        """Return the lock key of an object; collisions with the keys of other programs are very unlikely.
+        """Return the lock key of an object.
 
         Args:
-            kind: Kind of the object.
+            kind: Kind of the object; hashed with the program's name, so other programs hardly ever use the same key.
             name: Number or name of the object.
-            schema: The schema of Optuna's tables, since trials in different schemas may have the same numbers.
+            schema: The schema of Optuna's tables, because trials in different schemas may have the same numbers.
         """
         number = name if isinstance(name, int) else _hash(name)
         return cls(_hash(f"khmer-ocr-tuner {kind} {schema}"), number)
 
 
 class LockLost(StorageInternalError):
-    """The connection of a lock was lost, so another process may hold the lock."""
+    """The connection that held a lock was lost, so another process may hold the lock now."""
 
 
 class AdvisoryLocks:
-    """The advisory locks of this process in a database, on one connection."""
+    """The advisory locks that this process holds in a database, on one connection."""
 
     def __init__(self, connect: Connect, connect_with_retries: Connect) -> None:
         """Store the connection functions; the first acquired lock opens the connection.
 
         Args:
-            connect: Returns a new connection in autocommit mode, or fails at once.
-            connect_with_retries: Returns such a connection, and retries while the server cannot be reached.
+            connect: Function that returns a new connection in autocommit mode, without retries.
+            connect_with_retries: Function that does the same, but retries while the server cannot be reached.
         """
         self._connect = connect
         self._connect_with_retries = connect_with_retries
@@ -87,7 +87,7 @@ class AdvisoryLocks:
         self._held: set[LockKey] = set()
         # The locks in `_held` that the server freed when the connection was lost.
         self._lost: set[LockKey] = set()
-        # Held by `waiting`. Once lost, they are not acquired again: another process may have held them meanwhile.
+        # The locks held by `waiting`. A lost one is not acquired again: another process may have held it meanwhile.
         self._sections: set[LockKey] = set()
         self._mutex = threading.RLock()
         self._checker: threading.Thread | None = None
@@ -96,7 +96,7 @@ class AdvisoryLocks:
         """Acquire a lock if it is free.
 
         Returns:
-            Whether the lock was acquired; False also if another part of this process holds it.
+            Whether this call acquired the lock; False if any process, this one included, holds it already.
 
         Raises:
             SQLAlchemyError: The database cannot be reached.
@@ -122,15 +122,15 @@ class AdvisoryLocks:
 
     @contextlib.contextmanager
     def waiting(self, key: LockKey, what: str, *, timeout_s: float) -> Iterator[None]:
-        """Wait for a lock and hold it in a ``with`` statement.
+        """Wait for a lock, and hold it in the body of a ``with`` statement.
 
         Args:
             key: The lock.
-            what: The locked object, for the message.
+            what: The locked object, for the error message.
             timeout_s: Maximum wait in seconds.
 
         Raises:
-            ConfigurationError: The lock is not free in time.
+            ConfigurationError: Another process does not free the lock in time.
             SQLAlchemyError: The database cannot be reached.
         """
         deadline = time.monotonic() + timeout_s
@@ -149,11 +149,11 @@ class AdvisoryLocks:
             self.free(key)
 
     def check_sections(self) -> None:
-        """Check that no other process can have acquired a lock that this process holds by `waiting`.
+        """Check that this process has not lost a lock that it acquired by `waiting`.
 
         Raises:
             LockLost: The connection was lost after the lock was acquired.
-            SQLAlchemyError: The check found that the connection is lost.
+            SQLAlchemyError: The connection is lost, as this check found.
         """
         with self._mutex:
             if not self._sections:
@@ -221,18 +221,18 @@ class AdvisoryLocks:
                     self._reacquire()
                 else:
                     self._connection.exec_driver_sql("SELECT 1")
-            except Exception as error:  # of any type: workers continue, and the next check may succeed
-                log.debug("the connection of the locks is lost: %s", type(error).__name__)
+            except Exception as error:  # any error: the worker continues, and the next check may succeed
+                log.debug("the connection for the advisory locks is lost: %s", type(error).__name__)
                 self._disconnect()
 
 
 def notice_lost_clients(connection: Any) -> None:
-    """Make the server end a session, and free its locks, if the machine is no longer reachable.
+    """Make the server end this session, and free its locks, if this machine is no longer reachable.
 
     Args:
-        connection: A new connection of the driver.
+        connection: A new connection, as returned by the database driver.
     """
-    # Only the settings that the server has: older versions lack the last one.
+    # Only the settings that the server knows: older versions lack `idle_session_timeout`.
     query = (
         "SELECT set_config(name, wanted.value, false) FROM pg_settings "
         "JOIN unnest(%s::text[], %s::text[]) AS wanted (name, value) USING (name)"
@@ -243,7 +243,7 @@ def notice_lost_clients(connection: Any) -> None:
 
 
 def _keep_checking(reference: weakref.ref[AdvisoryLocks]) -> None:
-    """Check the connection of the locks every second until the locks are garbage-collected."""
+    """Check the connection for the locks every second until the locks are garbage-collected."""
     while (locks := reference()) is not None:
         locks._check_connection()
         del locks

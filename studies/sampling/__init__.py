@@ -1,1 +1,1 @@
-"""Samplers, pruners and Optuna distributions of the search space."""
+"""Samplers, pruners, and the conversion of the search space to Optuna distributions."""

@@ -1,4 +1,4 @@
-"""Convert the search space to Optuna distributions, and suggest the parameters of a trial."""
+"""Optuna distributions for the domains of the search space, and the parameters of a trial."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 def to_distribution(domain: Domain) -> Distribution:
-    """Return the Optuna distribution with the same values."""
+    """Convert a domain of the search space to the Optuna distribution with the same values."""
     if isinstance(domain, Choices):
         return CategoricalDistribution(domain.values)
     if isinstance(domain, IntRange):
-        # The last value on the grid; with another one, Optuna would warn at every suggestion.
+        # The last value on the grid, because Optuna warns about any other upper bound at every suggestion.
         high = domain.low + (domain.high - domain.low) // domain.step * domain.step
         return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
     return FloatDistribution(domain.low, _last_on_grid(domain), log=domain.log, step=domain.step)
@@ -38,18 +38,18 @@ def suggest_all(
 ) -> TrainingConfig:
     """Suggest all active parameters of a trial, before its first report.
 
-    Each condition is evaluated after the preceding parameters are suggested. All values of a preset are fixed, so its
-    configuration is returned unchanged; values outside the search space do not become parameters.
+    Each condition is evaluated after the preceding parameters have been suggested. All settings of a preset are fixed,
+    so its configuration is returned unchanged; settings outside the search space do not become parameters.
 
     Args:
-        trial: The claimed trial; values suggested before an interruption are kept.
+        trial: The claimed trial; parameters that were suggested before an interruption are kept.
         space: The study's search space.
-        config: A preset's configuration, or the start configuration of a search trial.
-        adjust: Returns a configuration with dependent settings adjusted. It is applied to the result and before a
-            condition is evaluated, but not to the configuration that collects the suggested values.
+        config: A preset's configuration, or the base configuration of a search trial.
+        adjust: Function that returns a configuration with adjusted dependent settings. It is applied before each
+            condition is evaluated and to the result, but not to the configuration that collects the parameters.
 
     Returns:
-        The configuration with the suggested values, adjusted.
+        The configuration with the suggested parameters, adjusted.
     """
     is_preset = trial.user_attrs.get(KIND) == TrialKind.PRESET
     for parameter in space:
@@ -62,9 +62,10 @@ def suggest_all(
 
 
 def with_parameters(trial: FrozenTrial, record: TrialRecord, space: SearchSpace) -> FrozenTrial:
-    """Return a copy of a preset's trial with its values as parameters of a space; other trials unchanged.
+    """Return a copy of a preset's trial whose settings in a search space are Optuna parameters.
 
-    A preset that was trained before the study's search space was fixed has no parameters in the database.
+    A preset that was trained before the study's search space was fixed has no parameters in the database. A search
+    trial is returned unchanged.
     """
     if record.kind is not TrialKind.PRESET:
         return trial
@@ -88,6 +89,6 @@ def _suggest(trial: Trial, name: str, distribution: Distribution) -> Any:
 def _last_on_grid(domain: FloatRange) -> float:
     if domain.step is None:
         return domain.high
-    # With decimals, as in Optuna: in binary, 0.1 + 2 * 0.1 is not 0.3.
+    # Decimal arithmetic, as in Optuna: in binary, 0.1 + 2 * 0.1 is not 0.3.
     low, high, step = (Decimal(str(number)) for number in (domain.low, domain.high, domain.step))
     return float(low + (high - low) // step * step)

@@ -1,7 +1,7 @@
 """Pruners for unpromising search trials.
 
-Early stopping checks whether a trial still improves; a pruner checks whether it is worse than other trials. Both use
-the best value of the monitored metric so far, which a trial reports after each epoch.
+Early stopping checks whether a trial still improves; a pruner checks whether a trial is worse than other trials. Both
+use the trial's best value of the monitored metric so far, which the trial reports after each epoch.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class PrunerName(StrEnum):
 
 @dataclass(frozen=True)
 class Pruning:
-    """How a study prunes search trials.
+    """The pruner of a study's search trials, and its settings.
 
     Attributes:
-        pruner: ``quantile`` compares with the values of other trials at the same epoch, ``hyperband`` is Optuna's
-            Hyperband, ``none`` prunes nothing. Optuna stores that a rung was evaluated, but not the decision: if the
-            process exits before the trial is reported as pruned, the trial continues to the next rung.
-        share: See `QuantilePruner`; above 0 and below 1.
+        pruner: ``quantile`` for `QuantilePruner`, ``hyperband`` for Optuna's Hyperband, ``none`` to prune nothing.
+            Hyperband stores that a rung was evaluated, but not the decision. So if the process exits before the trial
+            is reported as pruned, the trial continues to the next rung.
+        share: Quantile of the quantile pruner at the end of the grace period, above 0 and below 1.
         grace: Grace period in epochs, 1 or more; None for the trial's `early_stopping_patience`.
     """
 
@@ -44,11 +44,11 @@ class Pruning:
     grace: int | None = None
 
     def grace_epochs(self, early_stopping_patience: int) -> int:
-        """Return the grace period in epochs of a trial with this patience."""
+        """Return the grace period in epochs for a trial with this early stopping patience."""
         return early_stopping_patience if self.grace is None else self.grace
 
     def create_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
-        """Return the pruner for search trials with this default patience and number of epochs."""
+        """Create the pruner for search trials with this default patience and maximum number of epochs."""
         if self.pruner is PrunerName.QUANTILE:
             return QuantilePruner(self)
         if self.pruner is PrunerName.HYPERBAND:
@@ -57,7 +57,7 @@ class Pruning:
 
 
 class QuantilePruner(BasePruner):
-    """Pruner that compares the best value so far with a quantile of the other trials at the same epoch.
+    """Pruner that compares a trial's best value so far with a quantile of the other trials' at the same epoch.
 
     At the end of the grace period the quantile is `Pruning.share`. Then it grows as
     ``1 - (1 - share) (grace / epoch)^2``, since early values of a learning curve say little about its end. With a share
@@ -73,8 +73,8 @@ class QuantilePruner(BasePruner):
         epoch, grace = trial.last_step, _grace_epochs(trial, self._pruning)
         if epoch is None or epoch < grace:
             return False
-        share = 1 - (1 - self._pruning.share) * (grace / epoch) ** 2
-        threshold = quantile_of_others(study, trial.number, epoch, share)
+        fraction = 1 - (1 - self._pruning.share) * (grace / epoch) ** 2
+        threshold = quantile_of_others(study, trial.number, epoch, fraction)
         if threshold is None:
             return False
         best = trial.intermediate_values[epoch]
@@ -87,7 +87,7 @@ class _Hyperband(HyperbandPruner):
     """Optuna's Hyperband, used only after the grace period of a trial."""
 
     def __init__(self, pruning: Pruning, early_stopping_patience: int, num_epochs: int) -> None:
-        # Explicit limits: Optuna's estimates of them would differ after a restart.
+        # Explicit limits, because Optuna's estimates of the limits would differ after a restart.
         min_epochs = min(pruning.grace_epochs(early_stopping_patience), num_epochs)
         super().__init__(min_resource=min_epochs, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
         self._pruning = pruning
@@ -101,19 +101,20 @@ def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:
     return pruning.grace or int(trial.user_attrs[CONFIG]["early_stopping_patience"])
 
 
-def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: float) -> float | None:
-    """Return a quantile of the best values so far of the other trials at an epoch.
+def quantile_of_others(study: optuna.Study, number: int, epoch: int, fraction: float) -> float | None:
+    """Return a quantile of the other trials' best values so far at an epoch.
 
-    Pruned trials are included, since a comparison with completed trials only would become stricter with every pruned
-    trial. A trial that ended earlier is included with its last value, a running trial only if it has reached the epoch.
-    Failed trials are ignored; a diverged search trial is pruned, not failed.
+    Pruned trials are included, because otherwise the comparison would become stricter with every pruned trial. A trial
+    that ended before the epoch is included with its last value, a running trial only if it has reached the epoch.
+    Failed trials are ignored; a diverged search trial has the state pruned.
 
     Args:
         study: The study; it is only read.
         number: The number of the trial to compare.
         epoch: Counted from 1.
-        share: The quantile, from the worst value up (0.5 for the median), with linear interpolation. It is limited to
-            ``1 - 1/n`` for n other trials, since few values do not determine a high quantile.
+        fraction: The quantile as a fraction of the values, counted from the worst value (0.5 for the median), with
+            linear interpolation. It is limited to ``1 - 1/n`` for n other trials, because few values do not determine a
+            high quantile.
 
     Returns:
         The quantile, or None if there is no value to compare with.
@@ -123,14 +124,14 @@ def quantile_of_others(study: optuna.Study, number: int, epoch: int, share: floa
     values.sort(reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
     if not values:
         return None
-    position = min(share, 1 - 1 / len(values)) * (len(values) - 1)
+    position = min(fraction, 1 - 1 / len(values)) * (len(values) - 1)
     below = int(position)
     above = min(below + 1, len(values) - 1)
     return values[below] + (values[above] - values[below]) * (position - below)
 
 
 def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
-    """Return a trial's best value so far at an epoch, or None if the trial is ignored."""
+    """Return a trial's best value so far at an epoch; None if the trial has none or is ignored."""
     reports = trial.intermediate_values
     if not reports or trial.state in (TrialState.FAIL, TrialState.WAITING):
         return None

@@ -1,8 +1,8 @@
 """A sampler whose suggestions depend only on the study's seed, the trial's number, the parameter and the history.
 
-Optuna's samplers lose the state of their random generator when the process exits. Here, each sampling call uses a new
-sampler, seeded from the study's seed, the trial and the parameter, and a copy of the history. So an interrupted study
-samples the same values as an uninterrupted one.
+Optuna's samplers lose the state of their random generator when the process exits. Here, each sampling call uses a copy
+of the history and a new sampler, which is seeded from the study's seed, the trial's number and the parameter. So an
+interrupted study samples the same parameters as an uninterrupted study.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution, with_parameters
-from studies.storage.optuna_private import quiet_gaussian_process
+from studies.storage.optuna_private import hide_gp_warnings
 from studies.trials.record import KIND, TrialKind
 from studies.trials.records import trials_and_records
 
 # Random search trials before the sampler uses its model (`n_startup_trials`), in addition to the presets.
 RANDOM_SEARCH_TRIALS = 5
-# Samplers ignore failed trials, and waiting ones have no parameters yet.
+# Samplers ignore failed trials, and waiting trials have no parameters yet.
 _VISIBLE_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -43,9 +43,9 @@ class SamplerName(StrEnum):
 class StatelessSampler(BaseSampler):
     """A sampler that creates a new Optuna sampler for each call, from a seed and the study's history only.
 
-    Parameters without conditions are sampled jointly, conditional ones independently. The history has only trials of
-    this package. If a worker resumes a trial whose parameters are sampled only in part, the remaining ones are sampled
-    from the history at that time.
+    Parameters without conditions are sampled jointly, conditional parameters independently. The history contains only
+    trials that this package created. If a worker resumes a trial whose parameters are only partly sampled, the
+    remaining parameters are sampled from the history at that time.
     """
 
     def __init__(self, name: SamplerName, seed: int, study: optuna.Study, space: Callable[[], SearchSpace]) -> None:
@@ -56,7 +56,7 @@ class StatelessSampler(BaseSampler):
             seed: The study's seed.
             study: The study with the complete history; with Hyperband, Optuna passes only the trials of one bracket to
                 a sampler.
-            space: Returns the study's search space, which new presets may widen.
+            space: Function that returns the study's search space, which new presets may widen.
         """
         self._name = name
         self._seed = seed
@@ -68,8 +68,8 @@ class StatelessSampler(BaseSampler):
         """Return the parameters to sample jointly.
 
         For TPE, these are all parameters without conditions. Optuna would exclude a parameter for the rest of the study
-        if a preset has a value outside the space or a range was widened. A Gaussian process needs every parameter in
-        every trial, so it gets the parameters that all trials share.
+        if a preset has a setting outside the space or a range was widened. The GP sampler needs a value of every
+        parameter in every trial, so for this sampler, these are the parameters that all trials share.
         """
         if self._name is SamplerName.GP:
             history = self._history_of(trial)
@@ -79,20 +79,20 @@ class StatelessSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the jointly sampled values."""
+        """Sample the parameters of `search_space` jointly; return their values, keyed by name."""
         history = self._history_of(trial)
         return self._new_sampler(history, "joint").sample_relative(history.study, history.trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the sampled value of one parameter."""
+        """Sample one parameter independently of the others."""
         history = self._history_of(trial)
         sampler = self._new_sampler(history, param_name)
         return sampler.sample_independent(history.study, history.trial, param_name, param_distribution)
 
     def _history_of(self, trial: FrozenTrial) -> _History:
-        """Return the history at the trial's first sampling call, for all its calls."""
+        """Return the history at the trial's first sampling call, which is used for all sampling calls of the trial."""
         if self._history is None or self._history.number != trial.number:
             self._history = _History.of(self._study, trial.number, self._space())
         return self._history
@@ -104,11 +104,11 @@ class StatelessSampler(BaseSampler):
 
 @dataclass(frozen=True)
 class _History:
-    """The history for sampling one trial, as a study in memory.
+    """The history from which one trial is sampled, as an in-memory study.
 
     Attributes:
         number: The trial's number in the original study.
-        study: The other trials in the order of their numbers, then the trial itself, without parameters.
+        study: The other trials in order of trial number, then the trial itself, without parameters.
         trial: The trial in `study`.
         presets: Number of earlier presets that did not fail. They are not a random sample of the space, so they do not
             count as startup trials.
@@ -126,7 +126,7 @@ class _History:
         memory = optuna.create_study(direction=study.direction)
         for trial in trials:
             if trial.state in _VISIBLE_STATES and trial.number != number:
-                with contextlib.suppress(ValueError):  # Optuna rejects it, for example for a value outside its range
+                with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range
                     memory.add_trial(_without_attributes(trial))
         memory.add_trial(create_trial(state=TrialState.RUNNING))
         earlier = [trial for trial in trials if trial.number < number and trial.state != TrialState.FAIL]
@@ -135,7 +135,7 @@ class _History:
 
 
 def _without_attributes(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial with only what samplers use: with attributes, copying it would be several times as slow."""
+    """Return a copy of a trial with only the data that samplers use, because attributes make later copies slow."""
     reports, last = trial.intermediate_values, trial.last_step
     return create_trial(
         state=trial.state,
@@ -152,13 +152,13 @@ def _derived_seed(seed: int, number: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
-def _gaussian_process(seed: int, startup: int) -> BaseSampler:
-    quiet_gaussian_process()
+def _gp_sampler(seed: int, startup: int) -> BaseSampler:
+    hide_gp_warnings()
     return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
 _FACTORIES: Mapping[SamplerName, Callable[[int, int], BaseSampler]] = {
     SamplerName.TPE: lambda seed, startup: TPESampler(seed=seed, n_startup_trials=startup),
     SamplerName.RANDOM: lambda seed, startup: RandomSampler(seed=seed),
-    SamplerName.GP: _gaussian_process,
+    SamplerName.GP: _gp_sampler,
 }

@@ -1,1 +1,4 @@
-"""SQLite, PostgreSQL and the output folder; the only package that uses private Optuna names."""
+"""Storage of a study: its database (SQLite or PostgreSQL) and its output folder.
+
+Only this package uses private Optuna names.
+"""

@@ -1,6 +1,6 @@
-"""Opening the database of a study, for training or for reading only.
+"""Functions that open the database of a study, for training or only for reading.
 
-This also sets Optuna's log level to WARNING for the whole program.
+Opening a database also sets Optuna's log level to WARNING in the whole process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from studies.storage.optuna_private import DECODING_ERRORS, DecodingStorage, dam
 from studies.storage.postgresql import PostgresStorage, causes_of
 from studies.storage.url import SECRET_OPTIONS, complete_url, mask_password, sqlite_path, sqlite_url
 
-# What Optuna and SQLAlchemy raise when the database cannot be used; `storage_error_text` explains it.
+# Raised by Optuna and SQLAlchemy if the database cannot be used; `storage_error_text` converts them to messages.
 DATABASE_ERRORS = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 BUSY_TIMEOUT_S = 300.0
 INTERNAL_FOLDER = ".study"
@@ -36,20 +36,22 @@ INTERNAL_FOLDER = ".study"
 def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
     """Open a study database for training, and create it if it is missing.
 
-    A new SQLite database is created under a temporary name and renamed when it is complete: a kill never leaves an
-    incomplete database, and processes that start at the same time share one. SQLite keeps its default rollback journal,
-    since many versions lose data with a write-ahead log. Leases replace Optuna's heartbeat.
+    A new SQLite database is created under a temporary name and renamed when it is complete, so a killed process never
+    leaves an incomplete database. A lock ensures that processes that start at the same time create only one database.
+    SQLite uses its default rollback journal, because many SQLite versions can lose data with a write-ahead log. Leases
+    replace Optuna's heartbeat.
 
     Args:
         url: A URL that `check_storage_url` accepts.
-        busy_timeout_s: Seconds to wait for another process that writes or is stopped while writing, or for a server
-            that can no longer be reached; the first connection to a server is not retried.
+        busy_timeout_s: Maximum wait in seconds: for a SQLite database that another process has locked, or for a
+            PostgreSQL server that can no longer be reached. The first connection to a server is not retried.
 
     Returns:
         The storage.
 
     Raises:
-        ConfigurationError: If the database has another Optuna version, is damaged, or cannot be reached or written.
+        ConfigurationError: Another Optuna version created the database, or the database is damaged, or it cannot be
+            reached or written.
     """
     path = sqlite_path(url)
     if path is None:
@@ -65,19 +67,19 @@ def open_storage(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStor
 
 
 def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> RDBStorage:
-    """Open an existing study database for `status`, `export` and other reading commands; creates and writes nothing.
+    """Open an existing study database for commands that only read it, such as `status` and `export`.
 
-    Only SQLite itself may roll back the unfinished transaction of a killed writer.
+    Nothing is created or written, except that SQLite rolls back the unfinished transaction of a killed process.
 
     Args:
         url: A URL that `check_storage_url` accepts.
-        busy_timeout_s: Seconds to wait while another process writes.
+        busy_timeout_s: Maximum wait in seconds for a SQLite database that another process has locked.
 
     Returns:
-        The storage; writing through it fails.
+        The storage; an attempt to write to it raises an error.
 
     Raises:
-        ConfigurationError: If there is no such database, or it cannot be read.
+        ConfigurationError: There is no study database at this URL, or it cannot be read.
     """
     path = sqlite_path(url)
     if path is None:
@@ -86,7 +88,7 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
         raise ConfigurationError(f"{path}: there is no study database; `khmer-tuner run` creates one")
 
     def connect_read_only() -> sqlite3.Connection:
-        # mode=rw, unlike the default, never creates the file; mode=ro could not roll back a killed writer's journal.
+        # mode=rw, unlike the default, never creates the file; mode=ro could not roll back a killed process's journal.
         uri = f"file:{quote(str(path))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
@@ -96,19 +98,19 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
 
 
 def storage_error_text(error: Exception, url: str) -> str:
-    """Return one line with the location, the reason and the remedy of a database error.
+    """Format a database error as one line with the database's location, the reason and a remedy.
 
     Args:
         error: The error that Optuna, SQLAlchemy or `sqlite3` raised.
         url: The storage's URL; its password is not shown.
 
     Returns:
-        The line; "" if the error has nothing to do with the database. Committed data is safe in every case.
+        The line; "" if the error does not come from the database.
     """
     location = sqlite_path(url) or mask_password(url)
     if isinstance(error, DECODING_ERRORS):
         modules = (frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__))
-        what = f"{location}, value {getattr(error, 'doc', '')[:80]!r}"  # a JSONDecodeError has the text
+        what = f"{location}, value {getattr(error, 'doc', '')[:80]!r}"  # only a JSONDecodeError has the text
         return damage_text(what, error) if any("optuna.storages" in name for name in modules) else ""
     if isinstance(error, sqlalchemy.exc.ArgumentError) or not isinstance(error, (*DATABASE_ERRORS, sqlite3.Error)):
         return ""
@@ -118,7 +120,7 @@ def storage_error_text(error: Exception, url: str) -> str:
             causes.append(original)
             break
     reason = str(causes[-1]).strip()
-    # PostgreSQL's message has several lines; from "LINE" on it quotes the statement.
+    # PostgreSQL's message has several lines; the part from "LINE" on quotes the SQL statement.
     reason = " ".join(reason.partition("\nLINE ")[0].split())
     if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
         # SQLite's own message says only that the database is read-only.
@@ -175,7 +177,7 @@ def _create_database(path: Path) -> None:
 
 
 def _connect_without_flushes(path: Path) -> sqlite3.Connection:
-    # Flushing each of forty tables and indexes takes most of a second; one flush at the end is enough.
+    # A flush after each of the forty tables and indexes would take most of a second; one flush at the end is enough.
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA synchronous = OFF")
     return connection
@@ -187,12 +189,12 @@ def _connect(url: str, engine_options: dict[str, Any], *, for_reading: bool = Fa
 
 def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # It logs a lost connection with the whole SQL statement; the error reports it already.
+    # This logger reports a lost connection with the whole SQL statement, but the error reports the loss already.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
     try:
         return connect()
     except DATABASE_ERRORS as error:
         raise ConfigurationError(storage_error_text(error, url)) from error
     except RuntimeError as error:
-        # Optuna raises it here only for tables of another version; its text names the command that upgrades them.
+        # Optuna raises RuntimeError here only for tables of another Optuna version; the text names the upgrade command.
         raise ConfigurationError(f"{mask_password(url)}: {error}") from error

@@ -1,7 +1,7 @@
-"""All uses of private names of Optuna 5, except those in `PostgresStorage`.
+"""All uses of private Optuna 5 names, except those in `PostgresStorage`.
 
-Optuna's public API cannot claim a waiting trial exactly once on SQLite (it reads, then writes), nor resume a trial that
-another process started, nor choose the identifiers of artifacts. `test_optuna_private.py` fails if a new version of
+Optuna's public API cannot claim a waiting trial exactly once on SQLite (Optuna reads the state, then writes it), nor
+resume a trial that another process started, nor choose artifact ids. `test_optuna_private.py` fails if a new version of
 Optuna changes one of these names.
 """
 
@@ -38,14 +38,20 @@ DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, Arithmeti
 
 
 def damage_text(what: str, error: Exception) -> str:
-    """Return the message that stored data is damaged, with the first reason of the error and the remedy."""
+    """Format a message that the stored item `what` is damaged, with the reason and a remedy.
+
+    If Pydantic raised the error, the reason is the first of the listed problems.
+    """
     reason = str(error).partition("\n")[2].partition("\n    For")[0] or f"{type(error).__name__}: {error}"
     remedy = "restore a backup of the database, or start a new study with another --output-dir"
     return f"{what}: damaged ({' '.join(reason.split())}); {remedy}"
 
 
 class DecodingStorage(RDBStorage):
-    """Optuna's storage, which reads a trial that cannot be decoded as a failed trial whose kind is the error."""
+    """Optuna's database storage, except that a trial that cannot be decoded is replaced by a failed trial.
+
+    The replacement's user attribute `kind` contains the error, so `read_record` reports the trial as damaged.
+    """
 
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
@@ -62,15 +68,17 @@ class DecodingStorage(RDBStorage):
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
-    """Return the `Trial` of a running trial, to suggest and report under its number.
+    """Return a `Trial` that suggests parameters and reports values for an existing running trial.
 
-    Call `study.get_trials` before: Optuna's cache stores parameters only of trials that it has read.
+    Call `study.get_trials` first, because Optuna's cache stores parameters only for trials that it has read.
     """
     return Trial(study, trial._trial_id)
 
 
 def claim_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
-    """Set a waiting trial to running and add a user attribute to it, atomically: only one process can succeed.
+    """Atomically set a waiting trial to running and add a user attribute to it.
+
+    If several processes call this at the same time, only one call succeeds.
 
     Args:
         study: The trial's study.
@@ -98,16 +106,18 @@ def claim_waiting(study: optuna.Study, trial: FrozenTrial, key: str, text: str) 
 
 
 def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: str) -> bool:
-    """Replace a user attribute of a running trial if it is unchanged, atomically: only one process can succeed.
+    """Atomically replace a user attribute of a running trial, if the attribute is unchanged.
+
+    If several processes call this at the same time, only one call succeeds.
 
     Args:
         study: The trial's study.
-        trial: The trial as read from the study, with the old value.
+        trial: The trial as read from the study, with the old value of the attribute.
         key: Name of the attribute.
         text: New value of the attribute, as JSON.
 
     Returns:
-        Whether this call took over the trial: it was still running, with the old value.
+        Whether this call replaced the attribute; False if the attribute has changed or the trial has finished.
     """
     table, old = _TRIAL_ATTRIBUTES.c, json.dumps(trial.user_attrs.get(key))
     change = (
@@ -117,7 +127,7 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
     )
     state = sqlalchemy.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial._trial_id).with_for_update()
     with rdb_storage(study).engine.connect() as connection:
-        # The previous worker locks in the same order, the attribute before the trial, so there is no deadlock.
+        # The previous worker also locks the attribute's row before the trial's row, so there is no deadlock.
         changed = connection.execute(change).rowcount == 1
         is_running = connection.execute(state).scalar() == TrialState.RUNNING
         if changed and is_running:
@@ -126,19 +136,19 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
 
 
 def database_id(trial: FrozenTrial) -> int:
-    """Return the id of a trial in its database, as used by optuna-dashboard."""
+    """Return a trial's id in the database, which optuna-dashboard uses."""
     return trial._trial_id
 
 
 def trial_id_of(study: optuna.Study, number: int) -> int:
-    """Return the id in the database of a trial that has been read."""
+    """Return the database id of the trial with this number, which must have been read before."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def report_again(trial: Trial, value: float, step: int) -> None:
-    """Report a value that replaces the one of an earlier attempt; `Trial.report` would ignore it."""
+    """Report a value and replace an earlier attempt's value for the same step, unlike `Trial.report`."""
     trial.storage.set_trial_intermediate_value(trial._trial_id, step, value)
-    trial._cached_frozen_trial.intermediate_values[step] = value  # read by pruners
+    trial._cached_frozen_trial.intermediate_values[step] = value  # pruners read this copy
 
 
 def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type: str) -> None:
@@ -150,13 +160,13 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
         trial._cached_frozen_trial.system_attrs[attribute] = json.dumps(asdict(meta))
 
 
-def quiet_gaussian_process() -> None:
-    """Hide the Gaussian process's warnings, for example about its speed and its convergence."""
+def hide_gp_warnings() -> None:
+    """Hide the GP sampler's warnings, for example about its speed and its convergence."""
     logging.getLogger("optuna._gp").setLevel(logging.ERROR)
 
 
 def cached_storage(storage: RDBStorage) -> BaseStorage:
-    """Return the storage wrapped in Optuna's cache of finished trials."""
+    """Wrap a storage in Optuna's cache of finished trials."""
     return _CachedStorage(storage)
 
 
@@ -164,7 +174,7 @@ def rdb_storage(study: optuna.Study) -> RDBStorage:
     """Return the database storage behind a study's cache.
 
     Raises:
-        TypeError: If the study is stored in memory or in a journal file.
+        TypeError: The study is stored in memory or in a journal file.
     """
     storage = study._storage
     if not isinstance(storage, _CachedStorage):

@@ -1,4 +1,4 @@
-"""The output folder: the study that owns it, and the paths in it."""
+"""The output folder of a study: its owner file, its paths and the checks before it is used."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PLACEHOLDER = "{output_dir}"
 
 @dataclass(frozen=True)
 class Owner:
-    """The content of ``.study/owner.json``.
+    """The study that owns an output folder, as stored in ``.study/owner.json``.
 
     Attributes:
         study: Name of the study that owns the folder.
         storage: The study's storage URL without password; ``{output_dir}`` stands for the folder, which may be moved.
-        folder_id: Unique identifier of the folder, which the study stores too.
+        folder_id: Unique identifier of the folder, which is also stored in the study.
     """
 
     study: str
@@ -37,11 +37,11 @@ class Owner:
 
 
 class OutputFolder:
-    """The folder that one study writes to.
+    """The output folder of one study.
 
     Attributes:
-        path: Absolute path of the folder, which may be missing until `claim`.
-        internal: Its ``.study`` folder, with the owner file and the locks.
+        path: Absolute path of the folder, which may be missing until `claim` creates it.
+        internal: Path of the ``.study`` folder, which contains the owner file and the lock files.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -51,24 +51,27 @@ class OutputFolder:
 
     @property
     def confirmation_path(self) -> Path:
-        """The results file of `confirm`, in the confirmation folder next to this folder."""
+        """The path of the results file of `confirm`, in a separate folder next to this folder."""
         return self.path.with_name(f"{self.path.name}_confirm") / "confirmation.json"
 
     def trial_dir(self, name: str) -> Path:
-        """Return the folder of a preset or a search trial; it may be missing.
+        """Return the path of a trial's folder, which may be missing.
+
+        Args:
+            name: The name of the preset or search trial.
 
         Raises:
-            ConfigurationError: If the name is not that of a folder directly in this folder.
+            ConfigurationError: The name is not a valid name of a folder directly in this folder.
         """
         if name in ("", ".", "..") or Path(name).name != name or name.casefold() == INTERNAL_FOLDER:
             raise ConfigurationError(f"experiment name: found {name!r}; it cannot be a folder in {self.path}")
         return self.path / name
 
     def trial_dir_for_work(self, name: str) -> Path:
-        """Return the folder of a trial, checked before files are written to it.
+        """Check that files may be written to a trial's folder, and return its path.
 
         Raises:
-            ConfigurationError: As `trial_dir` and `check_in_place`, or if the folder contains a link to a target
+            ConfigurationError: As `trial_dir` and `check_in_place`, or the folder contains a symbolic link to a target
                 outside this output folder.
         """
         self.check_in_place()
@@ -79,37 +82,39 @@ class OutputFolder:
         return path
 
     def occupied(self, names: Iterable[str]) -> list[Path]:
-        """Return the non-empty folders of these trials."""
+        """Return the paths of those trial folders that are not empty, or are files."""
         return [path for path in map(self.trial_dir, names) if path.is_file() or any(path.glob("*"))]
 
     def contains(self, path: Path) -> bool:
-        """Return whether a path, with all links resolved, is inside this folder."""
+        """Return whether a path, with all symbolic links resolved, is inside this folder."""
         return Path(os.path.realpath(self.path)) in Path(os.path.realpath(path)).parents
 
     def lease_path(self, number: int) -> Path:
-        """Return the lock file of a trial's lease."""
+        """Return the path of the lock file for the lease of the trial with this number."""
         return self.internal / "leases" / f"{number:04d}.lock"
 
     @property
     def model_definitions_path(self) -> Path:
-        """The study's copy of its model definitions; the study can be resumed without the original file."""
+        """The path of the study's copy of the model definitions, which replaces the original file on resuming."""
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:
-        """Create the folder if missing, and acquire the lock for changes to the study's attributes and list of trials.
+        """Create the folder if it is missing, and acquire the study lock.
+
+        A process holds the study lock while it changes the study's attributes or its list of trials.
 
         Raises:
-            ConfigurationError: As `check_in_place`, or if another process does not release the lock in time.
+            ConfigurationError: As `check_in_place`, or another process does not release the lock in time.
         """
         self.check_in_place()
         self.internal.mkdir(parents=True, exist_ok=True)
         return wait_for_lock(self.internal / "study.lock", timeout_s=BUSY_TIMEOUT_S)
 
     def owner(self) -> Owner | None:
-        """Return the owner of the folder; None if no study owns it.
+        """Read the owner file; return None if no study owns the folder.
 
         Raises:
-            ConfigurationError: If the owner file cannot be read.
+            ConfigurationError: The owner file cannot be read.
         """
         if path_problem(self.path) is not None:
             return None
@@ -127,11 +132,10 @@ class OutputFolder:
         return owner
 
     def check_in_place(self, needed: Path | None = None) -> None:
-        """Refuse to continue if the folder was moved or removed, or the needed path in it is missing.
+        """Check that the folder was not moved or removed, and that the path `needed` in it exists.
 
         Raises:
-            ConfigurationError: The folder has another owner than when this object first read it, or the path is
-                missing.
+            ConfigurationError: The owner is not the one that this object read first, or the path is missing.
         """
         is_here = self._first_owner is None or self.owner() == self._first_owner
         if not is_here or not (needed is None or needed.exists()):
@@ -141,11 +145,11 @@ class OutputFolder:
             )
 
     def check(self, study_name: str, storage_url: str) -> None:
-        """Refuse a folder that the study cannot use; creates and changes nothing.
+        """Check that a study can use this folder, without creating or changing anything.
 
         Raises:
-            ConfigurationError: If the study's name is invalid, the folder is not writable, a study of another name or
-                storage owns it, or it contains a link to a target outside.
+            ConfigurationError: The study's name is invalid, the folder is not writable, a study with another name or
+                storage owns it, or it contains a symbolic link to a target outside.
         """
         problem = name_problem(study_name)
         if problem is not None:
@@ -156,10 +160,12 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
     def claim(self, study_name: str, storage_url: str) -> None:
-        """Create the folder if missing, and record the study as its owner, without a password; idempotent.
+        """Create the folder if it is missing, and record the study as its owner, without a password.
+
+        If the study owns the folder already, nothing changes.
 
         Raises:
-            ConfigurationError: As `check`, or if the folder cannot be created.
+            ConfigurationError: As `check`, or the folder cannot be created.
         """
         self.check(study_name, storage_url)
         try:
@@ -172,7 +178,7 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {disk_error_text(error, self.path)}") from error
 
     def storage_url(self, owner: Owner) -> str:
-        """Return the owner's storage URL with this folder's path, without a password."""
+        """Return the owner's storage URL with this folder's path in place of ``{output_dir}``, without a password."""
         url = without_password(owner.storage)
         return url.replace(_PLACEHOLDER, sqlite_url(self.path).removeprefix("sqlite:///"), 1)
 
@@ -181,7 +187,7 @@ class OutputFolder:
         return _PLACEHOLDER in owner.storage
 
     def is_owner_storage(self, owner: Owner, storage_url: str) -> bool:
-        """Return whether the URL is that of the owner's storage, apart from passwords."""
+        """Return whether a URL is the owner's storage URL; passwords are ignored."""
         return without_password(owner.storage) == self._portable(storage_url)
 
     def _portable(self, storage_url: str) -> str:
@@ -233,7 +239,7 @@ class OutputFolder:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """Yield all links at and below a path, without following them."""
+    """Yield all symbolic links at and below a path, without following them."""
     if os.path.islink(path):
         yield path
         return

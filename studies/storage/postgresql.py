@@ -1,13 +1,13 @@
-"""PostgreSQL as the storage of a study that many machines train: Optuna's storage with connection retries and a fence.
+"""Optuna's storage on PostgreSQL with connection retries and a fence, for studies that many machines train.
 
-Retries: if the server cannot be reached, the storage retries to connect, so a restart of the server interrupts no
-worker. A connection lost during a transaction is still an error, since it is unknown whether the server committed; the
-worker then releases its trial and claims it again.
+Retries: if the server cannot be reached, the storage retries the connection, so workers continue after a server
+restart. A connection lost during a transaction is still an error, because it is unknown whether the server committed
+the transaction. The worker then releases its trial and claims it again.
 
-Fence: once another worker has taken over a trial, its previous worker, which was stopped or had lost its connection,
-must not write to it any more. So each process that starts or takes over a trial adds itself to the trial's attempts,
-and each of its later writes is in one transaction with a query that checks that the attempts are unchanged and locks
-them. The database thereby decides whether a write or a take-over comes first.
+Fence: after a worker has taken over a trial, the trial's previous worker (which was stopped or had lost its connection)
+must not write to the trial. So each process that starts or takes over a trial adds itself to the trial's attempts. Each
+later write of the process is in one transaction with a query that checks that the attempts are unchanged, and locks
+them. So the database decides whether a write or a take-over comes first.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from studies.storage.optuna_private import DecodingStorage
 
 log = logging.getLogger(__name__)
 
-# User attribute of a trial that the fence compares: only the worker of its latest attempt may write.
+# The user attribute that the fence compares; only the worker of a trial's latest attempt may write to the trial.
 ATTEMPTS = "attempts"
 
-# Of a process, besides the connection for its locks; a process rarely needs more than one.
+# Per process, in addition to the connection for the locks; a process rarely needs more than one.
 _MAX_CONNECTIONS = 3
 _CONNECT_TIMEOUT_S = 5
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
@@ -52,23 +52,23 @@ _KEEP_ALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    # Ends a connection whose sent data is not acknowledged, since the network is down.
+    # Ends a connection if the server does not acknowledge the sent data, for example after a network failure.
     "tcp_user_timeout": SECONDS_UNTIL_LOST * 1000,
 }
 
 
 class LeaseLost(BaseException):
-    """Another worker has taken over a trial of this process, whose lease had expired.
+    """Another worker has taken over a trial, because the lease of this process had expired.
 
-    A `BaseException`, since it is not an error of the trial: only the work loop catches it.
+    This is a `BaseException`, because it is not an error of the trial and only the work loop may catch it.
     """
 
 
 def require_methods(owner: type, names: Iterable[str]) -> None:
-    """Refuse a version of Optuna in which a method that this package overrides or calls no longer exists.
+    """Check that a class of the installed Optuna version has all methods that this package overrides or calls.
 
     Raises:
-        ConfigurationError: A method is missing, so the one that overrides it would never be called.
+        ConfigurationError: A method is missing, so Optuna would never call the method that overrides it.
     """
     missing = [name for name in names if not callable(getattr(owner, name, None))]
     if missing:
@@ -94,7 +94,7 @@ require_methods(
 
 
 def is_connection_lost(error: BaseException) -> bool:
-    """Return whether the error means that the connection to the database was lost; a new one may succeed."""
+    """Return whether an error means that the connection to the database was lost, so a new one may succeed."""
     return isinstance(error, LockLost) or any(
         isinstance(cause, DBAPIError) and cause.connection_invalidated for cause in causes_of(error)
     )
@@ -103,8 +103,8 @@ def is_connection_lost(error: BaseException) -> bool:
 def causes_of(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, then its causes and contexts.
 
-    Contexts matter: if the connection is lost while trials are read, Optuna repeats the query on the same connection
-    and raises the error of the second query.
+    Contexts are included, because if the connection is lost while Optuna reads trials, Optuna repeats the query on the
+    same connection and raises the second query's error.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -113,13 +113,13 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 class PostgresStorage(DecodingStorage):
-    """Optuna's storage on PostgreSQL.
+    """Optuna's storage on PostgreSQL with connection retries and a fence.
 
     Attributes:
         locks: This process's advisory locks.
         schema: The schema of Optuna's tables.
-        unrecorded_releases: Number of attempts of each trial, by trial id, that this process has released but whose
-            release it has not recorded in the database yet.
+        unrecorded_releases: The trials that this process has released without recording the release in the database
+            yet: their number of attempts, keyed by trial id.
     """
 
     def __init__(self, url: str, *, retry_s: float, for_reading: bool = False) -> None:
@@ -127,8 +127,8 @@ class PostgresStorage(DecodingStorage):
 
         Args:
             url: A URL that `check_storage_url` accepts.
-            retry_s: Seconds for which later connections are retried.
-            for_reading: Whether to create and write nothing.
+            retry_s: Seconds for which later connections are retried while the server cannot be reached.
+            for_reading: Whether the storage is only read; no table is created then.
 
         Raises:
             SQLAlchemyError, StorageInternalError, RuntimeError: As `RDBStorage`.
@@ -162,7 +162,7 @@ class PostgresStorage(DecodingStorage):
 
     @contextlib.contextmanager
     def without_retries(self) -> Iterator[None]:
-        """Fail at once, in a ``with`` statement, if the server cannot be reached."""
+        """Disable connection retries in the body of a ``with`` statement."""
         retry_s, self._retry_s = self._retry_s, 0.0
         try:
             yield
@@ -170,17 +170,17 @@ class PostgresStorage(DecodingStorage):
             self._retry_s = retry_s
 
     def lock_key(self, kind: str, name: int | str) -> LockKey:
-        """Return the key of a lock on an object of this storage, by its kind and its number or name."""
+        """Return the lock key of an object of this storage, given the object's kind and its number or name."""
         return LockKey.of(kind, name, self.schema)
 
     def held_numbers(self, kind: str) -> set[int]:
-        """Return the numbers of all objects of a kind whose lock is held by any process."""
+        """Return the numbers of the objects of one kind that any process has locked."""
         query = (
             "SELECT objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
             "WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND datname = current_database() "
             "AND classid::bigint = :kind"
         )
-        # The server stores both numbers as unsigned.
+        # `pg_locks` shows both numbers of a key as unsigned.
         kind_number = self.lock_key(kind, 0).kind % 2**32
         with self.engine.connect() as connection:
             return set(connection.execute(sqlalchemy.text(query), {"kind": kind_number}).scalars())
@@ -192,11 +192,11 @@ class PostgresStorage(DecodingStorage):
         return up.total_seconds() if isinstance(up, timedelta) else 0.0
 
     def fence(self, trial_id: int, attempts: str) -> None:
-        """Write to a trial only while its attempts are unchanged.
+        """Make later writes of this process to a trial raise `LeaseLost` if another worker has taken over the trial.
 
         Args:
             trial_id: The trial's id in the database.
-            attempts: The attempts as JSON, as stored in the database.
+            attempts: The trial's attempts as JSON, as stored in the database; a take-over changes them.
         """
         self._fences[trial_id] = attempts
 
@@ -205,16 +205,16 @@ class PostgresStorage(DecodingStorage):
         self._fences.pop(trial_id, None)
 
     def check_fence(self, trial_id: int) -> None:
-        """Check that no other worker has taken over a trial.
+        """Check that no other worker has taken over a fenced trial.
 
         Raises:
-            LeaseLost: Another worker has taken over.
+            LeaseLost: Another worker has taken over the trial.
         """
         self._guard(trial_id)
         self.remove_session()
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        """Add a trial without a retry: Optuna's retry would add it twice if only the server's answer was lost."""
+        """Add a trial without Optuna's retry, which would add it twice if only the server's answer was lost."""
         if template_trial is None:  # only `study.ask`, which this package never calls
             return super()._create_new_trial(study_id)
         with _create_scoped_session(self.scoped_session) as session:
@@ -255,7 +255,7 @@ class PostgresStorage(DecodingStorage):
     def _guard(self, trial_id: int) -> None:
         """Start a transaction that checks a trial's fence and locks its attempts until the transaction ends.
 
-        Optuna's methods use one session per thread, so their next write is in the same transaction.
+        Optuna uses one session per thread, so the write that follows in the same thread is in the same transaction.
         """
         attempts = self._fences.get(trial_id)
         if attempts is None:
@@ -275,12 +275,12 @@ class PostgresStorage(DecodingStorage):
 
     @contextlib.contextmanager
     def _table_lock(self, timeout_s: float) -> Iterator[None]:
-        """Let only one process at a time create the tables."""
+        """Hold the lock for the creation of the tables in the body of a ``with`` statement."""
         try:
             with self.locks.waiting(self.lock_key("tables", 0), "the study database", timeout_s=timeout_s):
                 yield
         finally:
-            self.locks.close()  # many processes never need another lock
+            self.locks.close()  # closes the connection, because many processes never need another lock
 
     def _connect_with_retries(self) -> Any:
         deadline = time.monotonic() + self._retry_s
@@ -299,7 +299,7 @@ class PostgresStorage(DecodingStorage):
 
 
 def _schema(connection: sqlalchemy.Connection) -> str:
-    """Return the schema of Optuna's tables; before they exist, the schema where this role would create them."""
+    """Return the schema of Optuna's tables or, before they exist, the schema in which this role would create them."""
     query = (
         "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('trials')), "
         "current_schema())"
@@ -308,13 +308,13 @@ def _schema(connection: sqlalchemy.Connection) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the first line of libpq's message about a connection, without its hints."""
+    """Return the first line of libpq's message about a failed connection, without hints."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith(("\t", "- "))]
     return (lines or [type(error).__name__])[0].strip()
 
 
 def _connector(url: sqlalchemy.URL) -> Callable[[], Any]:
-    """Return a function that connects with the URL's driver, and with keepalives that detect a lost connection."""
+    """Return a function that connects to the URL, with keepalives that detect a lost connection."""
     dialect = url.get_dialect()()
     driver = dialect.import_dbapi()
     arguments, options = dialect.create_connect_args(url)

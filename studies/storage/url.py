@@ -1,4 +1,4 @@
-"""Storage URLs: checking, completing and displaying them."""
+"""Functions that validate, complete and display storage URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POSTGRESQL_DRIVERS = {"postgresql": "psycopg", "postgresql+psycopg": "psycopg",
 _SQLITE_SCHEMES = ("sqlite", "sqlite+pysqlite")
 _SCHEMES = (*_SQLITE_SCHEMES, *_POSTGRESQL_DRIVERS)
 _SQLITE_PATH = re.compile(r"sqlite(\+\w+)?:///")
-# Options of libpq that may be displayed and stored; `SECRET_OPTIONS` are only passed to libpq.
+# The libpq options that may be displayed and stored; `SECRET_OPTIONS` are only passed to libpq.
 _OPTIONS = frozenset(
     "application_name channel_binding client_encoding connect_timeout gssencmode host hostaddr keepalives "
     "keepalives_count keepalives_idle keepalives_interval load_balance_hosts options passfile port service "
@@ -30,7 +30,7 @@ _OPTIONS = frozenset(
     "user".split()
 )
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret"})
-# A part of a PostgreSQL URL with any other character may contain part of a mistyped password.
+# Patterns for the parts of a PostgreSQL URL: a part that does not match may contain part of a malformed password.
 _URL, _HOST = r"[^/]*//([^@/?#\n]*@)?[^@\n]*", r"[\w.-]*|[\da-fA-F:.]+"
 _WORD = r"\w.+ \-\x80-\U0010ffff"  # includes the combining marks of Khmer
 _USER, _DATABASE = rf"[{_WORD}@]*", rf"[{_WORD}]*"
@@ -46,12 +46,12 @@ def default_storage_url(output_dir: str | Path) -> str:
 
 
 def sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite database file; the path is made absolute."""
+    """Return the URL of a SQLite database file, with an absolute path."""
     return f"sqlite:///{os.path.abspath(path).translate(_ESCAPES)}"
 
 
 def sqlite_path(url: str) -> Path | None:
-    """Return the absolute path of a SQLite URL's file; None for another database."""
+    """Return the absolute path of a SQLite URL's file; None if the URL is not that of a SQLite file."""
     parsed = sqlalchemy.make_url(url)
     if parsed.drivername not in _SQLITE_SCHEMES or not parsed.database:
         return None
@@ -59,7 +59,7 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def complete_url(url: str) -> str:
-    """Return the URL with its driver and an absolute SQLite path, independent of the working directory."""
+    """Return the URL with an explicit driver or, for SQLite, with an absolute path."""
     path = sqlite_path(url)
     return _with_driver(sqlalchemy.make_url(url)).render_as_string(False) if path is None else sqlite_url(path)
 
@@ -67,7 +67,7 @@ def complete_url(url: str) -> str:
 def mask_password(url: str) -> str:
     """Return the URL for messages, logs and files, with ``***`` in place of its secret parts.
 
-    Accepts any text. Of a URL that cannot be parsed, only a known scheme is kept.
+    Any text is accepted. If the text cannot be parsed as a URL, only a known scheme is shown.
     """
     if _SQLITE_PATH.match(url):
         return re.split("[?#;]", url)[0]
@@ -83,16 +83,16 @@ def without_password(url: str) -> str:
 
 
 def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_reading: bool = False) -> None:
-    """Refuse a URL that cannot be the storage of a study; creates and changes nothing.
+    """Check that a URL can be the storage of a study, without creating or changing anything.
 
     Args:
         url: The user's URL, or `default_storage_url`.
-        output_dir: The study's output folder, the only folder that may be missing, since it is created later.
+        output_dir: The study's output folder, the only folder that may be missing, because it is created later.
         for_reading: Whether a read-only database is accepted.
 
     Raises:
-        ConfigurationError: If the URL is mistyped, in-memory (`sqlite://`), needs a driver that is not installed, or
-            names a file that cannot be a study database.
+        ConfigurationError: The URL is malformed or in-memory (`sqlite://`), its driver is not installed, or its file
+            cannot be a study database.
     """
     problem = _spelling_problem(url)
     path = sqlite_path(url) if problem is None else None
@@ -103,13 +103,13 @@ def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_rea
 
 
 def _with_driver(url: sqlalchemy.URL) -> sqlalchemy.URL:
-    """Return a URL that names its driver, since SQLAlchemy's default driver is an older one."""
+    """Return the URL with an explicit driver, because SQLAlchemy's default driver is older."""
     driver = _POSTGRESQL_DRIVERS.get(url.drivername)
     return url if driver is None else url.set(drivername=f"postgresql+{driver}")
 
 
 def _public(url: str) -> sqlalchemy.URL | None:
-    """Return a PostgreSQL URL without secret options; None if it may contain part of a mistyped password."""
+    """Return a PostgreSQL URL without secret options; None if the rest may contain part of a malformed password."""
     try:
         parsed = sqlalchemy.make_url(url)
         parsed.render_as_string(hide_password=False)  # fails for text that is not UTF-8

@@ -1,1 +1,1 @@
-"""A study: its creation, invariants, presets, search budget and stop requests."""
+"""Studies: their creation, invariants, presets, search budgets and stop requests."""

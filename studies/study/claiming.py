@@ -1,4 +1,4 @@
-"""The choice of the next trial of a worker, which combines sampler, search budget and claims."""
+"""The choice of a worker's next trial, which combines the sampler, the search budget and claims."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def claim_next_trial(
     *,
     with_search: bool = True,
 ) -> Claim | None:
-    """Claim the next trial, with the study's sampler and pruner; enqueue further search trials if none is pending.
+    """Claim the next trial; enqueue search trials from the budget if no trial is pending.
 
-    Another worker may claim the trials that were just enqueued, or enqueue more after this one found none. So the loop
-    ends only after a failed claim during which the number of search trials did not change.
+    Another worker may claim the trials that were just enqueued, or enqueue more trials after this worker has found
+    none. So the loop ends only after a failed claim during which the number of search trials did not change.
 
     Args:
-        study: From `create_or_join_study`.
-        folder: The study's folder.
-        matches: Which trials may be claimed.
+        study: The study from `create_or_join_study`; this call sets its sampler and pruner.
+        folder: The study's output folder.
+        matches: Returns whether a trial may be claimed.
         with_search: Whether search trials may be claimed, and enqueued within the budget.
 
     Returns:
@@ -52,7 +52,7 @@ def claim_next_trial(
 
 
 def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
-    """Return the number of pending trials that no worker holds, including those not yet enqueued; only reads."""
+    """Count the pending trials that no worker holds, including search trials that are not enqueued yet."""
     waiting = count_unclaimed(study, folder, matches)
     return waiting + (count_unenqueued(study, latest_records(study)) if with_search else 0)
 
@@ -75,7 +75,7 @@ def prepare_sampling(study: optuna.Study) -> bool:
 
 
 def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> Claim | None:
-    # Another process may have started the search in the meantime.
+    # Another process may have started the search since the last call.
     has_search = prepare_sampling(study)
     claim = claim_next(
         study, folder, lambda record: matches(record) and (has_search or record.kind is TrialKind.PRESET)

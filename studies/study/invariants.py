@@ -27,9 +27,9 @@ class StudyInvariants:
         seed: The study's seed.
         dataset: ``fingerprint`` of the content, ``train_split`` and ``val_split``; also ``metadata_path`` and
             ``image_folder`` (of the first image), which may differ between runs.
-        models: The definition of each model of the study, by name, as plain data. A name means the same network in all
-            trials; later runs may add names.
-        versions: Versions of Python and the libraries, by name; for information.
+        models: The model definitions as plain data, keyed by model name. A name means the same network in all trials;
+            later runs may add names.
+        versions: Versions of Python and the libraries, keyed by name; trials may have been trained with others.
     """
 
     monitor: str
@@ -41,22 +41,22 @@ class StudyInvariants:
 
     @property
     def direction(self) -> StudyDirection:
-        """The mode as Optuna's direction."""
+        """The mode as an Optuna study direction."""
         return StudyDirection.MAXIMIZE if self.mode == "max" else StudyDirection.MINIMIZE
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the invariants as the database returns them: JSON data, with lists in place of tuples."""
+        """Convert the invariants to the data that the database returns: JSON data, with lists instead of tuples."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
         plain: dict[str, Any] = json.loads(json.dumps(data, default=dict))
         return plain
 
     @property
     def definitions(self) -> dict[str, ModelDefinition]:
-        """The definition of each model of the study, by name."""
+        """The model definitions, keyed by model name."""
         return {name: ModelDefinition.model_validate(data) for name, data in self.models.items()}
 
     def changes(self, now: StudyInvariants) -> list[str]:
-        """Return a line for each difference from the current invariants, except versions and dataset locations."""
+        """Describe each difference from the current invariants in one line; ignore versions and dataset locations."""
         old, new = self._compared(), now._compared()
         return [
             self._dataset_change(now)
@@ -67,12 +67,12 @@ class StudyInvariants:
         ] + definition_changes(self.definitions, now.definitions)
 
     def extended(self, now: StudyInvariants) -> StudyInvariants:
-        """Return these invariants with the additional models and the dataset locations of the current ones."""
+        """Return a copy with the additional models and the dataset locations of the current invariants."""
         locations = {name: value for name, value in now.dataset.items() if name in _DATASET_LOCATIONS}
         return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **locations})
 
     def _dataset_change(self, now: StudyInvariants) -> str:
-        """Return the line for another dataset, with the image folders if they differ."""
+        """Describe in one line that the dataset has changed, with the image folders if they differ."""
         old, new = (_shown(dataset.get("fingerprint")) for dataset in (self.dataset, now.dataset))
         text = f"the dataset differs from the study's (fingerprint {new} instead of {old})"
         before, after = (dataset.get("image_folder") for dataset in (self.dataset, now.dataset))
@@ -82,7 +82,7 @@ class StudyInvariants:
         return f"{text}; its images are in {after}, earlier in {before}"
 
     def _compared(self) -> dict[str, Any]:
-        """Return the settings that must not change, by their names in the configuration file."""
+        """Return the settings that must not change, keyed by their names in the configuration file."""
         data = self.as_dict()
         dataset = {f"the dataset's {name}": value for name, value in data["dataset"].items()}
         for location in _DATASET_LOCATIONS:
@@ -96,7 +96,7 @@ class StudyInvariants:
 
 
 def _shown(value: object) -> str:
-    """Return the value as text, with a digest cut to the characters that suffice to distinguish it."""
+    """Format a value; of a digest, only the first characters are shown."""
     if isinstance(value, str) and len(value) == 64:
         return repr(value[:_DIGEST_CHARACTERS_SHOWN])
     return repr(value)

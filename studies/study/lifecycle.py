@@ -1,4 +1,4 @@
-"""Creating, joining and loading the study of an output folder."""
+"""Functions that create, join and load the study of an output folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ _STORED, _NEEDED = TypeAdapter(StudyInvariants), itemgetter("fingerprint", "trai
 def create_or_join_study(
     storage: RDBStorage, name: str, folder: OutputFolder, invariants: StudyInvariants
 ) -> optuna.Study:
-    """Return the folder's study for training, and create it if it is missing; safe to call from several processes.
+    """Create the study of an output folder, or join the existing one, for training.
+
+    Several processes may call this at the same time.
 
     Args:
         storage: From `open_storage`.
@@ -49,9 +51,9 @@ def create_or_join_study(
         invariants: The invariants of this run; models that the study does not contain yet are added to it.
 
     Raises:
-        ConfigurationError: The folder belongs to another study or the study to another folder, the study has other
-            invariants (all differences are reported together), another program created it, or another machine trains
-            it.
+        ConfigurationError: The folder belongs to another study, or the study belongs to another folder, has other
+            invariants (all differences are reported together), was created by another program, or is being trained by
+            another machine.
     """
     folder.check(name, storage.url)
     # Checked before anything is created, and again under the lock.
@@ -78,12 +80,15 @@ def create_or_join_study(
 def load_study(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's study for reading, and the folder; creates and writes nothing.
+    """Load the study of an output folder for reading, without creating or writing anything.
 
     Args:
         output_dir: The study's output folder.
         storage_url: The study's storage URL; needed only to add a password.
-        name: The expected study name; None accepts any.
+        name: The expected study name; None accepts any name.
+
+    Returns:
+        The study and its output folder.
 
     Raises:
         ConfigurationError: The folder has no study, or not the expected one.
@@ -106,10 +111,10 @@ def load_study(
 def load_study_for_changes(
     output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None
 ) -> tuple[optuna.Study, OutputFolder]:
-    """Return a folder's existing study for writing, and the folder; see `load_study` for the arguments.
+    """Load the existing study of an output folder for changes; arguments and return value are as in `load_study`.
 
     Raises:
-        ConfigurationError: As `load_study`, or if the study belongs to another folder.
+        ConfigurationError: As `load_study`, or the study belongs to another folder.
     """
     existing, folder = load_study(output_dir, storage_url=storage_url, name=name)
     _, url = find_study(output_dir, storage_url=storage_url)
@@ -123,17 +128,17 @@ def load_study_for_changes(
 
 
 def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
-    """Return the owner of a folder and the storage URL of its study; opens no database.
+    """Return the owner of an output folder and its study's storage URL, without opening the database.
 
-    With a server as the storage, the folder may be missing or unused, as on an additional machine.
+    If the storage is a server, the folder may be missing or unused, for example on an additional machine.
 
     Args:
         output_dir: The study's output folder.
         storage_url: The study's storage URL; needed only to add a password, or for an unused folder.
-        name: The study's name; None accepts the folder's study, and means the default name for an unused folder.
+        name: The expected study name; None accepts any name, and selects the default name for an unused folder.
 
     Raises:
-        ConfigurationError: The folder belongs to no study, or not to the named one.
+        ConfigurationError: The folder belongs to no study, or to a study with another name or storage.
     """
     folder = OutputFolder(output_dir)
     if storage_url is not None:
@@ -156,7 +161,7 @@ def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: 
 
 
 def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], default: Any = None) -> T:
-    """Return a parsed attribute of a study, or the parsed default if the study lacks it.
+    """Parse a user attribute of a study, or the default if the study does not have the attribute.
 
     Raises:
         ConfigurationError: The attribute is damaged.
@@ -173,7 +178,7 @@ def study_invariants(study: optuna.Study) -> StudyInvariants:
 
 
 def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
-    """Refuse invariants that differ from the study's; changes nothing.
+    """Check that the given invariants are those of the study, without changing anything.
 
     Raises:
         ConfigurationError: The invariants differ; all differences are reported together.
@@ -196,7 +201,7 @@ def study_targets(study: optuna.Study) -> Targets:
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:
-    """Return a note for each library whose version differs from the one that the study was created with."""
+    """Return a note for each library whose version has changed since the study was created."""
     before = study_invariants(study).versions
     return tuple(
         f"the study was created with {library} {before[library]}, this is {version}; results may differ slightly"
@@ -232,7 +237,7 @@ def _create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -
         study_name=name, storage=storage, direction=invariants.direction, pruner=optuna.pruners.NopPruner()
     )
     with warnings.catch_warnings():
-        # The name is only the label of the dashboard's axis.
+        # The metric name is only an axis label in the dashboard.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([invariants.monitor])
     return study
@@ -271,12 +276,12 @@ def _require_compatible(study: optuna.Study | None, folder: OutputFolder, invari
 
 
 def _is_on_server(study: optuna.Study) -> bool:
-    """Return whether leases are advisory locks in the database rather than files in the folder."""
+    """Return whether the study is on a PostgreSQL server, so its leases are advisory locks instead of files."""
     return isinstance(rdb_storage(study), PostgresStorage)
 
 
 def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse an output folder that is not the study's, if the study's leases are files in its folder."""
+    """Check that an output folder is that of the study, if the study's leases are files in its folder."""
     if _is_on_server(study):
         return
     current = _folder_identity(folder)
@@ -293,7 +298,7 @@ def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
 
 
 def _is_copy(folder: OutputFolder, stored_path: str) -> bool:
-    """Return whether the original folder still exists and both use the same database file, perhaps by a hard link."""
+    """Return whether the original folder still exists and both folders use one database file, e.g. by a hard link."""
     owner, original = folder.owner(), OutputFolder(stored_path)
     if owner is None or original.owner() != owner or os.path.samefile(folder.path, original.path):
         return False

@@ -36,24 +36,25 @@ def enqueue_presets(
     starts_search: bool = False,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> dict[str, TrialRecord]:
-    """Enqueue the presets that the study does not contain yet, in their order.
+    """Enqueue the presets that the study does not contain yet, in the given order.
 
     Args:
-        study: From `create_or_join_study`.
-        folder: The study's folder.
-        experiments: The presets by name.
-        space: The search space, fixed by this call if the study's is not fixed yet; None for the study's.
-        file_order: All names of the file that the presets were selected from, as the order of the results; None if all
-            are selected.
+        study: The study from `create_or_join_study`.
+        folder: The study's output folder.
+        experiments: The presets' configurations, keyed by experiment name.
+        space: The search space, which this call fixes if the study has no fixed space yet; None for the study's space.
+        file_order: All experiment names of the file in its order, which is the order of the results; None if
+            `experiments` has all of them.
         starts_search: Whether search trials follow, so that this call fixes the space even if `space` is None.
-        on_note: Receives a note for each value of a preset that is outside the space.
+        on_note: Called with a note for each preset setting that is outside the space.
 
     Returns:
-        The record of each given preset, in the given order.
+        The records of the given presets, keyed by name, in the given order.
 
     Raises:
-        ConfigurationError: The study contains a preset of the same name with other settings, or of a name that differs
-            only in case, or has another space. All problems are reported together; nothing is enqueued.
+        ConfigurationError: The study contains a preset of the same name with other settings or a preset whose name
+            differs only in case, or it has another search space. All problems are reported together; nothing is
+            enqueued.
     """
     with lock_of(study, folder):
         refuse_changed_presets(study, experiments, space)
@@ -70,15 +71,15 @@ def enqueue_presets(
 
 
 def preset_order(study: optuna.Study) -> list[str]:
-    """Return the names of the study's presets in the order of their file."""
+    """Return the names of the study's presets in the order of the experiments file."""
     return read_attribute(study, _PRESET_ORDER, TypeAdapter(list[str]).validate_python, [])
 
 
 def study_space(study: optuna.Study) -> SearchSpace:
-    """Return the study's search space; until it is fixed, the default one, widened to contain the study's presets.
+    """Return the study's search space; until it is fixed, the default space, widened to contain the study's presets.
 
     Raises:
-        ConfigurationError: If this version cannot read the stored space.
+        ConfigurationError: This version of the program cannot read the stored space.
     """
     if (fixed := fixed_space(study)) is not None:
         return fixed
@@ -86,14 +87,14 @@ def study_space(study: optuna.Study) -> SearchSpace:
 
 
 def fixed_space(study: optuna.Study) -> SearchSpace | None:
-    """Return the study's search space; None until the search starts or a command sets a space."""
+    """Return the study's fixed search space; None until a search starts or a command sets a space."""
     return read_attribute(study, _SPACE, parse_search_space) if _SPACE in study.user_attrs else None
 
 
 def refuse_changed_presets(
     study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None
 ) -> None:
-    """Refuse presets or a search space that differ from the study's; changes nothing.
+    """Check that presets and a search space do not conflict with those of the study, without changing anything.
 
     Raises:
         ConfigurationError: As `enqueue_presets`.
@@ -105,9 +106,9 @@ def refuse_changed_presets(
 
 
 def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
-    """Enqueue every failed trial again, with its name and parameters; the new trial supersedes the failed one.
+    """Enqueue a retry of every failed trial, with the same name and parameters; the retry supersedes the failed trial.
 
-    Search trials that diverged are not retried: they would diverge again, and the sampler has learned from them.
+    Diverged search trials are not retried, because they would diverge again and the sampler has learned from them.
 
     Returns:
         The names of the retried trials.
@@ -126,10 +127,10 @@ def retry_failed_trials(study: optuna.Study, folder: OutputFolder) -> list[str]:
 
 
 def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
-    """Refuse a study in which another program's trial has an incompatible distribution for a parameter of the space.
+    """Check that the distributions of other programs' trials are compatible with the search space.
 
     Raises:
-        ConfigurationError: A distribution is incompatible, so Optuna would let no trial suggest the parameter.
+        ConfigurationError: A distribution is incompatible, so Optuna would reject every suggestion of the parameter.
     """
     own = {record.number for record in own_records(study)}
     for trial in study.get_trials(deepcopy=False):
@@ -146,15 +147,17 @@ def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
 def fix_space(
     study: optuna.Study, space: SearchSpace | None = None, experiments: Mapping[str, TrainingConfig] | None = None
 ) -> list[str]:
-    """Fix the study's search space if it is not fixed yet, and widen it to contain the presets; hold the study lock.
+    """Fix the study's search space if it is not fixed yet, and widen it to contain the presets.
+
+    The caller must hold the study lock.
 
     Args:
         study: The study.
-        space: The space to fix; None for the default one. Ignored if a space is fixed already.
-        experiments: Presets that are about to be enqueued.
+        space: The space to fix; None for the default space. Ignored if a space is fixed already.
+        experiments: Presets that are about to be enqueued, keyed by name.
 
     Returns:
-        A note for each value of a preset that was outside the space.
+        A note for each preset setting that was outside the space.
     """
     fixed, known = fixed_space(study), _preset_configs(study)
     presets = {**known, **(experiments or {})}
@@ -176,7 +179,7 @@ def _space_problems(
     fixed = fixed_space(study)
     if space is None or fixed is None:
         return []
-    # A killed command may have fixed a space widened for its experiments without enqueueing them: ignore the widening.
+    # A killed command may have widened the fixed space for experiments that it did not enqueue: ignore that widening.
     presets = {**_preset_configs(study), **experiments}
     return [
         f"study {study.study_name!r}: its search space is fixed: {change}; leave out --space, "
@@ -186,14 +189,14 @@ def _space_problems(
 
 
 def _enqueue(study: optuna.Study, name: str, config: TrainingConfig) -> None:
-    """Enqueue one preset in one transaction, so that a kill never leaves an incomplete trial."""
+    """Enqueue one preset in one transaction, so that a killed process never leaves an incomplete trial."""
     attributes = {
         trial_record.KIND: TrialKind.PRESET.value,
         trial_record.EXPERIMENT_NAME: name,
         trial_record.CONFIG: asdict(config),
         trial_record.CONFIG_DIGEST: config_digest(config),
     }
-    # All settings are enqueued, since the space that says which ones are parameters may be fixed later.
+    # All settings are enqueued, because the space, which determines the parameters, may be fixed later.
     study.enqueue_trial(asdict(config), user_attrs=attributes)
 
 

@@ -1,4 +1,4 @@
-"""The open search of a study: its settings, fixed when it starts, and its budget of search trials."""
+"""The open search of a study: its settings, which are fixed when it starts, and its budget of search trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, latest_records
 
-# Enqueueing a trial waits for the disk, so a large budget is enqueued step by step.
+# Every enqueued trial waits for a disk write, so a large budget is enqueued in steps of at most this many trials.
 MOST_WAITING = 20
 
 _SEARCH = "search"
@@ -33,7 +33,7 @@ _BUDGET = "search_trials"
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A request for search trials; settings that are None are those of the study, or the defaults.
+    """A request for search trials; a setting that is None stands for the study's value, or the default in a new search.
 
     Example::
 
@@ -47,11 +47,11 @@ class SearchRequest:
     Attributes:
         sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
         pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
-        prune_share: See `Pruning`.
-        prune_grace: See `Pruning`.
+        prune_share: Quantile at the end of the grace period; see `Pruning.share`.
+        prune_grace: Grace period in epochs; see `Pruning.grace`.
         at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
-        fixed: Fixed settings of all search trials, by field of `TrainingConfig`.
+        fixed: Fixed settings of all search trials, keyed by field name of `TrainingConfig`.
         base: Experiments whose common settings are the base settings of search trials; empty for the study's presets.
     """
 
@@ -79,12 +79,15 @@ class SearchRequest:
 
     @property
     def chosen_sampler(self) -> SamplerName:
-        """The sampler of a search that this request starts."""
+        """The sampler if this request starts the search."""
         return self.sampler or SamplerName.TPE
 
     @property
     def chosen_pruner(self) -> PrunerName:
-        """The pruner of a search that this request starts; a Gaussian process learns nothing from pruned trials."""
+        """The pruner if this request starts the search.
+
+        The default is ``quantile``, or ``none`` for the GP sampler, which does not learn from pruned trials.
+        """
         return self.pruner or (PrunerName.NONE if self.sampler is SamplerName.GP else PrunerName.QUANTILE)
 
 
@@ -95,7 +98,7 @@ class SearchSettings:
     Attributes:
         sampler: The sampler.
         pruning: The pruner and its settings.
-        start: The base settings of search trials, which sampled settings override.
+        start: The base settings of search trials; a trial's sampled parameters override them.
     """
 
     sampler: SamplerName = SamplerName.TPE
@@ -104,10 +107,10 @@ class SearchSettings:
 
 
 def check_search(request: SearchRequest) -> None:
-    """Refuse incompatible settings.
+    """Check that the settings of a request are compatible.
 
     Raises:
-        ConfigurationError: A pruner is combined with the Gaussian process, or an option has no effect on the pruner.
+        ConfigurationError: A pruner is combined with the GP sampler, or a setting has no effect with the pruner.
     """
     problems = []
     if request.sampler is SamplerName.GP and request.pruner not in (None, PrunerName.NONE):
@@ -125,9 +128,10 @@ def check_search(request: SearchRequest) -> None:
 
 
 def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
-    """Add search trials to the budget of a study with enqueued presets; the first call fixes the search settings.
+    """Add search trials to a study's budget, and enqueue the first of them; the first call fixes the search settings.
 
-    The budget is stored first, so `top_up` enqueues the trials that a killed process did not enqueue.
+    Presets must have been enqueued before. The budget is stored before any trial is enqueued, so `top_up` enqueues the
+    trials that a killed process did not enqueue.
 
     Raises:
         ConfigurationError: The study has other search settings, or a fixed setting of the request is invalid for its
@@ -140,7 +144,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         fix_space(study)
         if _SEARCH not in study.user_attrs:
             study.set_user_attr(_SEARCH, _first_settings(study, request))
-        # `more` adds to the whole budget, of which some trials may not be enqueued yet.
+        # `more` adds to the whole budget, including trials that are not enqueued yet.
         current = max(search_budget(study), len(search_records(study)))
         budget = max(current + request.more, request.at_least)
         if budget != search_budget(study):
@@ -149,7 +153,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
 
 
 def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
-    """Refuse search settings that differ from the study's; changes nothing.
+    """Check that the requested search settings are those of the study, without changing anything.
 
     Raises:
         ConfigurationError: As `add_search_trials`.
@@ -196,12 +200,12 @@ def search_budget(study: optuna.Study) -> int:
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
-    """Return the number of search trials in the budget that are not enqueued; `records` are the study's trials."""
+    """Return how many search trials of the budget are not enqueued yet; `records` are those of the study's trials."""
     return max(0, search_budget(study) - sum(record.kind is TrialKind.SEARCH for record in records))
 
 
 def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
-    """Enqueue search trials of the budget until `MOST_WAITING` are waiting; return whether any was enqueued."""
+    """Enqueue search trials of the budget until `MOST_WAITING` trials are waiting; return whether any was enqueued."""
     if len(search_records(study)) >= search_budget(study):
         return False
     with lock_of(study, folder):
@@ -227,11 +231,11 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
 
 
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:
-    """Return the default settings for a study without presets, with its dataset, metric and seed."""
+    """Return the default settings for a study without presets, with the study's dataset, metric and seed."""
     metric = {"early_stopping_monitor": invariants.monitor, "early_stopping_mode": invariants.mode}
     return config_from_settings({**invariants.dataset, **metric, "seed": invariants.seed})
 
 
 def search_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the study's search trials by number, without failed ones that were retried."""
+    """Return the records of a study's search trials in order of trial number, without superseded ones."""
     return [record for record in latest_records(study) if record.kind is TrialKind.SEARCH]

@@ -1,7 +1,7 @@
 """Requests to all workers of a study, on any machine, to stop after the current epoch.
 
-A request is a token in the study. A process stores the token that it found at its start and stops once the token
-changes, so an earlier request does not stop processes that start later.
+A request is a token in the study. A process reads the token when it starts, and stops once the token has changed. So a
+request does not stop processes that start later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def request_stop(study: optuna.Study) -> None:
     """Request that all current workers of a study stop after the current epoch.
 
     Args:
-        study: From `load_study_for_changes`.
+        study: The study from `load_study_for_changes`.
     """
     study.set_user_attr(_STOP, uuid.uuid4().hex)
 

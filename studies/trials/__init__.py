@@ -1,1 +1,1 @@
-"""One trial: its record, its claim, its lease and its targets."""
+"""Trials: their records, claims, leases, rankings and targets."""

@@ -1,4 +1,4 @@
-"""Claims: one process trains each trial; if it exits before the trial ends, another process takes over."""
+"""Claims, with which only one process at a time trains a trial, and another process takes over an interrupted trial."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from studies.trials.record import (
 from studies.trials.records import own_records, refuse_foreign_folders
 
 # A trial ends as `crashed` after this number of consecutive crashes in the same epoch. Crashes without evidence that
-# memory ran out are common on preemptible machines, so more of them are allowed, and they do not change the training.
+# memory ran out are common on preemptible machines, so more are allowed, and they do not lead to micro-batches.
 MAX_CRASHES = 10
 MAX_MEMORY_CRASHES = 3
 MEMORY_CRASHES_BEFORE_MICRO_BATCHES = 2
@@ -41,12 +41,12 @@ _MEMORY_SIGNAL = "memory_signal"
 
 @dataclass
 class Claim:
-    """A trial that this process alone trains until it releases it; use it in a ``with`` statement.
+    """The claim of this process on a trial, so no other process trains it; a context manager that releases the trial.
 
     Attributes:
         trial: The running Optuna trial.
-        record: The trial's record when it was claimed; the last of its `attempts` is this one.
-        resumed: Whether the trial was started before, by a process that crashed or released it.
+        record: The trial's record; the last item of its `attempts` is the attempt of this process.
+        resumed: Whether the trial was started before, by a process that crashed or released the trial.
     """
 
     trial: Trial
@@ -57,17 +57,17 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether too many processes have crashed in the trial's next epoch, so that it must end as ``crashed``."""
-        of_memory = self.record.consecutive_memory_crashes
-        return self.record.consecutive_crashes >= MAX_CRASHES or of_memory >= MAX_MEMORY_CRASHES
+        """Whether so many processes have crashed in the trial's next epoch that the trial must end as ``crashed``."""
+        memory_crashes = self.record.consecutive_memory_crashes
+        return self.record.consecutive_crashes >= MAX_CRASHES or memory_crashes >= MAX_MEMORY_CRASHES
 
     @property
     def exceeds_memory(self) -> bool:
-        """Whether several processes have crashed in the trial's next epoch because memory ran out."""
+        """Whether so many crashes in the trial's next epoch were for lack of memory that it must use micro-batches."""
         return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_MICRO_BATCHES
 
     def record_config(self, config: TrainingConfig) -> None:
-        """Store the configuration of the trial, once all its settings are suggested."""
+        """Store the configuration of the trial, after all its parameters have been suggested."""
         settings = asdict(config)
         if self.record.config != settings:
             self.trial.set_user_attr(CONFIG, settings)
@@ -101,11 +101,14 @@ class Claim:
         self._lease.check()
 
     def touch(self) -> None:
-        """Show other machines that this process trains the trial; cheap enough for each batch."""
+        """Refresh the heartbeat that tells other machines that this process is training the trial.
+
+        This is cheap enough for every batch.
+        """
         self._lease.touch()
 
     def release(self) -> None:
-        """Release the trial; if it is unfinished, its state stays running, and the next claim resumes it."""
+        """Release the trial; an unfinished trial keeps the state running, and the next claim resumes it."""
         self._release_once(self._lease.release)
 
     def _release_once(self, free_lease: Callable[[], None]) -> None:
@@ -123,14 +126,16 @@ class Claim:
 def claim_next(
     study: optuna.Study, folder: OutputFolder, matches: Callable[[TrialRecord], bool] = lambda record: True
 ) -> Claim | None:
-    """Claim the next trial that `matches`: interrupted trials first, then waiting ones, each by number.
+    """Claim the next trial for which `matches` returns True.
+
+    Interrupted trials come first, then waiting trials, both in order of trial number.
 
     Returns:
         The claim, or None if every matching trial is finished or held by a worker.
 
     Raises:
-        ConfigurationError: The study is in SQLite, and a process on another machine trains one of its trials; or as
-            `refuse_foreign_folders`.
+        ConfigurationError: The study is in SQLite, and a process on another machine is training one of its trials; or
+            as `refuse_foreign_folders`.
     """
     require_single_machine_for_sqlite(study, folder)
     leases = leases_of(study, folder)
@@ -152,9 +157,9 @@ def claim_next(
 def count_unclaimed(
     study: optuna.Study, folder: OutputFolder, matches: Callable[[TrialRecord], bool] = lambda record: True
 ) -> int:
-    """Return the number of trials that `claim_next` could claim now; writes nothing and acquires no lock."""
+    """Count the trials that `claim_next` could claim now, without writing anything or acquiring a lock."""
     holders = leases_of(study, folder).holders(_pending_records(study, matches))
-    # A trial that finished after the trials were read has a free lease, too.
+    # A free lease may also be that of a trial that finished after `_pending_records` had read the trials.
     trials = study.get_trials(deepcopy=False)
     return sum(holder is None and not trials[number].state.is_finished() for number, holder in holders.items())
 
@@ -162,7 +167,7 @@ def count_unclaimed(
 def final_state(kind: TrialKind, why: WhyEnded) -> TrialState:
     """Return the Optuna state of an ended trial.
 
-    A search trial that diverged is pruned for Optuna, since samplers ignore failed trials.
+    A diverged search trial gets the state pruned, because samplers ignore failed trials.
     """
     if why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED):
         return TrialState.COMPLETE
@@ -201,9 +206,14 @@ def _claim(study: optuna.Study, folder: OutputFolder, first_read: TrialRecord, l
 
 
 def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
-    """Record that a signal typical of memory shortage ended a process on this machine while it trained a trial.
+    """Record that a signal typical of memory shortage killed a process on this machine while it was training a trial.
 
-    Records nothing if another worker has taken over the trial, or the trial has ended.
+    Nothing is recorded if another worker has taken over the trial, or the trial has ended.
+
+    Args:
+        study: The study of the trial.
+        number: The trial's number.
+        pid: Id of the killed process.
     """
     record = read_record(study.get_trials(deepcopy=False)[number])
     if record.phase is TrialPhase.RUNNING and local_process_id(record) == pid:
@@ -213,7 +223,7 @@ def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
 
 
 def _crash_cause(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
-    """Return ``MEMORY_CRASH`` if there is evidence that memory ran out in the latest attempt, else ``CRASH``."""
+    """Return ``MEMORY_CRASH`` if there is evidence that memory ran out in the latest attempt, otherwise ``CRASH``."""
     is_signalled = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
     if is_signalled or any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:]):
         return StartedAfter.MEMORY_CRASH

@@ -1,10 +1,10 @@
-"""Leases: which worker trains which trial.
+"""Leases, which show which worker is training which trial.
 
-With SQLite a lease is a lock on a file in the output folder: the kernel frees it when its process exits, and a running
-process never loses it. With PostgreSQL it is an advisory lock, see `studies.locks.advisory_locks`, which a running
-process loses when the server restarts or the network fails. Its process then acquires it again; so an advisory lease
-expires only after it has been free for some seconds. The fence of `studies.storage.postgresql` keeps a process whose
-lease has expired from writing.
+With SQLite, a lease is a lock on a file in the output folder. The kernel frees the lock when the process exits, and a
+running process never loses it. With PostgreSQL, a lease is an advisory lock (see `studies.locks.advisory_locks`). A
+running process loses the lock if the server restarts or the network fails, and then acquires it again. So an advisory
+lease expires only after it has been free for some seconds. The fence in `studies.storage.postgresql` rejects writes of
+a process whose lease has expired.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, PostgresStorage
 from studies.trials.record import TrialPhase, TrialRecord
 
-# An advisory lease expires after it has been free for this time; its process checks every second that it holds it.
+# An advisory lease expires after it has been free for this time; a process checks every second that it holds its locks.
 LEASE_GRACE_S = 3.0
-# Longer, since all processes have to reconnect after a restart of the server.
+# Longer, because all processes have to reconnect after a server restart.
 LEASE_GRACE_AFTER_RESTART_S = 15.0
 # A file lease of another machine expires if its process has not touched the file for this time.
 OTHER_MACHINE_GRACE_S = 600.0
-# A process that trains touches the file of its lease at most this often.
+# A training process touches the file of its lease, as a heartbeat, at most this often.
 _SECONDS_BETWEEN_TOUCHES = 60.0
 _POLL_S = 0.25
 _RELEASED = "released"
@@ -49,26 +49,26 @@ class Lease(Protocol):
     """A lease that this process holds."""
 
     def was_released(self, record: TrialRecord) -> bool:
-        """Return whether the previous process of the trial released it, and did not crash."""
+        """Return whether the trial's previous process released the trial instead of crashing."""
 
     def is_expired(self, record: TrialRecord) -> bool:
-        """Return whether the lease of a running trial, which this process just acquired, had certainly expired."""
+        """Return whether a running trial's lease had certainly expired before this process acquired it."""
 
     def prepare_attempt(self, record: TrialRecord) -> None:
-        """Prepare for storing the record's last attempt."""
+        """Prepare the lease before the record's last attempt is stored in the database."""
 
     def confirm_attempt(self, record: TrialRecord) -> None:
-        """Assign the lease to the record's last attempt, which has been stored."""
+        """Assign the lease to the record's last attempt, after the attempt has been stored in the database."""
 
     def check(self) -> None:
         """Check that no other worker has taken over the trial.
 
         Raises:
-            LeaseLost: Another worker has taken over.
+            LeaseLost: Another worker has taken over the trial.
         """
 
     def touch(self) -> None:
-        """Show other machines, at most once a minute, that this process trains the trial."""
+        """Refresh the heartbeat of this process for other machines, at most once a minute."""
 
     def release(self) -> None:
         """Free the lease, and record that this process did not crash."""
@@ -81,13 +81,13 @@ class Leases(Protocol):
     """The leases of a study's trials."""
 
     def try_acquire(self, record: TrialRecord) -> Lease | None:
-        """Acquire a trial's lease; return None if another process, or another part of this one, holds it."""
+        """Acquire a trial's lease; return None if any process, this one included, holds it already."""
 
     def holders(self, records: Iterable[TrialRecord]) -> Mapping[int, int | None]:
-        """Return the id of the process that holds each lease, by trial number; acquires and writes nothing.
+        """Find the process that holds each lease, without acquiring or writing anything.
 
         Returns:
-            The ids: None for a free lease, 0 for a process on another machine.
+            The process ids, keyed by trial number; None for a free lease, 0 for a process on another machine.
         """
 
 
@@ -98,7 +98,9 @@ def leases_of(study: optuna.Study, folder: OutputFolder) -> Leases:
 
 
 def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> AbstractContextManager[object]:
-    """Return the lock for changes to a study's attributes and to its list of trials, across machines.
+    """Return a context manager that holds the study lock, which excludes processes on all machines.
+
+    A process holds the study lock while it changes the study's attributes or its list of trials.
 
     Raises:
         ConfigurationError: Another process does not release the lock in time.
@@ -109,7 +111,7 @@ def study_lock(storage: RDBStorage, name: str, folder: OutputFolder) -> Abstract
 
 
 def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder) -> None:
-    """Refuse a study in SQLite that another machine is training, since its file locks may be invisible here.
+    """Check that no other machine is training a study in SQLite, because its file locks may be invisible here.
 
     Raises:
         ConfigurationError: A process on another machine holds the lease of a running trial.
@@ -123,7 +125,7 @@ def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder)
         note, age = read_note(path)
         worker, _, kernel = note.partition(" ")
         host, _, pid = worker.rpartition(":")
-        # All containers of one kernel see each other's locks, even if the host name differs.
+        # Containers on one kernel see each other's locks, even if their host names differ.
         if host in ("", socket.gethostname()) or kernel == _kernel_id():
             continue
         if holder_pid(path) is not None or age < OTHER_MACHINE_GRACE_S:
@@ -136,22 +138,22 @@ def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder)
 
 
 def lock_of(study: optuna.Study, folder: OutputFolder) -> AbstractContextManager[object]:
-    """Return the `study_lock` of a study."""
+    """Return a context manager that holds the lock of a study; see `study_lock`."""
     return study_lock(rdb_storage(study), study.study_name, folder)
 
 
 @contextlib.contextmanager
 def without_retries(study: optuna.Study) -> Iterator[None]:
-    """Fail at once, in a ``with`` statement, if the database server cannot be reached."""
+    """Disable retries of connections to the database server in the body of a ``with`` statement."""
     storage = rdb_storage(study)
     with storage.without_retries() if isinstance(storage, PostgresStorage) else contextlib.nullcontext():
         yield
 
 
 def record_stop() -> None:
-    """Record in this process's file leases that it did not crash; any thread may call this.
+    """Record in all file leases of this process that the process did not crash; any thread may call this.
 
-    Advisory leases record nothing here: that needs a connection, for which the process may be waiting.
+    Advisory leases are not changed, because that needs a connection, for which the main thread may be waiting.
     """
     for lease in list(_held_file_leases):
         lease.record_stop()
@@ -184,7 +186,7 @@ class _FileLease:
             self._lock.touch()
 
     def release(self) -> None:
-        if self in _held_file_leases:  # else the note is the previous process's, which may have crashed
+        if self in _held_file_leases:  # otherwise the note is that of the previous process, which may have crashed
             self.record_stop()
         self.discard()
 
@@ -224,11 +226,11 @@ class _AdvisoryLease:
         return self._storage.get_trial_system_attrs(self._trial_id).get(_RELEASED) == len(record.attempts)
 
     def is_expired(self, record: TrialRecord) -> bool:
-        # Otherwise expiry shows only after the grace period, for which the next `try_acquire` waits.
+        # A lease without a recorded release expires after the grace period, for which the next `try_acquire` waits.
         return self.was_released(record)
 
     def prepare_attempt(self, record: TrialRecord) -> None:
-        # Set before the attempts are stored: if the connection is lost then, it is unknown which ones the database has.
+        # Before the attempts are stored: if the connection is lost then, it is unknown whether the database has them.
         self._attempts = len(record.attempts)
         self._storage.fence(self._trial_id, record.attempts_as_stored)
 
@@ -255,13 +257,13 @@ class _AdvisoryLease:
 
 
 def record_releases(storage: PostgresStorage) -> None:
-    """Record in the database which trials this process has released.
+    """Record in the database the releases of trials that this process has not recorded yet.
 
     Raises:
         DATABASE_ERRORS: The database cannot be reached; a later call records the remaining releases.
     """
     for trial_id, attempts in list(storage.unrecorded_releases.items()):
-        # The number of attempts limits the record to this attempt. Optuna rejects attributes of a finished trial.
+        # The number of attempts identifies the released attempt. Optuna rejects attributes of a finished trial.
         with contextlib.suppress(UpdateFinishedTrialError, LeaseLost):
             storage.set_trial_system_attr(trial_id, _RELEASED, attempts)
         storage.unfence(trial_id)
@@ -311,14 +313,14 @@ class _AdvisoryLeases:
 
 
 def local_process_id(record: TrialRecord) -> int:
-    """Return the process id of the latest attempt at a trial; 0 if that process ran on another machine."""
+    """Return the process id of a trial's latest attempt; 0 without an attempt, or if it ran on another machine."""
     host, _, pid = record.attempts[-1].worker.rpartition(":") if record.attempts else ("", "", "")
     return int(pid) if host == socket.gethostname() and pid.isdigit() else 0
 
 
 @functools.cache
 def _kernel_id() -> str:
-    """Return an identifier of this machine's running kernel; it changes when the machine restarts."""
+    """Return an identifier of the running kernel, which changes at a restart; on macOS, one of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:  # macOS
@@ -326,5 +328,5 @@ def _kernel_id() -> str:
 
 
 def this_worker() -> str:
-    """Return this process as attempts name it: ``host:pid``."""
+    """Return this process's host and process id, as stored in attempts: ``host:pid``."""
     return f"{socket.gethostname()}:{os.getpid()}"

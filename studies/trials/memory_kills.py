@@ -1,4 +1,4 @@
-"""The kernel's counters of out-of-memory kills, as evidence that a process crashed because memory ran out."""
+"""The kernel's out-of-memory kill counters, as evidence that a process crashed because memory ran out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
-    """Return the number of processes that the kernel has killed because memory ran out, by counter; empty on macOS.
+    """Read the kernel's counters of processes killed because memory ran out, keyed by counter name; empty on macOS.
 
-    The counter of this process's control group comes first, then that of the machine. Their names contain boot id and
-    inode, so they differ from those of another machine, boot or control group. `root` contains ``proc`` and ``sys``.
+    The counter of this process's control group comes first, then the counter of the machine. A name contains the boot
+    id and an inode, so it is unique across machines, boots and control groups. `root` contains ``proc`` and ``sys``.
     """
     kills = {}
     with contextlib.suppress(OSError):  # macOS
@@ -25,14 +25,14 @@ def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
 
 
 def has_risen(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
-    """Return whether the first counter that is in both mappings has risen; False if they share none."""
+    """Return whether the first counter that is in both mappings has risen; False if no counter is in both."""
     return next((now[name] > count for name, count in before.items() if name in now), False)
 
 
 def _control_group_files(root: Path) -> Iterator[Path]:
     for line in (root / "proc/self/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
-        if not controllers:  # version 2; its counter includes the groups below
+        if not controllers:  # cgroup version 2, whose counter includes the child groups
             yield root / f"sys/fs/cgroup{group}/memory.events"
         elif "memory" in controllers.split(","):
             yield root / f"sys/fs/cgroup/memory{group}/memory.oom_control"

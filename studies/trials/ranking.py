@@ -19,7 +19,7 @@ T = TypeVar("T", bound=_Numbered)
 def by_accuracy(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Return the completed trials, pruned ones included, best first.
 
-    They are sorted by character accuracy, then by sequence accuracy, then by number.
+    The trials are sorted by validation character accuracy, then by sequence accuracy, then by trial number.
     """
     return sorted((record for record in records if record.phase is TrialPhase.COMPLETED), key=_accuracies)
 
@@ -34,7 +34,7 @@ def by_value(trials: Iterable[T], value: Callable[[T], float | None], *, maximiz
 
     Args:
         trials: Trials of any type.
-        value: Returns a trial's value of the monitored metric, or None.
+        value: Function that returns a trial's value of the monitored metric, or None.
         maximize: Whether higher values are better.
     """
     sign = -1.0 if maximize else 1.0
@@ -43,5 +43,5 @@ def by_value(trials: Iterable[T], value: Callable[[T], float | None], *, maximiz
 
 
 def _accuracies(record: TrialRecord) -> tuple[float, float, int]:
-    assert record.outcome is not None, "a completed trial has an outcome"
+    assert record.outcome is not None, "found a completed trial without an outcome"
     return -record.outcome.best_val_char_accuracy, -record.outcome.best_val_seq_accuracy, record.number

@@ -1,4 +1,4 @@
-"""The data of a trial besides Optuna's fields: the only definition of its user attributes, and typed access."""
+"""The record of a trial: the typed data that this package stores in the trial's user attributes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ OUTCOME = "outcome"
 
 
 class TrialKind(StrEnum):
-    """Where a trial comes from."""
+    """The origin of a trial: an experiment of the YAML file, or the open search."""
 
     PRESET = "preset"
     SEARCH = "search"
 
 
 class TrialPhase(StrEnum):
-    """The progress of a trial; pruned trials count as completed."""
+    """The progress of a trial; interrupted trials count as running, pruned ones as completed."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -44,7 +44,7 @@ class TrialPhase(StrEnum):
 
 
 class StartedAfter(StrEnum):
-    """What happened to a trial before an attempt."""
+    """How the previous attempt at a trial ended; ``WAITING`` if there was none."""
 
     WAITING = "waiting"
     STOP = "stop"
@@ -54,15 +54,15 @@ class StartedAfter(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """The work of one process on a trial.
+    """One process's attempt to train a trial.
 
     Attributes:
         began: Start time, ISO 8601 in UTC, whole seconds.
         worker: Host and process, as ``host:pid``.
         epochs: Number of epochs reported to the study before the attempt.
-        after: Whether the trial was waiting, or its previous process was stopped or crashed; ``memory`` if there is
-            evidence that it crashed because memory ran out.
-        memory_kills: `count_memory_kills` at the start.
+        after: ``waiting`` for the first attempt. Otherwise how the previous attempt ended: ``stop``, ``crash``, or
+            ``memory`` for a crash with evidence that memory ran out.
+        memory_kills: Result of `count_memory_kills` at the start.
     """
 
     began: str
@@ -73,7 +73,7 @@ class Attempt:
 
 
 class WhyEnded(StrEnum):
-    """Why a trial ended."""
+    """The reason why a trial ended."""
 
     MAX_EPOCHS = "max_epochs"
     EARLY_STOPPED = "early_stopped"
@@ -85,7 +85,7 @@ class WhyEnded(StrEnum):
 
     @property
     def text(self) -> str:
-        """The reason for display."""
+        """The reason as text for messages and tables."""
         return self.value.replace("_", " ")
 
 
@@ -94,23 +94,23 @@ _SUCCESSES = frozenset({WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PR
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOutcome:
-    """The result of an ended trial.
+    """The result of a finished trial.
 
     Attributes:
         why_ended: The reason for the end.
-        training_time_s: Seconds of training, summed over all attempts.
+        training_time_s: Training time in seconds, in total over all attempts.
         best_val_char_accuracy: Maximum over the epochs, 0 to 1; 0 if no epoch finished.
-        best_val_seq_accuracy: Maximum over the epochs, 0 to 1, perhaps of another epoch; 0 if no epoch finished.
+        best_val_seq_accuracy: Maximum over the epochs, 0 to 1, perhaps from another epoch; 0 if no epoch finished.
         final_train_loss: Loss of the last finished epoch; None if no epoch finished or the loss is not finite.
         total_epochs: Number of finished epochs.
         best_epoch: The epoch of the best checkpoint, counted from 1; None if no epoch finished.
-        epoch_seconds_median: Median seconds of an epoch; None if none finished.
-        converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if none does.
-        micro_batch_size: Images in a micro-batch, if memory ran out for whole batches; None if it did not.
-        parameters: Number of trainable parameters of the model; None if its training did not finish.
-        threads: Number of PyTorch's threads on the CPU; None if it is unknown or differs between epochs.
-        error_type: Class name of the error; "" without one.
-        error_message: Message of the error; "" without one.
+        epoch_seconds_median: Median seconds per epoch; None if no epoch finished.
+        converged_epoch: The first epoch, counted from 1, that meets the accuracy targets; None if no epoch does.
+        micro_batch_size: Images per micro-batch, if memory ran out for whole batches; None if memory was sufficient.
+        parameters: Number of the model's trainable parameters; None if the training did not finish.
+        threads: Number of PyTorch threads on the CPU; None if the number is unknown or differs between epochs.
+        error_type: Class name of the error; "" if there was no error.
+        error_message: Message of the error; "" if there was no error.
     """
 
     why_ended: WhyEnded
@@ -136,14 +136,15 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial of this package, read from the study.
+    """The data of a trial that this package created, as read from the study.
 
     Attributes:
         number: The trial's number in the study.
         kind: Preset or search.
         phase: Waiting, running, completed or failed.
-        experiment_name: The preset's name, or ``search_0007`` by number; also the name of the trial's folder.
-        config: All fields of `TrainingConfig`; empty for a search trial whose settings are not all sampled yet.
+        experiment_name: The preset's name; for a search trial, a name like ``search_0007`` with the trial number. The
+            trial's folder has the same name.
+        config: All fields of `TrainingConfig`; empty for a search trial whose parameters are not all sampled yet.
         config_digest: Hash of the settings that determine the result; "" for a search trial.
         attempts: The attempts of all processes, in order: the first one started the trial, the others resumed it.
         outcome: How the trial ended; None if it is unfinished, or if another program ended it.
@@ -160,7 +161,7 @@ class TrialRecord:
 
     @property
     def consecutive_crashes(self) -> int:
-        """The number of processes that have crashed since the last reported epoch; stopped ones do not count.
+        """The number of processes that have crashed in the trial since its last reported epoch, without stopped ones.
 
         A worker on another machine without a shared output folder repeats the trial from epoch 1, so its crash may have
         happened in an earlier epoch.
@@ -169,7 +170,7 @@ class TrialRecord:
 
     @property
     def consecutive_memory_crashes(self) -> int:
-        """The number of these crashes with evidence that memory ran out."""
+        """The number of `consecutive_crashes` with evidence that memory ran out."""
         return self._count_in_epoch(StartedAfter.MEMORY_CRASH)
 
     def _count_in_epoch(self, *causes: StartedAfter) -> int:
@@ -183,7 +184,7 @@ class TrialRecord:
 
     @property
     def training_config(self) -> TrainingConfig:
-        """The configuration, without fields that this version does not define."""
+        """The configuration, without stored fields that this version of the program does not define."""
         return config_from_settings(self.config)
 
 
@@ -202,14 +203,14 @@ class _Stored(BaseModel):
 
 
 def is_own_trial(trial: FrozenTrial) -> bool:
-    """Return whether this package created the trial, even if it is damaged; all commands ignore other trials."""
+    """Return whether this package created a trial, which may be damaged; all commands ignore other programs' trials."""
     return KIND in trial.user_attrs or ATTEMPTS in trial.user_attrs
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
-    """Return the record of a trial that this package created (`is_own_trial`).
+    """Parse the record of a trial that this package created (`is_own_trial`).
 
-    A running trial has no outcome, even if its worker stored one just before it was killed.
+    The record of a running trial has no outcome, even if the worker stored one just before it was killed.
 
     Raises:
         ConfigurationError: The trial is damaged, or another program created it.
@@ -228,7 +229,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         stored = _Stored.model_validate_json(text)
         own_name = "" if stored.kind is TrialKind.PRESET else search_trial_name(trial.number)
         name = stored.experiment_name or own_name
-        # A failed search trial is repeated by a later trial under its name.
+        # The retry of a failed search trial has the name of the failed trial, whose number is lower.
         is_earlier = bool(own_name) and is_search_trial_name(name) and (len(name), name) <= (len(own_name), own_name)
         if not is_earlier and (problem := name_problem(name) or ("" if not own_name else "no name of a search trial")):
             raise ValueError(f"experiment_name {name!r}: {problem}")
@@ -248,14 +249,14 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
-    """Store the outcome of a running trial; call this before `tell`, since Optuna then rejects attributes."""
+    """Store the outcome of a running trial; call this before `tell`, since Optuna rejects it for a finished trial."""
     trial.set_user_attr(OUTCOME, stored_outcome(outcome))
 
 
 def stored_outcome(outcome: TrialOutcome) -> dict[str, Any]:
-    """Return the outcome as JSON-compatible data for the user attribute.
+    """Convert an outcome to JSON-compatible data for the user attribute.
 
-    Values that are not finite become None (unknown), or 0 for an accuracy or a time.
+    A number that is not finite becomes 0 if it is an accuracy or a time, and None otherwise.
     """
     return {name: _storable(name, value) for name, value in asdict(outcome).items()}
 

@@ -14,17 +14,17 @@ from search_spaces.errors import ConfigurationError
 from studies.storage.optuna_private import damage_text
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
-# By study and trial number: each trial with its record, or the error if it is damaged, or None if another program
-# created it. An entry is valid for a finished trial, since Optuna's cache returns the same object for it, and for a
-# waiting trial, since it does not change before it is claimed.
+# Keyed by study and trial number: each trial with its record, or with the error if the trial is damaged, or with None
+# if another program created the trial. An entry stays valid for a finished trial, because Optuna's cache returns the
+# same object, and for a waiting trial, because the trial does not change before it is claimed.
 _Cache = dict[int, tuple[FrozenTrial, TrialRecord | ConfigurationError | None]]
 _CACHES: WeakKeyDictionary[optuna.Study, _Cache] = WeakKeyDictionary()
 
 
 def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialRecord]]:
-    """Return the trials that this package created in a study, by number, each with its record; do not modify them.
+    """Return each trial that this package created in a study, with its record, in order of trial number.
 
-    Damaged trials are left out; `damage_notes` names them.
+    Damaged trials are left out; `damage_notes` names them. Do not modify the trials: Optuna's cache shares them.
     """
     cache = _CACHES.setdefault(study, {})
     found: list[tuple[FrozenTrial, TrialRecord]] = []
@@ -43,35 +43,35 @@ def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialReco
             cache[position] = trial, record
         if isinstance(record, TrialRecord):
             found.append((trial, record))
-            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed: can be retried
+            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed: may be retried
     return found
 
 
 def damage_notes(study: optuna.Study) -> list[str]:
-    """Return a note about each damaged trial; all commands leave such a trial out."""
+    """Return a note about each damaged trial; all commands leave damaged trials out."""
     trials_and_records(study)
     return [f"left out: {error}" for _, error in _CACHES[study].values() if isinstance(error, ConfigurationError)]
 
 
 def own_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the records of all trials that this package created, by number."""
+    """Return the records of all trials that this package created, in order of trial number."""
     return [record for _, record in trials_and_records(study)]
 
 
 def latest_records(study: optuna.Study) -> list[TrialRecord]:
-    """Return the records of a study by number, without those that a later record of the same name supersedes."""
+    """Return the records of a study in order of trial number, without superseded ones (failed and retried later)."""
     return without_superseded(own_records(study))
 
 
 def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path]) -> None:
-    """Refuse trial folders that contain files although no worker has started their trials.
+    """Check that every non-empty trial folder is that of a started trial.
 
     Args:
         study: The study; None if it does not exist yet.
-        occupied: The non-empty trial folders, listed before this call, which reads the study.
+        occupied: The non-empty trial folders; list them before this call, because this call reads the study.
 
     Raises:
-        ConfigurationError: A folder belongs to no started trial.
+        ConfigurationError: A folder does not belong to a started trial.
     """
     records = [] if study is None else own_records(study)
     names = {record.experiment_name for record in records if record.phase is not TrialPhase.WAITING}
@@ -83,11 +83,11 @@ def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path])
 
 
 def latest_presets(study: optuna.Study) -> dict[str, TrialRecord]:
-    """Return the latest record of each preset, by experiment name."""
+    """Return the latest record of each preset, keyed by preset name."""
     return {record.experiment_name: record for record in latest_records(study) if record.kind is TrialKind.PRESET}
 
 
 def without_superseded(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the records without those that a later record of the same name, a retry, supersedes."""
+    """Return the records without superseded ones: those with the same name as a later record, which is a retry."""
     latest = {record.experiment_name: record.number for record in sorted(records, key=lambda record: record.number)}
     return [record for record in records if record.number == latest[record.experiment_name]]

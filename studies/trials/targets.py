@@ -15,10 +15,10 @@ _FORMATS = {
 
 
 def target_metrics(outcome: TrialOutcome | None) -> dict[str, float | None]:
-    """Return the metrics of a trial that can have a target, by the target's name in the configuration file.
+    """Return the metrics of a trial that can have a target, keyed by the target's name in the configuration file.
 
     Returns:
-        Accuracies from 0 to 1, 0 without an outcome; seconds per epoch and the epoch of convergence, None if unknown.
+        Accuracies, 0 to 1 (0 without an outcome); seconds per epoch and the first converged epoch (None if unknown).
     """
     return {
         "character_accuracy": outcome.best_val_char_accuracy if outcome else 0.0,
@@ -29,14 +29,14 @@ def target_metrics(outcome: TrialOutcome | None) -> dict[str, float | None]:
 
 
 def metric_text(name: str, value: float | None) -> str:
-    """Return a value of `target_metrics` as text for tables."""
+    """Format a value of `target_metrics` for tables."""
     if value is None:
         return "never" if name == "convergence_epochs" else "-"
     return _FORMATS[name].format(value)
 
 
 def target_verdicts(outcome: TrialOutcome | None, targets: Targets) -> dict[str, bool]:
-    """Return whether the trial met each of the configured targets, by the target's name in the configuration file.
+    """Return whether a trial met each configured target, keyed by the target's name in the configuration file.
 
     A trial that did not succeed meets no target.
     """
@@ -46,7 +46,7 @@ def target_verdicts(outcome: TrialOutcome | None, targets: Targets) -> dict[str,
 
 
 def targets_met(outcome: TrialOutcome | None, targets: Targets) -> bool:
-    """Return whether a trial succeeded and met every target; False without any target."""
+    """Return whether a trial succeeded and met every target; False if no target is configured."""
     if outcome is None or not outcome.succeeded:
         return False
     verdicts = target_verdicts(outcome, targets)

@@ -18,7 +18,7 @@ from studies import OutputFolder, load_study
 from studies.storage.optuna_private import (
     claim_waiting,
     continue_trial,
-    quiet_gaussian_process,
+    hide_gp_warnings,
     rdb_storage,
     report_again,
     take_over_running,
@@ -95,8 +95,8 @@ def test_rdb_storage_requires_a_study_in_a_database(start: Start) -> None:
         rdb_storage(optuna.create_study())
 
 
-def test_gaussian_process_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureFixture) -> None:
-    quiet_gaussian_process()
+def test_gp_sampler_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    hide_gp_warnings()
     logger = logging.getLogger("optuna._gp.any")
     logging.getLogger("optuna").addHandler(caplog.handler)
     logger.warning("could be faster")
