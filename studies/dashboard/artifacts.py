@@ -1,7 +1,7 @@
 """Artifacts of a trial that the dashboard shows: plots and the effective settings.
 
-They are stored in the folder ``artifacts`` of the output folder. An identifier is computed from the trial's number and
-the file's name, so a worker that resumes a trial replaces the files instead of duplicating them.
+They are files in the folder ``artifacts`` of the output folder. The identifier of an artifact is computed from the
+trial number and the file name, so a worker that resumes a trial replaces the files instead of duplicating them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from search_spaces.diagnostics.atomic_files import write_bytes
 from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, DECODING_ERRORS, set_artifact_attribute
 from studies.storage.output_folder import OutputFolder
 
-# Types that a browser displays without running code (see `guard`), by file suffix.
+# Media types that a browser displays without running code (see `guard`), keyed by file suffix.
 _MEDIA_TYPES = {".png": "image/png", ".yaml": "text/plain"}
 _NAMESPACE = uuid.UUID("6d0a2c5e-0a51-4f0e-9b7e-6b686d657221")
 
@@ -37,7 +37,7 @@ class ArtifactFolder(FileSystemArtifactStore):
         self._path = path
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Open a file for reading.
+        """Open an artifact's file for reading.
 
         Raises:
             ArtifactNotFound: The file does not exist.
@@ -45,11 +45,11 @@ class ArtifactFolder(FileSystemArtifactStore):
         path = self.path_of(artifact_id)
         # A symbolic link could point to any file outside the folder.
         if path.is_symlink() or not path.is_file():
-            raise ArtifactNotFound(f"the artifact {artifact_id} does not exist")
+            raise ArtifactNotFound(f"artifact {artifact_id}: {path} is not a file")
         return super().open_reader(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Write or replace a file atomically.
+        """Write or replace an artifact's file atomically.
 
         Raises:
             OSError: The file cannot be written; an existing file is unchanged.
@@ -59,7 +59,7 @@ class ArtifactFolder(FileSystemArtifactStore):
         write_bytes(path, content_body.read())
 
     def remove(self, artifact_id: str) -> None:
-        """Remove a file.
+        """Remove an artifact's file.
 
         Raises:
             ArtifactNotFound: The file does not exist.
@@ -68,17 +68,17 @@ class ArtifactFolder(FileSystemArtifactStore):
         super().remove(artifact_id)
 
     def path_of(self, artifact_id: str) -> Path:
-        """Return the path of a file, which may not exist.
+        """Return the path of an artifact's file, which may not exist.
 
         Raises:
-            ArtifactNotFound: The identifier is not a UUID in its canonical form.
+            ArtifactNotFound: The identifier is not a UUID in its canonical form, so it may be a path.
         """
         try:
             canonical = str(uuid.UUID(artifact_id))
         except ValueError:
             canonical = None
         if canonical != artifact_id:
-            raise ArtifactNotFound(f"{artifact_id!r} is not an artifact identifier")
+            raise ArtifactNotFound(f"artifact: found {artifact_id!r}; expected a UUID in lower case")
         return self._path / artifact_id
 
 
@@ -88,10 +88,10 @@ def artifact_store(folder: OutputFolder) -> ArtifactFolder:
 
 
 def save_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes) -> None:
-    """Store a file of a running trial; replace an existing file of the same name.
+    """Save a file as an artifact of a running trial; replace an artifact of the same name.
 
     Args:
-        trial: The trial, claimed by this process.
+        trial: The trial, which this process has claimed.
         folder: The study's output folder.
         name: The file name, with the suffix ``.png`` (a plot) or ``.yaml`` (settings).
         content: The content of the file.
@@ -101,12 +101,12 @@ def save_artifact(trial: Trial, folder: OutputFolder, name: str, content: bytes)
     """
     identifier = _identifier(trial.number, name)
     artifact_store(folder).write(identifier, io.BytesIO(content))
-    # After the file, so that every artifact listed in the study exists.
+    # The study lists the artifact only after its file exists.
     set_artifact_attribute(trial, identifier, name, _MEDIA_TYPES[Path(name).suffix])
 
 
 def trial_artifacts(trial: FrozenTrial, folder: OutputFolder) -> dict[str, Path]:
-    """Return the paths of a trial's existing artifacts by name."""
+    """Return the paths of a trial's existing artifact files, keyed by file name."""
     store = artifact_store(folder)
     names = set()
     for attribute, text in trial.system_attrs.items():

@@ -1,4 +1,4 @@
-"""The guard of optuna-dashboard; without it, any website in the browser could change or delete a study."""
+"""The guard in front of optuna-dashboard: without it, any website in the browser could change or delete a study."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from studies.dashboard.server import Address
 _METHODS = ("GET", "HEAD")
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.%]+\]|[^\s:/@\[\]]+?)\.?(:\d+)?", re.IGNORECASE)
 
-# optuna-dashboard's own policy restricts what a page loads; this policy restricts what that one does not cover.
+# optuna-dashboard's own policy restricts what a page loads; this one adds frames, base URLs and form targets.
 _PAGE_POLICY = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-# All other responses are data, which must not run scripts when opened directly.
+# All other responses are data, which must not run scripts if a browser opens them directly.
 _DATA_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -27,16 +27,16 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-# Content of optuna-dashboard itself; the content of all other paths is written by the users of the study.
+# Paths that optuna-dashboard itself serves; all other paths serve files of the study's users.
 _TRUSTED_PATHS = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
 _HARMLESS_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
     ("text/plain", "text/yaml", "text/x-yaml", "application/yaml", "application/x-yaml"), "text/plain; charset=utf-8"
 )
-_NOT_SHOWN = "optuna-dashboard cannot show this; the study may be damaged; `khmer-tuner status` lists damaged trials"
+_NOT_SHOWN = "optuna-dashboard failed; the study may be damaged; run `khmer-tuner status` to list damaged trials"
 
 
 class ReadOnlyGuard:
-    """A web application that forwards only read requests to another application, and only from its own pages.
+    """A web application that forwards only read requests with a known Host header to another application.
 
     Other websites can make the browser send requests to this application. They cannot change anything, since only GET
     and HEAD requests are forwarded. They cannot read anything through DNS rebinding (a foreign domain that resolves to
@@ -51,13 +51,13 @@ class ReadOnlyGuard:
         log: Callable[[str], None],
         debug: bool = False,
     ) -> None:
-        """Guard an application.
+        """Create the guard of an application.
 
         Args:
             answer: Returns the application's response to a request.
             address: The address at which the application is served.
-            log: Receives a line about each failed request.
-            debug: Also log every request, and log errors with their traceback.
+            log: Receives one line per failed request.
+            debug: Whether to log every request, and errors with their traceback.
         """
         self._answer = answer
         self._names = address.names()
@@ -67,13 +67,13 @@ class ReadOnlyGuard:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Respond to a request."""
-        # Read now, since applications may change the path in `environ`.
+        # Read first, because the application may change the path in `environ`.
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
-        # A HEAD request is forwarded as GET, so that it has the same headers.
+        # A HEAD request is forwarded as GET, so that both have the same response headers.
         response = self._refusal(environ) or self._forward({**environ, "REQUEST_METHOD": "GET"}, path)
         _secure(response, path)
         if self._debug:
-            # Escaped, since a path can contain control characters of a terminal.
+            # Escaped, because a path can contain terminal control characters.
             self._log(f"{method} {path!a} {response.status_code}")
         return response(environ, start_response)
 
@@ -88,15 +88,15 @@ class ReadOnlyGuard:
         try:
             requested_path(environ)
         except UnicodeError:
-            # optuna-dashboard would drop invalid bytes and show a different path from the one checked here.
-            return refusal(HTTPStatus.BAD_REQUEST, "the path in the address is not valid UTF-8")
+            # optuna-dashboard would drop the invalid bytes, and serve another path than the one checked here.
+            return refusal(HTTPStatus.BAD_REQUEST, "the path in the address is not UTF-8; correct the address")
         return None
 
     def _is_own_host(self, host: str) -> bool:
-        """Return whether a Host header is a name of this dashboard, with any port, since tunnels change the port."""
+        """Return whether a Host header names this dashboard, with any port, because SSH tunnels change the port."""
         match = _HOST.fullmatch(host)
         name = match["name"].strip("[]").casefold() if match else ""
-        # A dashboard served to other machines may have addresses unknown here; DNS rebinding needs a name, not an IP.
+        # A public dashboard may have IP addresses unknown here; all are safe, because DNS rebinding needs a host name.
         return name in self._names or (not self._is_private and _is_ip(name))
 
     def _forward(self, environ: WSGIEnvironment, path: str) -> Response:
@@ -112,7 +112,7 @@ class ReadOnlyGuard:
 
 
 def refusal(status: HTTPStatus, reason: str) -> Response:
-    """Return an error response with a reason, which the page of optuna-dashboard shows to the user."""
+    """Return an error response with a reason, which optuna-dashboard's page shows to the user."""
     body = json.dumps({"reason": reason}, ensure_ascii=False)
     return Response(body, status, content_type="application/json; charset=utf-8")
 
@@ -121,30 +121,30 @@ def requested_path(environ: WSGIEnvironment) -> str:
     """Return the path of a request, decoded as UTF-8.
 
     Raises:
-        UnicodeError: The path is not UTF-8.
+        UnicodeError: The path is not valid UTF-8.
     """
     path: str = environ["PATH_INFO"]
     return path.encode("latin-1").decode("utf-8")
 
 
 def _only_harmless(response: Response) -> Response:
-    """Return a response if it is PNG, JSON or text; refuse all other types, since HTML and SVG can run scripts."""
+    """Return a PNG, JSON or text response; refuse all other types, because HTML and SVG can run scripts."""
     if response.status_code != HTTPStatus.OK:
         return response
     shown_as = _HARMLESS_TYPES.get((response.mimetype or "").casefold())
     if shown_as is None:
-        return refusal(HTTPStatus.FORBIDDEN, "only PNG, JSON and plain text are shown here")
+        return refusal(HTTPStatus.FORBIDDEN, "only PNG, JSON and plain text are shown; other files could run code")
     response.headers["Content-Type"] = shown_as
     return response
 
 
 def _secure(response: Response, path: str) -> None:
-    """Set the security headers of a response."""
+    """Set the security headers of a response to a request for this path."""
     response.headers.remove("Access-Control-Allow-Origin")
     if not path.startswith("/static/"):
         response.headers["Cache-Control"] = "no-cache"  # the study changes while it runs
     is_page = path.startswith("/dashboard") and response.status_code < HTTPStatus.BAD_REQUEST
-    # Added, not replaced: a second policy only narrows the first.
+    # Added, not replaced, because a second policy can only restrict the first one further.
     response.headers.add("Content-Security-Policy", _PAGE_POLICY if is_page else _DATA_POLICY)
     response.headers.update(_HEADERS)
 

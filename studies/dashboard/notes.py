@@ -1,4 +1,4 @@
-"""The Markdown notes of a study and its trials that the dashboard shows."""
+"""The Markdown notes of a study and its trials, which the dashboard shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studies.trials.targets import target_verdicts
 _Rows = list[tuple[str, str]]
 
 _MAX_ERROR_CHARACTERS = 600
-# The settings that a note shows; all settings are an artifact of the trial.
+# The settings that a note shows; an artifact of the trial has all settings.
 _SETTINGS = ("model_name", "batch_size", "learning_rate", "optimizer_type", "scheduler_type", "loss_type")
 
 
@@ -30,8 +30,8 @@ class Progress:
     Attributes:
         epochs: Number of finished epochs.
         best_value: The best value of the monitored metric; None before the first epoch.
-        best_epoch: The epoch of that value, counted from 1; None before the first epoch.
-        epoch_seconds: Median seconds of an epoch; None before the first one.
+        best_epoch: The epoch with the best value, counted from 1; None before the first epoch.
+        epoch_seconds: Median seconds per epoch; None before the first epoch.
     """
 
     epochs: int = 0
@@ -41,7 +41,7 @@ class Progress:
 
 
 def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, folder: OutputFolder) -> None:
-    """Write the progress of a trial into its note."""
+    """Write the progress of a running trial into the trial's note."""
     rows = [("epochs", f"{progress.epochs} of at most {record.training_config.num_epochs}")]
     rows += _best_rows(record, progress.best_value, progress.best_epoch)
     rows += _seconds_rows(progress.epoch_seconds)
@@ -51,13 +51,13 @@ def write_running_note(trial: Trial, record: TrialRecord, progress: Progress, fo
 def write_ended_note(
     trial: Trial, record: TrialRecord, outcome: TrialOutcome, value: float | None, folder: OutputFolder
 ) -> None:
-    """Write the outcome of a trial into its note; call this before the result is reported to the study.
+    """Write the outcome of a trial into the trial's note; must be called before the result is reported to the study.
 
     Args:
         trial: The trial.
-        record: Its record, with its settings.
-        outcome: Its outcome.
-        value: Its best value of the monitored metric; None without one.
+        record: The trial's record, with its settings.
+        outcome: The trial's outcome.
+        value: The trial's best value of the monitored metric; None if it has none.
         folder: The study's output folder.
     """
     rows = _best_rows(record, value, outcome.best_epoch)
@@ -69,7 +69,7 @@ def write_ended_note(
     rows += _seconds_rows(outcome.epoch_seconds_median)
     rows.append(("training time", f"{outcome.training_time_s:.0f} s"))
     if outcome.micro_batch_size is not None:
-        rows.append(("micro-batch", f"{outcome.micro_batch_size}, because whole batches ran out of memory"))
+        rows.append(("micro-batch size", f"{outcome.micro_batch_size}, because whole batches ran out of memory"))
     verdicts = target_verdicts(outcome, study_targets(trial.study)) if outcome.succeeded else {}
     rows += [(f"target {name}", "met" if met else "not met") for name, met in verdicts.items()]
     error = f"{outcome.error_type}: {outcome.error_message}".removeprefix(": ") if outcome.error_message else ""
@@ -98,7 +98,7 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
 
 
 def _save(target: optuna.Study | Trial, text: str) -> None:
-    from optuna_dashboard import save_note  # imported late, since it loads a web framework
+    from optuna_dashboard import save_note  # imported late, because it loads a web framework
 
     save_note(target, text)
 
@@ -137,7 +137,7 @@ def _table(rows: _Rows) -> list[str]:
 
 
 def _block(lines: Iterable[str]) -> list[str]:
-    """Return lines as a fenced code block of Markdown that none of the lines can close."""
+    """Format lines as a fenced Markdown code block, which none of the lines can close."""
     return ["```text", *(line.replace("```", "'''") for line in lines), "```"]
 
 

@@ -1,7 +1,7 @@
-"""Faster serialization of trials for optuna-dashboard: groups the study's attributes by trial once.
+"""A faster trial serializer for optuna-dashboard, which groups the study's attributes per trial once.
 
-For each trial, optuna-dashboard searches all attributes of the study, which include the notes of all trials. With 3,000
-trials this takes most of the time of a request.
+optuna-dashboard's own serializer searches all attributes of the study, including the notes of all trials, for each
+trial. With 3,000 trials this takes most of the time of a request.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def install_fast_serializer() -> None:
 
 
 def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same as optuna-dashboard's serializer, and additionally the name of a search trial."""
+    """Serialize a trial as optuna-dashboard does, and add the name of a search trial."""
     if getattr(_cache, "attributes", None) is not study_attributes:
         _cache.attributes, _cache.by_trial = study_attributes, _by_trial(study_attributes)
     serialized: dict[str, Any] = _serialize(study_id, trial, _cache.by_trial.get(database_id(trial), {}))

@@ -1,8 +1,8 @@
-"""The address of the dashboard and its server.
+"""The address and the web server of the dashboard.
 
-The server is waitress, not `wsgiref`: it parses requests strictly, a slow or broken client occupies no thread, and the
-fixed number of threads limits database connections. Slow clients do not block others: the newest request is served
-first, and if all connections are in use, a new connection replaces the one that has been idle longest.
+The server is waitress instead of `wsgiref`: it parses requests strictly, a slow or broken client occupies no thread,
+and the fixed number of threads limits the database connections. Slow clients do not block others: the newest request is
+served first, and if all connections are in use, a new connection replaces the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from search_spaces.errors import ConfigurationError
 
 _THREADS = 8
 _LOOP_S = 1.0  # between checks for idle connections
-_SHUTDOWN_S = 0.5  # for requests in progress
+_SHUTDOWN_S = 0.5  # wait for requests in progress
 _MAX_BODY_BYTES = 64 * 1024  # allowed requests have no body
 _shared = lru_cache(maxsize=8)(bytes)  # slow clients waiting for equal responses share one copy
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,12 +39,12 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Address:
-    """An address of this machine.
+    """An address of this machine, at which the dashboard listens.
 
     Attributes:
         host: The host as the user wrote it.
         ip: The IP address to which the host resolves.
-        family: IPv4 or IPv6.
+        family: ``AF_INET`` (IPv4) or ``AF_INET6`` (IPv6).
     """
 
     host: str
@@ -53,7 +53,7 @@ class Address:
 
     @classmethod
     def of(cls, host: str) -> Address:
-        """Resolve a host name or an address.
+        """Resolve a host name or an IP address.
 
         Raises:
             ConfigurationError: The host cannot be resolved.
@@ -70,18 +70,18 @@ class Address:
 
     @property
     def is_private(self) -> bool:
-        """Whether the address is reachable from this machine only."""
+        """Whether only this machine can reach the address."""
         return ipaddress.ip_address(self.ip.partition("%")[0]).is_loopback
 
     @property
     def shown_host(self) -> str:
-        """The host for URLs: the machine's name if the server listens on all addresses."""
+        """The host as written in a URL; the name of this machine if the server listens on all addresses."""
         if ipaddress.ip_address(self.ip.partition("%")[0]).is_unspecified:
             return socket.gethostname()
         return f"[{self.host}]" if ":" in self.host else self.host
 
     def names(self) -> frozenset[str]:
-        """Return the host names that browsers may use for the address, in lower case."""
+        """Return the host names and IP addresses by which browsers may call this address, in lower case."""
         names = {*_LOOPBACK_NAMES, self.host.casefold(), self.ip}
         if not self.is_private:
             names |= {socket.gethostname().casefold(), socket.getfqdn().casefold()}
@@ -114,11 +114,11 @@ class DashboardServer:
         self._socket.close()
 
     def serve(self, app: WSGIApplication, *, debug: bool = False) -> None:
-        """Serve requests until an exception is raised, for example by a signal handler; then close the connections.
+        """Serve requests until a signal handler raises an exception; then close the connections.
 
         Args:
             app: The web application.
-            debug: Show warnings and log messages of libraries.
+            debug: Whether to show warnings and log messages of libraries.
         """
         connections: dict[int, Any] = {}
         server = waitress.create_server(
@@ -128,13 +128,13 @@ class DashboardServer:
             threads=_THREADS,
             ident=None,
             max_request_body_size=_MAX_BODY_BYTES,
-            outbuf_high_watermark=2**40,  # no thread waits for a client that does not read
+            outbuf_high_watermark=2**40,  # so that no thread waits for a client that does not read
             connection_limit=min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         )
         server.channel_class, server.task_dispatcher.queue = _Connection, _NewestFirst()
         with _silence(debug):
             try:
-                # Not `server.run`, which at exit waits too long for requests in progress.
+                # `server.run` would wait too long for requests in progress when it exits.
                 wasyncore.loop(timeout=_LOOP_S, map=connections, use_poll=True)
             finally:
                 server.task_dispatcher.shutdown(timeout=_SHUTDOWN_S)
@@ -152,15 +152,16 @@ class _Connection(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, *arguments, **options)
 
     def service(self) -> None:
-        self.last_activity = math.inf  # never replaced while its response is computed
+        self.last_activity = math.inf  # so that this connection is not closed while its response is computed
         super().service()
 
 
 @contextmanager
 def _silence(debug: bool) -> Iterator[None]:
-    """Suppress messages of libraries about plots of few trials, slow requests and closed connections.
+    """Suppress warnings and log messages of libraries in a ``with`` statement.
 
-    Messages about queued requests are suppressed even with `debug`.
+    Optuna, optuna-dashboard and waitress would log plots with too few trials, slow requests and closed connections.
+    With `debug`, only waitress's messages about queued requests are suppressed.
     """
     names = ("waitress.queue",) if debug else ("optuna", "optuna_dashboard", "waitress")
     loggers = [logging.getLogger(name) for name in names]
@@ -184,7 +185,7 @@ def _listen_problem(error: OSError, address: Address, port: int) -> str:
             "choose another port, or --port 0 for any free port"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"--port: found {port}; ports below 1024 need administrator rights; choose another one, for example 8080"
+        return f"--port: found {port}; ports below 1024 need root privileges; choose another port, for example 8080"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host: found {address.host!r}; expected an address of this machine, for example 127.0.0.1"
-    return f"--host, --port: found {address.host!r}, {port}; cannot listen there: {error.strerror or error}"
+    return f"--host, --port: found {address.host!r}, {port}; listening failed: {error.strerror or error}; choose others"

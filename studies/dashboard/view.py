@@ -1,4 +1,4 @@
-"""The web application that shows a study: optuna-dashboard on its database and artifacts, behind the guard."""
+"""The web application that shows a study: optuna-dashboard for the study's database and artifacts, behind a guard."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from studies.storage.optuna_private import cached_storage, rdb_storage
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 
-# Shorter than a worker's timeout, since a page repeats its request every few seconds.
+# Shorter than a worker's timeout, because a page repeats its requests every few seconds.
 LOCK_TIMEOUT_S = 10.0
 _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
-_NO_ID = -1  # the id of no study and no trial
+_NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
+_NO_ID = -1  # no study and no trial has this id
 
 # Keeps long attributes from widening a trial's page, makes room for names in the list of trials, and hides the buttons
-# and the upload field that would change the study, since such requests are refused.
+# and the upload field that would change the study, because the guard refuses their requests.
 _STYLE = b"""<style>
 main { min-width: 0 }
 div:has(> ul > li > [aria-label="Filter"]) { min-width: 20rem; white-space: nowrap }
@@ -46,7 +47,8 @@ button:has([data-testid="AddBoxIcon"], [data-testid="StopCircleIcon"], [data-tes
   display: none !important
 }
 </style>"""
-# An item of the list of trials in the front end's script. If another version has other code, the list has no names.
+# The code of optuna-dashboard's script that shows an item of the list of trials. If a version has other code, the list
+# shows no names.
 _LIST_ITEM = re.compile(rb"primary:`Trial \$\{(\w+)\.number\}`")
 _NAMED_ITEM = rb"primary:`Trial ${\1.number} ${(\1.user_attrs.find(a=>a.key==='experiment_name')||{value:''}).value}`"
 
@@ -60,14 +62,14 @@ def dashboard_app(
     debug: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> ReadOnlyGuard:
-    """Return the web application that shows a study; no request changes the study.
+    """Create the web application that shows a study; no request changes the study.
 
     Args:
-        study: From `load_study`.
-        folder: The study's output folder, with its artifacts.
-        address: The address at which the application will be served; requests for other hosts are refused.
-        log: Receives a line about each failed request.
-        debug: Also log every request, and log errors with their traceback.
+        study: A study from `load_study`.
+        folder: The study's output folder, which contains the artifacts.
+        address: The address at which the application will be served; requests with another host name are refused.
+        log: Receives one line per failed request.
+        debug: Whether to log every request, and errors with their traceback.
         lock_timeout_s: Seconds that a request waits for a locked database.
 
     Raises:
@@ -85,8 +87,8 @@ def page_path(study: optuna.Study) -> str:
 class _StudyView:
     """optuna-dashboard for one study; other studies in the same database are hidden.
 
-    Optuna and its dashboard cache finished trials, which makes polling cheap, and SQLite keeps reading a deleted file.
-    So if the database file is replaced, the storage is opened again with new caches.
+    If the database file is replaced, the storage is opened again with new caches, because Optuna and optuna-dashboard
+    cache finished trials, which makes polling cheap, and SQLite would continue to read the deleted file.
     """
 
     def __init__(self, url: str, study_name: str, artifacts: ArtifactFolder, lock_timeout_s: float) -> None:
@@ -104,7 +106,7 @@ class _StudyView:
             Exception: optuna-dashboard cannot show an existing study or trial.
         """
         path = requested_path(environ)
-        # optuna-dashboard expects a header that browsers always send.
+        # optuna-dashboard expects this header, which browsers always send.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
         try:
             if (not_found := self._not_found(path)) is not None:
@@ -113,7 +115,7 @@ class _StudyView:
             if path.rstrip("/") == "/api/studies" and response.status_code == HTTPStatus.OK:
                 self._hide_other_studies(response)
         except ArtifactNotFound:
-            return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact no longer exists")
+            return refusal(HTTPStatus.NOT_FOUND, "the file of this artifact no longer exists; reload the page")
         except ConfigurationError as error:
             return _unavailable(str(error))
         except DATABASE_ERRORS as error:
@@ -129,14 +131,14 @@ class _StudyView:
         install_fast_serializer()
         file = _file_identity(self._url)
         self._storage = open_storage_for_reading(self._url, busy_timeout_s=self._lock_timeout_s)
-        # The cache reads finished trials once; without it every poll would read them all.
+        # The cache reads each finished trial once; without the cache, every poll would read all trials.
         self._app = wsgi(cached_storage(self._storage), self._artifacts)
-        # Errors are handled here, not shown as a traceback.
+        # Raise exceptions, which `answer` handles, instead of showing a page with a traceback.
         self._app.catchall = False
         self._file = file
 
     def _not_found(self, path: str) -> Response | None:
-        """Return a clear error for a request for a study or trial that does not exist; None for any other request.
+        """Return an error response to a request for a study or trial that does not exist; None for other requests.
 
         Raises:
             ConfigurationError: The database does not exist.
@@ -150,9 +152,9 @@ class _StudyView:
         if match["study_id"] is None:
             return None
         if study_id is None or _number(match["study_id"]) != study_id:
-            return refusal(HTTPStatus.NOT_FOUND, "this study does not exist (any more)")
+            return refusal(HTTPStatus.NOT_FOUND, _NO_STUDY)
         if match["trial_id"] and not self._has_trial(study_id, _number(match["trial_id"])):
-            return refusal(HTTPStatus.NOT_FOUND, "this trial does not exist (any more)")
+            return refusal(HTTPStatus.NOT_FOUND, "this study has no such trial; choose one from the list of trials")
         return None
 
     def _study_id(self) -> int | None:
@@ -174,7 +176,7 @@ class _StudyView:
         response.data = json.dumps(content).encode()
 
     def _reopen_if_replaced(self) -> None:
-        """Open the database again if its file has been replaced by another file.
+        """Open the database again if its file has been replaced.
 
         Raises:
             ConfigurationError: The file does not exist or cannot be read.
@@ -188,19 +190,19 @@ class _StudyView:
 
 @lru_cache(maxsize=1)
 def _with_names(script: bytes) -> bytes:
-    """Return the gzipped front-end script with the trials' names in the list of trials, gzipped again."""
+    """Return the gzipped script of optuna-dashboard, changed so that its list of trials shows names."""
     return gzip.compress(_LIST_ITEM.sub(_NAMED_ITEM, gzip.decompress(script)))
 
 
 def _number(digits: str) -> int:
     try:
         return int(digits)
-    except ValueError:  # more digits than Python converts
+    except ValueError:  # more digits than Python converts to a number
         return _NO_ID
 
 
 def _file_identity(url: str) -> tuple[int, int] | None:
-    """Return device and inode of a SQLite file; None for a missing file or a database server."""
+    """Return the device and the inode of a SQLite file; None for a missing file or a database server."""
     path = sqlite_path(url)
     try:
         status = os.stat(path) if path is not None else None

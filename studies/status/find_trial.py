@@ -1,4 +1,4 @@
-"""The search for a trial of a study by number or name."""
+"""Lookup of a trial by number or name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the status of a study."""
+"""The reader of a study's status."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def _read(
 ) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
     """Read the trials with their records, and the process ids of the running trials' workers, keyed by trial number.
 
-    If nobody holds the lease of a running trial, its worker has exited, or has finished the trial after the trials were
-    read. To tell these cases apart, the trials are read again until the same trials are running in two reads: then the
-    worker has exited. If every lease is held, one read is enough.
+    If no process holds the lease of a running trial, its worker has exited, or has finished the trial after the trials
+    were read. To tell these cases apart, the trials are read again until two reads find the same running trials: then
+    the worker has exited. If every lease is held, one read is enough.
     """
     trials = trials_and_records(study)
     leases = leases_of(study, folder)

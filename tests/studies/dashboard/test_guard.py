@@ -24,6 +24,7 @@ from studies.dashboard.server import Address
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served
 
+NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
 # A valid value for each parameter of a path.
 PARAMETERS = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
 BODIES: dict[str, Any] = {
@@ -161,7 +162,10 @@ def test_harmless_artifacts_are_shown(served: Served, full_study: FullStudy, nam
 @pytest.mark.parametrize("name", ["page.html", "drawing.svg", "page.xhtml", "sly.html", "unknown"])
 def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
     reply = served.request(full_study.artifacts[name])
-    assert (reply.code, reply.reason) == (403, "only PNG, JSON and plain text are shown here")
+    assert (reply.code, reply.reason) == (
+        403,
+        "only PNG, JSON and plain text are shown; other files could run code",
+    )
     assert b"script" not in reply.body
 
 
@@ -169,7 +173,7 @@ def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study
 @pytest.mark.parametrize("hidden", ["/art%FFifacts/", "/%80artifacts/", "/artifacts%C3/"])
 def test_path_with_invalid_utf8_is_refused(served: Served, full_study: FullStudy, name: str, hidden: str) -> None:
     reply = served.request(full_study.artifacts[name].replace("/artifacts/", hidden))
-    assert (reply.code, reply.reason) == (400, "the path in the address is not valid UTF-8")
+    assert (reply.code, reply.reason) == (400, "the path in the address is not UTF-8; correct the address")
 
 
 @pytest.mark.parametrize(
@@ -222,14 +226,14 @@ def test_head_response_is_the_get_response_without_body_and_keeps_the_connection
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/artifacts/1/99/0a", "this trial does not exist (any more)"),
-        ("/artifacts/9/1/0a", "this study does not exist (any more)"),
-        ("/api/studies/9", "this study does not exist (any more)"),
-        ("/api/studies/-1", "this study does not exist (any more)"),
-        (f"/api/studies/{'9' * 30}", "this study does not exist (any more)"),
-        (f"/api/studies/{'9' * 5000}", "this study does not exist (any more)"),
-        ("/csv/9", "this study does not exist (any more)"),
-        ("gone.png", "the file of this artifact no longer exists"),
+        ("/artifacts/1/99/0a", "this study has no such trial; choose one from the list of trials"),
+        ("/artifacts/9/1/0a", NO_STUDY),
+        ("/api/studies/9", NO_STUDY),
+        ("/api/studies/-1", NO_STUDY),
+        (f"/api/studies/{'9' * 30}", NO_STUDY),
+        (f"/api/studies/{'9' * 5000}", NO_STUDY),
+        ("/csv/9", NO_STUDY),
+        ("gone.png", "the file of this artifact no longer exists; reload the page"),
     ],
     ids=lambda text: text[:30],
 )
@@ -315,8 +319,8 @@ def test_failed_request_is_logged_with_its_path_escaped(debug: bool, capsys: pyt
     assert (response.status_code, response.json) == (
         500,
         {
-            "reason": "optuna-dashboard cannot show this; the study may be damaged; "
-            "`khmer-tuner status` lists damaged trials"
+            "reason": "optuna-dashboard failed; the study may be damaged; "
+            "run `khmer-tuner status` to list damaged trials"
         },
     )
     assert lines[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")

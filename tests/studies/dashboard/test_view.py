@@ -24,6 +24,8 @@ from studies.dashboard.view import page_path
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import Served
 
+NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
+
 Serve = Callable[..., "AbstractContextManager[Served]"]
 Create = Callable[..., optuna.Study]
 Child = Callable[..., "subprocess.Popen[str]"]
@@ -99,9 +101,9 @@ def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, 
             two_studies["one"],
         ):
             reply = served.request(path)
-            assert (reply.code, reply.reason) == (404, "this study does not exist (any more)"), path
+            assert (reply.code, reply.reason) == (404, NO_STUDY), path
         reply = served.request(two_studies["one"].replace("/artifacts/1/", "/artifacts/2/"))
-        assert (reply.code, reply.reason) == (404, "this trial does not exist (any more)")
+        assert (reply.code, reply.reason) == (404, "this study has no such trial; choose one from the list of trials")
 
 
 def test_unreadable_database_is_reported_until_it_is_readable_again(
@@ -142,7 +144,7 @@ def test_deleted_study_is_reported(tmp_path: Path, serve: Serve, database: Path)
         assert served.request("/api/studies/1").code == 200
         optuna.delete_study(study_name="khmer-ocr", storage=default_storage_url(tmp_path / "out"))
         reply = served.request("/api/studies/1")
-        assert (reply.code, reply.reason) == (404, "this study does not exist (any more)")
+        assert (reply.code, reply.reason) == (404, NO_STUDY)
 
 
 def test_reports_of_a_running_trial_are_shown(tmp_path: Path, create: Create, serve: Serve) -> None:
