@@ -1,4 +1,4 @@
-"""Configuration: training settings, experiments, model definitions, search spaces, and the exceptions."""
+"""Configuration: training settings, experiments, model definitions, search spaces and exceptions."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 
     Exception
     ├── ValueError
-    │   └── ConfigurationError      a file, option or name is wrong; raised before anything runs
-    ├── ExperimentFailedError       an experiment failed while it ran
+    │   └── ConfigurationError      a file, option or name is missing or invalid; raised before anything runs
+    ├── ExperimentFailedError       an experiment failed while it was running
     ├── ModelCreationError          a model cannot be built (unknown name, impossible sizes)
     └── DataLoaderError             the dataset is missing, incomplete or unreadable
 
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 
 class _ProblemsError(Exception):
-    """An error that reports all problems together, one per line.
+    """An error whose text lists all problems, one per line.
 
     Args:
-        problems: One message or several; their order is kept.
+        problems: One message or several, in the order of the text.
 
     Raises:
         ValueError: If `problems` is empty.
@@ -39,7 +39,7 @@ class _ProblemsError(Exception):
 
 
 class ConfigurationError(_ProblemsError, ValueError):
-    """A configuration file, an option or a name is missing, misspelt or makes no sense.
+    """A configuration file, an option or a name is missing or invalid.
 
     Attributes:
         problems: One message for each problem.
@@ -57,7 +57,7 @@ class ConfigurationError(_ProblemsError, ValueError):
 
 
 class ExperimentFailedError(Exception):
-    """An experiment failed while it ran.
+    """An experiment failed while it was running.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""Model definitions: the networks that an experiment can use, read from ``model_config.yaml``."""
+"""Model definitions: the networks that experiments can use, by default those of ``config/model_config.yaml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]
-# The losses that each decoder supports, the default first; `tuner.models.decoders` implements the decoders.
+# The losses that each decoder supports; the first one is the default. `tuner.models.decoders` implements the decoders.
 LOSSES_OF_DECODER: Mapping[str, tuple[str, ...]] = {"attention": ("crossentropy", "focal"), "ctc": ("ctc",)}
 if TYPE_CHECKING:
     DecoderName = str
@@ -52,21 +52,24 @@ class ModelDefinition(Section):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that the model supports, the default first."""
+        """The losses that the model supports; the first one is the default."""
         return LOSSES_OF_DECODER[self.decoder]
 
 
 def load_model_definitions(path: str | Path, named_in: Path | None = None) -> dict[str, ModelDefinition]:
-    """Return the models of a definitions file by name, in the file's order.
+    """Read and validate a model definitions file.
 
     Args:
         path: The file, resolved by `resolve_config_path`.
-        named_in: The experiments file that refers to it, if any.
+        named_in: The experiments file that refers to the definitions file; None if there is none.
+
+    Returns:
+        The definitions, keyed by model name, in the file's order.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If it is not YAML.
-        ConfigurationError: If it is not a valid definitions file; all problems are reported together.
+        yaml.YAMLError: If the file is not YAML.
+        ConfigurationError: If the file is not a valid definitions file; all problems are reported together.
     """
     document = load_yaml(resolve_config_path(path, named_in))
     diagnostics = Diagnostics(document)
@@ -82,11 +85,11 @@ def load_model_definitions(path: str | Path, named_in: Path | None = None) -> di
 def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
     """Return the configuration with a loss that its model supports.
 
-    An unsupported loss is replaced by the model's default loss. Label smoothing is set to 0 if the model does not
-    support cross-entropy. If the model is not defined, the configuration is returned unchanged.
+    The model's default loss replaces an unsupported loss. Label smoothing is set to 0 if the model does not support
+    cross-entropy. If the model is not defined, the configuration is returned unchanged.
 
-    A search evaluates its conditions on the result, but keeps the loss that was sampled or fixed: the model may be
-    sampled later.
+    A search evaluates the conditions of its parameters on the fitted configuration. It continues to sample with the
+    original loss, because the model may be sampled later.
     """
     model = definitions.get(config.model_name)
     if model is None:
@@ -99,7 +102,7 @@ def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition])
 
 
 def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, ModelDefinition]) -> list[str]:
-    """Return a text for each difference between models of the same name; added and removed models are ignored."""
+    """Return a text for each difference between models of the same name; ignore added and removed models."""
     return [
         change
         for name, definition in old.items()
@@ -109,9 +112,9 @@ def definition_changes(old: Mapping[str, ModelDefinition], new: Mapping[str, Mod
 
 
 def definitions_yaml(definitions: Mapping[str, ModelDefinition]) -> str:
-    """Return YAML that `load_model_definitions` reads back as the same definitions in the same order.
+    """Format definitions as YAML, which `load_model_definitions` reads back unchanged and in the same order.
 
-    Defaults are written out too, since a later version may have other defaults.
+    Defaults are included, because a later version may have other defaults.
     """
     models = {name: definition.model_dump(mode="json") for name, definition in definitions.items()}
     return f"# The model definitions of this study.\n{yaml_text({'models': models})}"
@@ -125,31 +128,31 @@ def _entries(document: YamlDocument, diagnostics: Diagnostics) -> dict[object, o
     models = data["models"]
     if isinstance(models, dict) and models:
         return models
-    diagnostics.invalid_value("models", models, _EXPECTED, f"write, for example, {_EXAMPLE}")
+    diagnostics.invalid_value("models", models, _EXPECTED, f"use, for example, {_EXAMPLE}")
     return {}
 
 
-_EXPECTED = "a mapping of model names to definitions is expected"
-_EXAMPLE = "'mine: {decoder: attention, stem_channels: [16, 32], stage_channels: [48, 64], width: 96}' below it"
+_EXPECTED = "expected a mapping of model names to definitions"
+_EXAMPLE = "'models: {mine: {decoder: attention, stem_channels: [16, 32], stage_channels: [48, 64], width: 96}}'"
 
 
 def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
-    """Return path and text of the error for a file without ``models:``."""
+    """Return the path and the text of the error about a file without the key ``models``."""
     older = data.get("model")
     if isinstance(older, dict) and any(section in older for section in _OLDER_SECTIONS):
         return ("model",), (
-            "this is an older model_config.yaml (one network with cnn and rnn sections), which this program does "
-            f"not support; write a file with 'models:' and {_EXAMPLE}, or name another file under model: config_path:"
+            "found an older format (one network with cnn and rnn sections), which is not supported; "
+            f"use, for example, {_EXAMPLE}, or set 'model.config_path' to another file"
         )
     if "experiments" in data:
-        return (), "this is an experiments file; model.config_path needs a model definitions file with 'models:'"
+        return (), "found an experiments file; expected the key 'models'; set 'model.config_path' to another file"
     near = nearest("models", [str(key) for key in data])
-    remedy = f"did you write {near!r} instead?" if near else f"write 'models:' and {_EXAMPLE}"
+    remedy = f"found the key {near!r}: did you mean 'models'?" if near else f"use, for example, {_EXAMPLE}"
     return ("models",), f"missing; {_EXPECTED}; {remedy}"
 
 
 def _definition(name: object, data: object, diagnostics: Diagnostics) -> ModelDefinition | None:
     if not isinstance(name, str):
-        diagnostics.error(("models", str(name)), f"a model's name is text; put it in quotes: '{name}'")
+        diagnostics.error(("models", str(name)), f"a model's name is text; put the name in quotes: '{name}'")
         return None
     return validated(ModelDefinition, data, diagnostics.below("models", name))

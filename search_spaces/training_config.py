@@ -1,4 +1,4 @@
-"""The settings of one training, with the same field names in code, database, dashboard, CSV and JSON."""
+"""The settings of one training run, with the same field names in code, database, dashboard, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 @dataclass
 class TrainingConfig:
-    """All settings of one training.
+    """All settings of one training run.
 
-    The fields of the API reference come first, in its order and with its defaults. `create_training_config` and
-    `load_experiments` check ranges and choices (listed in ``search_spaces/README.md``); this class does not.
+    The fields of the API reference come first, in its order and with its defaults. This class does not validate
+    values; `create_training_config` and `load_experiments` do (``search_spaces/README.md`` lists the valid values).
 
     Example::
 
@@ -26,7 +26,7 @@ class TrainingConfig:
         print(longer.batch_size, longer.num_epochs, longer.optimizer_type)
 
     Attributes:
-        model_name: A model of the definitions file; the packaged one has ``small``, ``medium``, ``large`` and ``ctc``.
+        model_name: A model of the definitions file; the default file has ``small``, ``medium``, ``large`` and ``ctc``.
         model_config_path: The model definitions file; searched in the working directory, in the folder of the
             experiments file, and in this package.
         vocab_size: Number of symbols: ten digits, end, padding and blank; no other number is supported.
@@ -126,8 +126,8 @@ class TrainingConfig:
 
 
 _FIELDS = frozenset(item.name for item in fields(TrainingConfig))
-# Settings that do not affect the result of a training. Paths may change, since the study checks the content of the
-# dataset and of the model definitions.
+# Settings that do not affect the training result. Paths are included, because the study checks the content of the
+# dataset and of the model definitions instead.
 WITHOUT_EFFECT = frozenset(
     {
         "experiment_name",
@@ -157,14 +157,14 @@ STUDY_FIELDS = (
 
 
 def config_from_settings(settings: Mapping[str, Any]) -> TrainingConfig:
-    """Return the configuration with stored settings; names that only another version knows are ignored."""
+    """Create a configuration from stored settings; ignore settings that only other versions of this program have."""
     return TrainingConfig(**{name: value for name, value in settings.items() if name in _FIELDS})
 
 
 def config_digest(config: TrainingConfig) -> str:
-    """Return the SHA-256 (64 hexadecimal digits) of the settings that affect a training's result.
+    """Return the SHA-256 (64 hexadecimal digits) of the settings that affect the training result.
 
-    Defaults are left out, so that a field added in a later version does not change the digests in existing studies.
+    Defaults are omitted, so that a field added in a later version does not change the digests in existing studies.
     """
     defaults = _settings_with_effect(TrainingConfig())
     settings = {name: value for name, value in _settings_with_effect(config).items() if value != defaults[name]}
@@ -173,7 +173,7 @@ def config_digest(config: TrainingConfig) -> str:
 
 
 def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the fields of `config_digest` that differ, each as ``(old, new)``."""
+    """Return the differing settings that affect the training result, as ``(old, new)`` keyed by field."""
     before, after = _settings_with_effect(old), _settings_with_effect(new)
     return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
@@ -181,8 +181,9 @@ def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tupl
 def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
     """Return the settings that all configurations of a study share, without name, folder and threads.
 
-    `STUDY_FIELDS` come from the first configuration, since paths to the same content can be spelled differently. The
-    model is the default if a configuration uses it, else the first one's: the default may not be defined.
+    `STUDY_FIELDS` come from the first configuration, because different paths can have the same content. The model is
+    the default model if a configuration uses it. Otherwise it is that of the first configuration, because the default
+    model may not be defined.
     """
     if not configs:
         return {}
@@ -198,13 +199,13 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
 
 
 def _settings_with_effect(config: TrainingConfig) -> dict[str, Any]:
-    """Return the fields that affect the result, normalised: 1 and 1.0 are the same learning rate."""
+    """Return the settings that affect the training result, with normalised numbers: a learning rate 1 becomes 1.0."""
     defaults: Mapping[str, Any] = asdict(TrainingConfig())
     return {name: _like(value, defaults[name]) for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
 
 
 def _like(value: Any, default: Any) -> Any:
-    """Return a number in the type of its field's default; a tuple becomes a list."""
+    """Convert a value to the type of its field's default: a number to a float, the numbers of a tuple to a list."""
     if isinstance(default, list):
         return [float(item) for item in value]
     return float(value) if isinstance(default, float) else value

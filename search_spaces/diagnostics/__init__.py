@@ -1,1 +1,1 @@
-"""Messages about problems of the configuration and of the disk."""
+"""Messages about configuration problems and disk errors, and the writing of files."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one, never a part, even if the writer is killed."""
+"""Atomic file writes: readers see the complete old file or the complete new file, even if the writer is killed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
     Args:
         path: The file; its folder must exist.
         content: The new content.
-        temporary: The temporary file, overwritten if it exists; None for a random name, which allows several processes
-            to write the file in parallel.
+        temporary: The temporary file, overwritten if it exists; None for a random name, with which several processes
+            can write the file in parallel.
 
     Raises:
         OSError: If the disk is full or the folder is read-only; the old file is unchanged.
@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
     with writing(path, len(content)):
         temporary.unlink(missing_ok=True)
         try:
-            # "x" creates a new file, so that no existing link is followed; the umask determines its permissions.
+            # "x" creates a new file and never follows a symbolic link; the umask determines the permissions.
             with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
@@ -50,11 +50,11 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically: indented, keys in their order, non-ASCII letters unescaped.
+    """Write a JSON file atomically: indented, with keys in the given order and unescaped non-ASCII letters.
 
     Args:
         path: The file; its folder must exist.
-        data: Plain data.
+        data: Mappings, lists and scalars.
 
     Raises:
         ValueError: If the data contains NaN or an infinity, which JSON does not support.
@@ -64,7 +64,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Flush a file's content, or a folder's list of names, to the disk."""
+    """Flush a file's content or a folder's directory entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

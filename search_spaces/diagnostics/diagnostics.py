@@ -1,4 +1,4 @@
-"""Messages about a configuration: location, what was found, what is expected, and the remedy."""
+"""Messages about a configuration: location, the value found, the expected values, and the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search_spaces.yaml_reader.nodes import KeyPath
 Location = str | Sequence[str | int]
 
 _MAX_VALUE_LENGTH = 60
-# Names of our settings and values in other programs.
+# Common names in other programs for the settings and values of this program.
 _SYNONYMS = {
     "categories": "choices",
     "ce": "crossentropy",
@@ -49,7 +49,7 @@ class Diagnostics:
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Start with errors for the duplicate keys; the document provides the file and line of each message."""
+        """Record an error for each duplicate key of the document; it also provides the line of each message."""
         self._document = document
         self._root: KeyPath = ()
         self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]
@@ -69,7 +69,7 @@ class Diagnostics:
         return self._document.path
 
     def error(self, path: Location, text: str) -> None:
-        """Record an error about a key, or about its combination with others; its value remains usable."""
+        """Record an error about a key whose value is valid by itself, for example a conflict with another key."""
         self._add(self._errors, path, text)
 
     def invalid(self, path: Location, text: str) -> None:
@@ -78,7 +78,7 @@ class Diagnostics:
         self.error(path, text)
 
     def invalid_value(self, path: Location, found: object, expected: str, remedy: str) -> None:
-        """Record an invalid value: what was found, what is expected, and the remedy."""
+        """Record an invalid value; `expected` starts with "expected" or states the violated rule."""
         self.invalid(path, f"found {describe(found)}; {expected}; {remedy}")
 
     def missing(self, path: Location, expected: str, remedy: str) -> None:
@@ -86,16 +86,16 @@ class Diagnostics:
         self.invalid(path, f"missing; {expected}; {remedy}")
 
     def include(self, errors: Iterable[str]) -> None:
-        """Record errors of another file, whose texts contain their location; each text is recorded once."""
+        """Record errors of another file, once each; their texts already contain the location."""
         known = {text for _, text in self._errors}
         self._errors.extend((self._document.line(()) or 0, text) for text in errors if text not in known)
 
     def warning(self, path: Location, text: str) -> None:
-        """Record a warning about a valid setting that makes no sense, for example because it has no effect."""
+        """Record a warning about a valid setting that has no effect or is probably a mistake."""
         self._add(self._warnings, path, text)
 
     def note(self, path: Location, text: str) -> None:
-        """Record a note about something valid that may be a mistake."""
+        """Record a note about a key that is allowed but not used."""
         self._add(self._notes, path, text)
 
     def is_valid(self, *paths: Location) -> bool:
@@ -106,16 +106,16 @@ class Diagnostics:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The warnings, in the order of the file."""
+        """The warnings, in the order of their lines."""
         return _in_order(self._warnings)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The notes, in the order of the file."""
+        """The notes, in the order of their lines."""
         return _in_order(self._notes)
 
     def raise_errors(self) -> None:
-        """Raise all errors together, in the order of the file.
+        """Raise one exception with all recorded errors, in the order of their lines.
 
         Raises:
             ConfigurationError: If there is any error.
@@ -134,7 +134,7 @@ class Diagnostics:
 
 
 def describe(value: object) -> str:
-    """Return a value as short text for a message; the content of mappings and the end of long values are omitted."""
+    """Format a value for a message, without the content of mappings and without the end of long values."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, Mapping):
@@ -148,7 +148,7 @@ def describe(value: object) -> str:
 
 
 def nearest(name: object, choices: Iterable[str]) -> str | None:
-    """Return the choice that a name probably stands for, or None if no choice is similar."""
+    """Return the choice with the most similar name or a known synonym of `name`; None if no choice is similar."""
     by_folded = {_folded(choice): choice for choice in choices}
     synonym = by_folded.get(_SYNONYMS.get(_folded(str(name)), ""))
     if synonym:
@@ -158,10 +158,10 @@ def nearest(name: object, choices: Iterable[str]) -> str | None:
 
 
 def suggest(name: object, choices: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` if a choice is similar, else the list of choices."""
+    """Return the remedy for an unknown name: ``did you mean 'x'?`` if a choice is similar, else the list of choices."""
     choices = list(choices)
     near = nearest(name, choices) if isinstance(name, str) else None
-    return f"did you mean {near!r}?" if near else f"write {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
+    return f"did you mean {near!r}?" if near else f"use {'one of ' * (len(choices) > 1)}{', '.join(choices)}"
 
 
 def _folded(name: str) -> str:

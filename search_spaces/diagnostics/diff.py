@@ -1,4 +1,4 @@
-"""Describe the differences between two sets of settings."""
+"""Texts about the differences between two sets of settings, and the format of their values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 
 def changes(old: Mapping[str, object], new: Mapping[str, object], label: str = "") -> list[str]:
-    """Return a text for each difference, as ``width was 64 and is 96 now``: the old names in order, then new names.
+    """Return a text for each difference, such as ``width was 64 and is 96 now``.
 
     Args:
-        old: Values by name.
-        new: Values by name.
+        old: The old values, keyed by name; determines the order of the texts.
+        new: The new values, keyed by name; names missing in `old` come last.
         label: Prefix of each name.
     """
     texts = []
@@ -23,7 +23,7 @@ def changes(old: Mapping[str, object], new: Mapping[str, object], label: str = "
 
 
 def as_written(value: object) -> str:
-    """Return a value as in a YAML file, in one line: ``{low: 0.1, log: true}``, ``[small, medium]``."""
+    """Format a value in one line, as in a YAML file: ``{low: 0.1, log: true}``, ``[small, medium]``."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {as_written(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
@@ -32,5 +32,5 @@ def as_written(value: object) -> str:
 
 
 def short_text(value: object, digits: int = 4) -> str:
-    """Return a value `as_written`, but a float with at most `digits` significant digits."""
+    """Format a value like `as_written`, but a float with at most `digits` significant digits."""
     return f"{value:.{digits}g}" if isinstance(value, float) else as_written(value)

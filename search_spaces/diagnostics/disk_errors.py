@@ -1,4 +1,4 @@
-"""Errors of the disk and their remedies."""
+"""Disk errors: their detection, messages and remedies."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 _NO_SPACE = {
     errno.ENOSPC: "free some space on that disk",
-    errno.EDQUOT: "free some space within the quota of that disk",
+    errno.EDQUOT: "delete files of yours on that disk, or raise your disk quota",
 }
 _REMEDIES = _NO_SPACE | {
-    errno.EFBIG: "raise the file size limit of that disk or of the process (`ulimit -f`)",
+    errno.EFBIG: "raise the file size limit of the process (`ulimit -f`), or use a disk that supports larger files",
     errno.EROFS: "make that disk writable or choose another folder",
-    errno.EACCES: "change its permissions or choose another folder",
-    errno.EPERM: "change its permissions or choose another folder",
+    errno.EACCES: "change the permissions or choose another folder",
+    errno.EPERM: "change the permissions or choose another folder",
     errno.EIO: "check that disk",
-    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n`)",
     errno.ESTALE: "wait until that network disk is available again",
     errno.ETIMEDOUT: "wait until that network disk is available again",
     errno.ENOTCONN: "wait until that network disk is available again",
-    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or restore the right file"),
+    **dict.fromkeys((errno.EISDIR, errno.ENXIO, errno.EOVERFLOW), "remove it or restore the original file"),
 }
 _LARGE_FILE_BYTES = 100_000
 
@@ -34,13 +34,13 @@ def is_disk_error(error: BaseException) -> bool:
 
 
 def is_full_or_read_only(error: OSError) -> bool:
-    """Return whether the disk or quota is full or the file system read-only, so that all other writes fail too."""
+    """Return whether all other writes to the disk fail too: disk or quota are full, or the file system is read-only."""
     return error.errno in _NO_SPACE or error.errno == errno.EROFS
 
 
 @contextmanager
 def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
-    """Add the path of the file being written, and the size it needs, to an error of the disk."""
+    """Add the path, and the size of a large file, to disk errors in the ``with`` block that writes the file."""
     try:
         yield
     except OSError as error:
@@ -52,11 +52,11 @@ def writing(path: Path, needed_bytes: int = 0) -> Iterator[None]:
 
 
 def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
-    """Return the path, the error and the remedy in one line.
+    """Format the path, the error and the remedy in one line.
 
     Args:
-        error: Any error of the operating system; only errors of the disk have a remedy.
-        where: The path, used if the error has none.
+        error: Any operating system error; only disk errors have a remedy.
+        where: The path for an error without a path.
     """
     path = os.fsdecode(error.filename or where)
     free = f", {free_bytes(Path(path)) // 10**6} MB free" if error.errno in _NO_SPACE else ""
@@ -65,7 +65,7 @@ def disk_error_text(error: OSError, where: str | os.PathLike[str]) -> str:
 
 
 def writable_remedy(folder: Path) -> str:
-    """Return how to make a folder writable."""
+    """Return the remedy for a folder that is not writable."""
     return "make its disk writable" if os.statvfs(folder).f_flag & os.ST_RDONLY else "change its permissions"
 
 

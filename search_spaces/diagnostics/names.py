@@ -1,4 +1,4 @@
-"""Rules for the names of experiments, studies, files and folders."""
+"""Rules for the names of experiments and studies, and for the paths of files that are written."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ _RESERVED = ("artifacts", ".", "..")
 
 
 def name_problem(name: object) -> str | None:
-    """Return the problem with the name of an experiment or a study.
+    """Check the name of an experiment or a study.
 
-    Allowed are 1 to 64 letters, marks and digits of any script, ``_``, ``-``, ``.`` and space, in Unicode's
-    composed form (NFC), except names that are reserved for files of the output folder.
+    A valid name has 1 to 64 letters, marks and digits of any script, ``_``, ``-``, ``.`` and spaces, in Unicode's
+    composed form (NFC). Names of files in the output folder and names of search trials are reserved.
 
     Args:
-        name: The name; anything but text is a problem.
+        name: The name; a value that is not text is invalid.
 
     Returns:
-        The violated rule and the remedy, or None if the name is valid.
+        The violated rule and the remedy; None if the name is valid.
     """
     if not isinstance(name, str):
         example = f": '{name}'" if type(name) is int else ""
-        return f"a name is text; put it in quotes{example}"
+        return f"a name is text; put the name in quotes{example}"
     return _length_problem(name) or _character_problem(name) or _reserved_problem(name)
 
 
 def search_trial_name(number: int) -> str:
-    """Return the name of a search trial and of its folder; experiments cannot use these names."""
+    """Return the name of a search trial, which is also the name of its folder."""
     return f"search_{number:04d}"
 
 
 def is_search_trial_name(name: str) -> bool:
-    """Return whether a name is that of a search trial, see `search_trial_name`."""
+    """Return whether a name has the form of `search_trial_name`."""
     return _SEARCH_TRIAL.fullmatch(name) is not None
 
 
 def path_problem(path: Path) -> str | None:
-    """Return why a path is not suitable for writing, or None; the disk is not accessed."""
+    """Return why no file can have this path, without accessing the disk; None if the path is valid."""
     control = next((char for char in str(path) if unicodedata.category(char) == "Cc"), None)
     if control is not None:
         return f"found the character {control!a} in the path, which a name must not contain"
     if any(len(os.fsencode(part)) > _MAX_PART_BYTES for part in path.parts):
-        return f"a file's or folder's name has at most {_MAX_PART_BYTES} bytes"
+        return f"the name of a file or folder has at most {_MAX_PART_BYTES} bytes"
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         return f"a path has at most {_MAX_PATH_BYTES} bytes"
     return None
@@ -62,12 +62,12 @@ def path_problem(path: Path) -> str | None:
 
 def _length_problem(name: str) -> str | None:
     if not name:
-        return "a name has 1 to 64 characters; write one"
+        return "a name has 1 to 64 characters; choose a name"
     if len(name) > _MAX_CHARACTERS:
-        return f"a name has at most 64 characters, this one has {len(name)}; write a shorter one"
+        return f"a name has at most 64 characters, this name has {len(name)}; choose a shorter name"
     size = len(name.encode("utf-8", "surrogatepass"))
     if size > _MAX_BYTES:
-        return f"a name has at most {_MAX_BYTES} bytes as UTF-8, this one has {size}; write a shorter one"
+        return f"a name has at most {_MAX_BYTES} bytes as UTF-8, this name has {size}; choose a shorter name"
     return None
 
 
@@ -77,13 +77,13 @@ def _character_problem(name: str) -> str | None:
         shown = " ".join(ascii(char) if not char.isprintable() else repr(char) for char in bad)
         return (
             "a name has only letters, marks and digits of any script, '_', '-', '.' and space; "
-            f"leave out {shown} or write '_' instead"
+            f"remove {shown} or use '_' instead"
         )
     if unicodedata.normalize("NFC", name) != name:
         composed = unicodedata.normalize("NFC", name)
-        return f"a name is in Unicode's composed form (NFC); write {composed!r} ({len(composed)} characters)"
+        return f"a name is in Unicode's composed form (NFC); use {composed!r} ({len(composed)} characters)"
     if name != name.strip(" "):
-        return "a name must not start or end with a space; remove it"
+        return "a name must not start or end with a space; remove the space"
     if name.startswith("-"):
         return "a name that starts with '-' looks like a command-line option; start with a letter or digit"
     return None
@@ -97,7 +97,7 @@ def _reserved_problem(name: str) -> str | None:
     # macOS and some network file systems ignore case.
     folded = name.casefold()
     if folded in _RESERVED or folded.startswith(_RESERVED_STARTS):
-        return "this name is reserved for the output folder's own files; choose another"
+        return "this name is reserved for the output folder's own files; choose another name"
     if is_search_trial_name(folded):
         return "search trials are named search_0000, search_0001 and so on; choose another name"
     return None

@@ -1,4 +1,4 @@
-"""Run several checks and report all their problems together."""
+"""The collector with which several checks report all their problems together."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from search_spaces.errors import ConfigurationError, DataLoaderError, Experiment
 
 
 def known_problems(error: Exception) -> Sequence[str]:
-    """Return the problems of a known error, one text each; () for any other error."""
+    """Return one text per problem of an error that is reported to users; () for any other error."""
     if isinstance(error, ConfigurationError | DataLoaderError | ModelCreationError):
         return error.problems
     return (str(error),) if isinstance(error, ExperimentFailedError | FileNotFoundError | yaml.YAMLError) else ()
 
 
 class ProblemCollector:
-    """A collector for the problems of several checks; each problem is kept once."""
+    """A collector for the problems of several checks, without duplicates."""
 
     def __init__(self, problems_of: Callable[[Exception], Sequence[str]] = known_problems) -> None:
         """Create a collector without problems.
 
         Args:
-            problems_of: Returns the problems of an error; () if the error should be raised, not collected.
+            problems_of: Returns the problems of an error; () if the error must be raised, not collected.
         """
         self._problems: dict[str, None] = {}
         self._problems_of = problems_of
@@ -34,12 +34,12 @@ class ProblemCollector:
         return bool(self._problems)
 
     def add(self, problems: Iterable[str]) -> None:
-        """Add problems that were found without an exception, one text each."""
+        """Add problems that were found without an exception, one text per problem."""
         self._problems |= dict.fromkeys(problems)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Collect the problems of an error in the ``with`` block; an error without problems is raised immediately."""
+        """Collect the problems of an error raised in the ``with`` block; an error without problems is raised again."""
         try:
             yield
         except Exception as error:
@@ -50,10 +50,10 @@ class ProblemCollector:
             self._cause = self._cause or error
 
     def raise_all(self) -> None:
-        """Raise all problems together.
+        """Raise one exception with all collected problems.
 
         Raises:
-            ConfigurationError: If there is a problem.
+            ConfigurationError: If a problem was collected.
         """
         if self._problems:
             raise ConfigurationError(tuple(self._problems)) from self._cause

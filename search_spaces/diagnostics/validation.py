@@ -1,4 +1,4 @@
-"""Validate sections with Pydantic, and report its errors as messages with value, rule and remedy."""
+"""Validation of sections with Pydantic, whose errors become messages with the value, the rule and the remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 
 
 class Section(BaseModel):
-    """A mapping with known keys only, without conversion between types and without infinite numbers."""
+    """A mapping that allows only known keys, does not convert between types, and rejects NaN and infinities."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -29,19 +29,20 @@ class Section(BaseModel):
 def validated(
     model: type[_Model], data: object, diagnostics: Diagnostics, key_locations: _KeyLocations | None = None
 ) -> _Model | None:
-    """Return the data as a model, and record every error in it.
+    """Validate data against a model, and record every error.
 
-    Invalid values are replaced by their defaults, so that the other values can be checked further. Numbers that
-    PyYAML's loaders read as text (``'1e-6'``) are converted if the data do not come from a file.
+    In the result, defaults replace invalid values, so that further checks can use the valid values. Data that do not
+    come from a file can contain numbers as text (``'1e-6'``), because PyYAML's loaders read them as text; these are
+    converted.
 
     Args:
         model: The expected keys, types and ranges.
         data: The data to validate.
         diagnostics: Collects the errors; paths start at the data.
-        key_locations: The full names (``section.key``) of each key, to correct misplaced keys.
+        key_locations: The valid locations (``section.key``) of each key, for the remedy for a misplaced key.
 
     Returns:
-        The model, or None if a key without a default is missing or invalid.
+        The model; None if a key without a default is missing or invalid.
     """
     data = _with_numbers(model, data) if diagnostics.file is None else data
     try:
@@ -58,7 +59,7 @@ def validated(
 
 
 def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -> Any:
-    """Return a value in the type of a section's field, or None after recording an error."""
+    """Validate a value against a section's field; record an error and return None if the value is invalid."""
     kind: Any = field.annotation
     constrained: Any = Annotated[kind, *field.metadata] if field.metadata else kind
     adapter: TypeAdapter[Any] = TypeAdapter(constrained, config=ConfigDict(strict=True, allow_inf_nan=False))
@@ -70,12 +71,12 @@ def validated_value(field: FieldInfo, value: object, diagnostics: Diagnostics) -
 
 
 def expected_text(field: FieldInfo) -> str:
-    """Return the valid values of a field, as ``a whole number from 1 to 65536 is expected``."""
-    return f"{_kind(field)} is expected"
+    """Describe the valid values of a field: ``expected a whole number from 1 to 65536``."""
+    return f"expected {_kind(field)}"
 
 
 def _with_numbers(kind: Any, data: object) -> Any:
-    """Return data with text such as ``'1e-6'`` as a number where the type expects one."""
+    """Convert text such as ``'1e-6'`` to a number where the type is a number."""
     if _is_section(kind) and isinstance(data, dict):
         kinds = {name: kind_of(field) for name, field in kind.model_fields.items()}
         return {key: _with_numbers(kinds.get(key), value) for key, value in data.items()}
@@ -91,21 +92,21 @@ def _record(
     loc, value = detail["loc"], detail["input"]
     if detail["type"] == "invalid_key" or loc[-1:] == ("[key]",):
         path = [str(key) for key in loc if key != "[key]"]
-        diagnostics.error(path, f"found the key {value!r}; keys are text; put it in quotes: '{value}'")
+        diagnostics.error(path, f"found the key {value!r}; expected text; put the key in quotes: '{value}'")
         return
     owner, field = _field_at(model, loc)
     if detail["type"] == "extra_forbidden":
         diagnostics.error(loc, f"unknown key; {_key_remedy(str(loc[-1]), list(owner.model_fields), key_locations)}")
     elif field is None:
-        diagnostics.invalid_value(loc, value, "a mapping of keys is expected", _mapping_remedy(value))
+        diagnostics.invalid_value(loc, value, "expected a mapping of keys to values", _mapping_remedy(value))
     elif detail["type"] == "missing":
-        diagnostics.missing(loc, expected_text(field), "add it")
+        diagnostics.missing(loc, expected_text(field), "add this key")
     else:
         diagnostics.invalid_value(loc, value, expected_text(field), value_remedy(value, field))
 
 
 def value_remedy(value: object, field: FieldInfo) -> str:
-    """Return what to write instead of an invalid value of a field."""
+    """Return the remedy for an invalid value of a field."""
     kind = kind_of(field)
     if _is_mapping(kind):
         return _mapping_remedy(value)
@@ -117,61 +118,61 @@ def value_remedy(value: object, field: FieldInfo) -> str:
     if unquoted is not None:
         return unquoted
     if kind is bool:
-        return "write true or false"
+        return "use true or false"
     if kind is int and isinstance(value, float) and value.is_integer():
-        return f"write {int(value)}"
+        return f"use {int(value)}"
     if (
         kind is float
         and isinstance(value, int | float)
         and _limits(_inner(field).metadata).get("le") == 1 < value <= 100
     ):
-        return f"write a fraction, not a percentage: {value / 100:g}"
-    return f"write, for example, {_example(field)}"
+        return f"use a fraction, not a percentage: {value / 100:g}"
+    return f"use, for example, {_example(field)}"
 
 
 def kind_of(field: FieldInfo) -> Any:
-    """Return a field's type without constraints and without None."""
+    """Return the type of a field without its constraints, and without None if the field is optional."""
     return _inner(field).annotation
 
 
 def _unquoted(value: object, kind: object) -> str | None:
-    """Return how to write a number or a truth value that was written as text, or None for other text."""
+    """Return the remedy for a number or Boolean that was written as text; None for other text and other types."""
     if not isinstance(value, str):
         return None
     text = value.strip()
     if kind is bool:
-        return f"write it without quotes: {text}" if text.lower() in ("true", "false") else None
+        return f"remove the quotes: {text}" if text.lower() in ("true", "false") else None
     if kind not in (int, float):
         return None
     if _DECIMAL_COMMA.fullmatch(text):
-        return f"write a decimal point: {text.replace(',', '.')}"
+        return f"use a decimal point: {text.replace(',', '.')}"
     if not text.isascii() and text.isdigit():
-        return f"write it in the digits 0 to 9: {int(text)}"
+        return f"use the digits 0 to 9: {int(text)}"
     try:
         number = float(text)
     except ValueError:
         return None
-    return f"write it without quotes: {text}" if math.isfinite(number) else None
+    return f"remove the quotes: {text}" if math.isfinite(number) else None
 
 
 def _text_remedy(value: object) -> str:
     if isinstance(value, bool | int | float):
-        return f"put it in quotes: '{value}'"
-    return "write one line of text that is not blank" if isinstance(value, str) else "write text"
+        return f"put the value in quotes: '{value}'"
+    return "use one line of text that is not blank" if isinstance(value, str) else "use text"
 
 
 def _mapping_remedy(value: object) -> str:
     if value is None:
-        return "write its keys below it, indented, or delete the line"
-    return "write 'key: value' lines below it, indented"
+        return "add its keys, indented below it, or remove this line"
+    return "use 'key: value' lines, indented below it"
 
 
 def _key_remedy(key: str, here: list[str], key_locations: _KeyLocations) -> str:
     if key in key_locations:
-        return f"write it as {_location_text(key_locations[key])}"
+        return f"use {_location_text(key_locations[key])}"
     section, _, inner = key.rpartition(".")
     if key in key_locations.get(inner, ()):
-        return f"write {inner}: below {section}:, indented"
+        return f"write '{inner}', indented below '{section}'"
     near = nearest(key, here)
     if near:
         return f"did you mean {near!r}?"
@@ -182,13 +183,13 @@ def _key_remedy(key: str, here: list[str], key_locations: _KeyLocations) -> str:
 
 
 def _location_text(names: Sequence[str]) -> str:
-    """Return ``batch_size below training:`` for ``training.batch_size``; several locations are joined by "or"."""
+    """Join locations with "or": ``'training.batch_size'``; an option (``the option --output-dir``) is not quoted."""
     parts = [name.partition(".") for name in names]
-    return " or ".join(f"{key} below {section}:" if key else section for section, _, key in parts)
+    return " or ".join(f"'{section}.{key}'" if key else section for section, _, key in parts)
 
 
 def _field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """Return the field of an error and the model that has the field."""
+    """Return the model and the field at the location of an error; the field is None if it does not exist."""
     owner: type[BaseModel] = model
     field: FieldInfo | None = None
     for key in loc:
@@ -205,13 +206,13 @@ def _kind(field: FieldInfo) -> str:
     field = _inner(field)
     annotation: Any = field.annotation
     if _is_mapping(annotation):
-        return "a mapping of keys"
+        return "a mapping of keys to values"
     if get_origin(annotation) is Literal:
         choices = get_args(annotation)
         return ("one of " if len(choices) > 1 else "") + ", ".join(map(str, choices))
     if get_origin(annotation) in (list, tuple):
         item = FieldInfo.from_annotation(get_args(annotation)[0])
-        return f"a list{_length(field.metadata)}, each {_kind(item)},"
+        return f"a list{_length(field.metadata)}, each {_kind(item)}"
     words: dict[Any, str] = {
         Any: "a value",
         bool: "true or false",
@@ -240,8 +241,8 @@ def _length(metadata: Sequence[object]) -> str:
     minimum = max((getattr(item, "min_length", 0) for item in metadata), default=0)
     maximum = [item.max_length for item in metadata if hasattr(item, "max_length")]
     if not maximum:
-        return f" of {minimum} or more" if minimum else ""
-    return f" of {minimum}" if maximum[0] == minimum else f" of {minimum} to {maximum[0]}"
+        return f" of {minimum} or more values" if minimum else " of values"
+    return f" of {minimum} values" if maximum[0] == minimum else f" of {minimum} to {maximum[0]} values"
 
 
 def _example(field: FieldInfo) -> str:
@@ -254,7 +255,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _inner(field: FieldInfo) -> FieldInfo:
-    """Return the field without the None of an optional type."""
+    """Return a field whose type is not optional: ``int`` for ``int | None``."""
     if get_origin(field.annotation) not in (Union, UnionType):
         return field
     return FieldInfo.from_annotation(next(arg for arg in get_args(field.annotation) if arg is not type(None)))
@@ -269,7 +270,7 @@ def _is_section(annotation: object) -> bool:
 
 
 def _key_path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the keys of an error's location, without list positions and what follows them."""
+    """Return the keys of an error's location up to the first list position."""
     end = next((index for index, key in enumerate(loc) if isinstance(key, int)), len(loc))
     return loc[:end]
 

@@ -1,1 +1,1 @@
-"""Experiments files (presets): reading, checks and warnings."""
+"""Experiments files: reading, checks, overrides and warnings."""

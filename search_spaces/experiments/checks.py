@@ -1,4 +1,4 @@
-"""Rules about combinations of keys in an experiment, and of experiments in a file."""
+"""Rules about combinations of keys in an experiment and combinations of experiments in a file."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from search_spaces.training_config import STUDY_FIELDS
 Definitions = Mapping[str, ModelDefinition]
 
 
-# The definitions of each model file by path; None if the file has errors.
+# Model definitions, keyed by the path of their file; None for a file with errors.
 ModelFiles = dict[str, Definitions | None]
 
 
 def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
-    """Record conflicts between keys of one experiment, and warnings; rules that involve an invalid key are skipped.
+    """Record conflicts between the keys of one experiment, and warnings.
+
+    Rules that involve an invalid key are skipped.
 
     Args:
         experiment: The experiment, with defaults instead of invalid values.
         diagnostics: Collects errors and warnings; paths start at the experiment.
-        models: A cache of model files; the file of the experiment is added.
+        models: A cache of model definitions; the file that the experiment uses is added.
     """
     data = experiment.data
     if diagnostics.is_valid("data.train_split", "data.val_split") and data.train_split == data.val_split:
         key = "val_split" if "val_split" in data.model_fields_set else "train_split"
-        rule = "training and validation need different splits"
-        diagnostics.invalid_value(("data", key), data.val_split, rule, "name another split of the dataset")
+        rule = "expected different splits for training and validation"
+        diagnostics.invalid_value(("data", key), data.val_split, rule, "use another split of the dataset")
     _check_model(experiment, diagnostics, models)
     floor, (key, rate) = experiment.scheduler.min_lr, experiment.learning_rate
     if diagnostics.is_valid("scheduler.min_lr", key) and floor > rate:
-        rule = f"the lowest learning rate must not exceed the initial one ({key}: {rate})"
-        diagnostics.invalid_value("scheduler.min_lr", floor, rule, f"write, for example, {rate / 1000:g}")
+        rule = f"expected at most the initial learning rate ({key}: {rate})"
+        diagnostics.invalid_value("scheduler.min_lr", floor, rule, f"use, for example, {rate / 1000:g}")
     warn_of_experiment(experiment, diagnostics)
 
 
@@ -53,7 +55,7 @@ def _check_model(experiment: Experiment, diagnostics: Diagnostics, models: Model
     if definitions is None or not diagnostics.is_valid("model.name"):
         return
     if model.name not in definitions:
-        rule = f"a model defined in {model.config_path} is expected"
+        rule = f"expected a model defined in {model.config_path}"
         diagnostics.invalid_value("model.name", model.name, rule, suggest(model.name, definitions))
     elif diagnostics.is_valid("training.loss_type"):
         _check_loss(experiment, definitions, diagnostics)
@@ -78,19 +80,19 @@ def _check_loss(experiment: Experiment, definitions: Definitions, diagnostics: D
         return
     if len(supported) == 1:
         kind = supported[0].upper()
-        rule = f"is a {kind} model, which supports {kind} loss only; write loss_type: {supported[0]}"
+        rule = f"is a {kind} model, which supports only {kind} loss; use {supported[0]}"
     else:
         others = [other for other, definition in definitions.items() if loss in definition.losses]
-        choice = f", or name a {loss.upper()} model ({', '.join(others)})" if others else ""
-        rule = f"is not a {loss.upper()} model; write loss_type: {' or '.join(supported)}{choice}"
+        choice = f", or choose a {loss.upper()} model ({', '.join(others)})" if others else ""
+        rule = f"is not a {loss.upper()} model; use {' or '.join(supported)}{choice}"
     given = _default_note(experiment, "training", "loss_type")
     diagnostics.error("training.loss_type", f"found {loss!r}{given}; the model {name!r} {rule}")
 
 
 def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnostics) -> None:
-    """Record every experiment that differs from most others in a setting that all trials of a study share.
+    """Record every experiment whose dataset, metric or other setting in `STUDY_FIELDS` differs from most others.
 
-    The experiments of a file become trials of one study, with one dataset and one metric.
+    All experiments of a file become trials of one study, so they must have the same `STUDY_FIELDS`.
     """
     for field in STUDY_FIELDS:
         section, key = KEY_OF_FIELD[field]
@@ -106,14 +108,14 @@ def check_agreement(experiments: Mapping[str, Experiment], diagnostics: Diagnost
 
 
 def _disagreements(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the experiments whose value differs from the most common one, each with the rule and the remedy."""
+    """Return the name of each experiment whose value is not the most common one, with the rule and the remedy."""
     if len(set(values.values())) < 2:
         return []
     [(usual, _)] = Counter(values.values()).most_common(1)
     agreeing = [name for name, value in values.items() if value == usual]
     text = (
-        "the experiments of a file form one study and must agree on this; "
-        f"write {describe(usual)} as in {listed(agreeing, 3)}, or use another file and --output-dir for this experiment"
+        "expected the same value in all experiments of a file, because they form one study; "
+        f"use {describe(usual)} as in {listed(agreeing, 3)}, or another file and --output-dir for this experiment"
     )
     return [(name, text) for name, value in values.items() if value != usual]
 

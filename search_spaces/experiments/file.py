@@ -1,4 +1,4 @@
-"""Experiments files: from YAML, or a dictionary, to training configurations."""
+"""Experiments files and dictionaries: validation and conversion to training configurations."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_ya
 
 _TOP_KEYS = ("experiments", "targets")
 _OTHER_FILES = {
-    "models": "this looks like a model definitions file; name it under model: config_path:",
-    "dataset_info": "this looks like a dataset's metadata; name it under data: metadata_path:",
-    "space": "this looks like a search space; give it to --space",
+    "models": "this looks like a model definitions file; set 'model.config_path' of an experiment to this file",
+    "dataset_info": "this looks like a dataset's metadata; set 'data.metadata_path' of an experiment to this file",
+    "space": "this looks like a search space; pass this file to --space",
 }
 
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """A checked experiments file.
+    """A validated experiments file.
 
     Attributes:
-        path: The file, or None if the configuration was passed as a dictionary.
-        config: The whole configuration as plain data.
-        experiments: The training configurations by name, in the file's order.
-        targets: The goals of the experiments.
-        warnings: Messages about valid settings that make no sense, such as settings without effect.
+        path: The file; None if the configuration was passed as a dictionary.
+        config: The whole configuration as mappings, lists and scalars.
+        experiments: The training configurations, keyed by experiment name, in the file's order.
+        targets: The targets that trials should meet.
+        warnings: Messages about valid settings that have no effect or are probably a mistake.
         notes: Messages about unused keys.
     """
 
@@ -47,7 +47,7 @@ class ExperimentFile:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The warnings, then the notes, each as a line that starts with its level."""
+        """The warnings, then the notes, one line each; a line starts with ``warning:`` or ``note:``."""
         return (*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes))
 
     @property
@@ -57,10 +57,10 @@ class ExperimentFile:
         return any("metadata_path" in ((entry or {}).get("data") or {}) for entry in entries)
 
     def select(self, names: Sequence[str] | None) -> dict[str, TrainingConfig]:
-        """Return the named experiments in the file's order, or all if `names` is None.
+        """Return the experiments with these names, keyed by name, in the file's order; all if `names` is None.
 
         Raises:
-            ConfigurationError: If a name is not in the file; the message suggests the most similar name.
+            ConfigurationError: If a name is not in the file; the message suggests a similar name.
         """
         if names is None:
             return dict(self.experiments)
@@ -77,36 +77,36 @@ class ExperimentFile:
 
 
 def load_experiments(path: str | Path) -> ExperimentFile:
-    """Read and check an experiments file.
+    """Read and validate an experiments file.
 
     Args:
         path: The file, in the working directory or in this package.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If it has errors; all problems are reported together, each with line and key.
+        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
+        ConfigurationError: If the file has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     file = parse_experiments(document.data, document)
-    for name, entry in file.config["experiments"].items():  # `config` must also work without the file's folder
+    for name, entry in file.config["experiments"].items():  # `config` must not depend on the file's folder
         if "config_path" in entry.get("model", {}):
             entry["model"] = {**entry["model"], "config_path": file.experiments[name].model_config_path}
     return file
 
 
 def parse_experiments(config: dict[str, Any], document: YamlDocument | None = None) -> ExperimentFile:
-    """Check a configuration and create the training configurations of its experiments.
+    """Validate a configuration and create the training configurations of its experiments.
 
     Args:
-        config: The configuration as plain data.
-        document: The file of the configuration, for file and line in messages.
+        config: The configuration as mappings, lists and scalars.
+        document: The file of the configuration, for file and line in messages; None for a dictionary.
 
     Raises:
-        ConfigurationError: If it has errors; all problems are reported together.
+        ConfigurationError: If the configuration has errors; all problems are reported together.
     """
     if not isinstance(config, dict):
-        raise ConfigurationError(f"a configuration is a mapping, not {type(config).__name__}; {_EXAMPLE}")
+        raise ConfigurationError(f"configuration: found the type {type(config).__name__}; expected a dict; {_EXAMPLE}")
     diagnostics = Diagnostics(document or YamlDocument(config))
     _note_unused_keys(config, diagnostics)
     targets = validated(Targets, config.get("targets", {}), diagnostics.below("targets")) or Targets()
@@ -128,17 +128,17 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
 
 
 def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
-    """Create the training configuration of one experiment.
+    """Validate the sections of one experiment and create its training configuration.
 
     Numbers such as ``'1e-6'``, which PyYAML's loaders read as text, are converted. Missing keys have
-    `TrainingConfig`'s defaults; ``optimizer.learning_rate`` and ``optimizer.weight_decay`` override those of
-    ``training``.
+    `TrainingConfig`'s defaults. ``optimizer.learning_rate`` and ``optimizer.weight_decay`` override
+    ``training.learning_rate`` and ``training.weight_decay``.
 
     Args:
         experiment_config: The sections of an experiment, as below its name in an experiments file.
 
     Raises:
-        ConfigurationError: If it has errors; all problems are reported together.
+        ConfigurationError: If a section has errors; all problems are reported together.
 
     Example::
 
@@ -165,12 +165,12 @@ def _note_unused_keys(config: Mapping[Any, Any], diagnostics: Diagnostics) -> No
             diagnostics.note((str(key),), f"not used{f'; did you mean {near!r}?' if near else ''}")
 
 
-_EXAMPLE = "write 'experiments:', below it a name, below that its sections (model:, training:, ...)"
+_EXAMPLE = "use, for example, 'experiments: {my_experiment: {model: {name: small}}}'"
 
 
 def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Experiment]:
-    """Return the experiments by name, with defaults instead of invalid values."""
-    rule = "a mapping of experiment names to their settings is expected"
+    """Return the experiments, keyed by name, with defaults instead of invalid values."""
+    rule = "expected a mapping of experiment names to settings"
     if "experiments" not in config:
         diagnostics.missing("experiments", rule, _missing_remedy(config))
         return {}
@@ -194,16 +194,16 @@ def _missing_remedy(config: Mapping[str, Any]) -> str:
         if key in config:
             return remedy
     if any(section in config for section in SECTIONS):
-        return "indent the sections below 'experiments:' and a name"
+        return "indent the sections below a name of your choice, and the name below 'experiments'"
     near = nearest("experiments", [str(key) for key in config])
-    return f"did you write {near!r} instead?" if near else _EXAMPLE
+    return f"found the key {near!r}: did you mean 'experiments'?" if near else _EXAMPLE
 
 
 def _empty_remedy(config: Mapping[str, Any]) -> str:
     misindented = next((key for key in config if isinstance(key, str) and key[:1].isspace()), None)
     if misindented is not None:  # for example non-breaking spaces, copied from a web page
-        return f"indent with spaces, not with {misindented[0]!a} as before {misindented.strip()!r}"
-    return "write at least one name and, indented below it, its settings"
+        return f"replace {misindented[0]!a} by spaces before {misindented.strip()!r}"
+    return _EXAMPLE
 
 
 def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagnostics) -> None:
@@ -211,23 +211,23 @@ def _check_name(name: object, experiment: Experiment | None, diagnostics: Diagno
         diagnostics.error((), problem)
     inner = experiment.experiment_name if experiment else None
     if inner is not None and inner != name:
-        rule = f"the experiment's name is its key, {name!r}"
-        diagnostics.invalid_value("experiment_name", inner, rule, f"write {name!r} or leave the line out")
+        rule = f"expected {name!r}, the key of this experiment"
+        diagnostics.invalid_value("experiment_name", inner, rule, f"use {name!r} or remove this line")
 
 
 def _check_clashes(names: Iterable[str], diagnostics: Diagnostics) -> None:
-    """Record names that share one folder on a file system that ignores case (macOS)."""
+    """Record names that differ only in case: some file systems (macOS) ignore case, so both would get one folder."""
     first_of: dict[str, str] = {}
     for name in names:
         first = first_of.setdefault(name.casefold(), name)
         if first != name:
-            text = f"differs from {first!r} only in case, so both may share one folder; write another name"
+            text = f"the name differs from {first!r} only in case, so both may get the same folder; choose another name"
             diagnostics.error(("experiments", name), text)
 
 
 def _training_config(name: str, experiment: Experiment, file: Path | None = None) -> TrainingConfig:
     settings = settings_by_field(experiment.model_dump(exclude_unset=True))
     models = resolve_config_path(experiment.model.config_path, file)
-    if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # relative to the file, unknown later
+    if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # later, the file's folder is unknown
         settings["model_config_path"] = str(models)
     return TrainingConfig(**settings, experiment_name=name)

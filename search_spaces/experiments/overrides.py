@@ -1,4 +1,4 @@
-"""Overrides from the command line (``--set training.num_epochs=5``), checked like an experiments file."""
+"""Overrides from the command line (``--set training.num_epochs=5``), validated like an experiments file."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from search_spaces.training_config import STUDY_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 from search_spaces.yaml_reader.nodes import compose, plain_data
 
-# By section and key.
+# The new values, keyed by section, then by key.
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
 def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overrides:
-    """Return the overrides of a command line by section and key.
+    """Parse and validate the overrides of a command line.
 
     Args:
-        texts: Each ``section.key=value``; the value is YAML.
-        for_trials: Whether they are for trials of an existing study, whose `STUDY_FIELDS` cannot change.
+        texts: The overrides, each as ``section.key=value`` with a YAML value.
+        for_trials: Whether the overrides are for trials of an existing study, whose `STUDY_FIELDS` cannot change.
 
     Raises:
-        ConfigurationError: If a text is invalid; all problems are reported together.
+        ConfigurationError: If an override is invalid; all problems are reported together.
     """
     problems, given = ProblemCollector(), dict[str, dict[str, Any]]()
     for text in texts:
         with problems.collect():
             section, key, value = _parsed(text)
             if key in given.setdefault(section, {}):
-                problems.add([f"--set {section}.{key}: given twice; keep one"])
+                problems.add([f"--set {section}.{key}: is given twice; remove one of the two"])
             given[section][key] = value
             if for_trials and FIELD_OF_KEY.get((section, key)) in STUDY_FIELDS:
-                problems.add([f"--set {section}.{key}: is fixed for the whole study; leave it out"])
+                problems.add([f"--set {section}.{key}: is the same for the whole study; remove this --set"])
     diagnostics = Diagnostics(_CommandLine(given))
     experiment = validated(Experiment, given, diagnostics, KEY_LOCATIONS) or Experiment()
     with problems.collect():
@@ -53,7 +53,7 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
 
 
 def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Overrides) -> ExperimentFile:
-    """Read an experiments file, apply overrides to the named experiments (None for all), and check the result.
+    """Read an experiments file, apply overrides to the named experiments (all if None), and validate the result.
 
     Raises:
         FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_experiments` and `ExperimentFile.select`.
@@ -64,12 +64,12 @@ def load_overridden(path: str | Path, names: Sequence[str] | None, overrides: Ov
         return file
     chosen = {name: document.data["experiments"][name] for name in file.select(names)}
     changed = _overridden({**document.data, "experiments": chosen}, overrides, document)
-    # Results keep the order of the whole file.
+    # The experiments keep the order of the file.
     return replace(changed, experiments=file.experiments | changed.experiments)
 
 
 def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) -> dict[str, TrainingConfig]:
-    """Return experiments with overrides applied.
+    """Apply overrides to experiments and validate the result.
 
     Raises:
         ConfigurationError: If an override conflicts with an experiment; all problems are reported together.
@@ -80,7 +80,7 @@ def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) ->
 
 @dataclass(frozen=True)
 class _CommandLine(YamlDocument):
-    """A configuration with overrides; messages about overridden keys start with the option."""
+    """A configuration with overrides; messages about overridden keys have the location ``--set``."""
 
     overrides: Overrides = field(default_factory=dict)
 
@@ -105,13 +105,13 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     section, _, key = name.strip().partition(".")
     if not (section and key and equals):
-        meant = " or ".join(KEY_LOCATIONS.get(name.strip(), ())) or "for example training.num_epochs=5"
-        raise ConfigurationError(f"--set: found {text!r}; section.key=value is expected; write {meant}")
+        meant = " or ".join(KEY_LOCATIONS.get(name.strip(), ())) or "a setting such as training.num_epochs=5"
+        raise ConfigurationError(f"--set: found {text!r}; expected section.key=value; use {meant}")
     try:
         node = compose(value)
     except (yaml.YAMLError, RecursionError):
-        rule = "is not a YAML value; put text with special characters in quotes"
-        raise ConfigurationError(f"--set {section}.{key}: found {value!r}, which {rule}") from None
+        rule = "expected a YAML value; put text with special characters in quotes"
+        raise ConfigurationError(f"--set {section}.{key}: found {value!r}; {rule}") from None
     data, _, problems, _ = plain_data(node) if node else (None, {}, [], True)
     if problems:
         raise ConfigurationError([f"--set {section}.{key}: {problem}" for _, problem in problems])

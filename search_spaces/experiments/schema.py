@@ -1,6 +1,6 @@
 """The sections of an experiments file: keys, types, ranges and choices.
 
-The defaults are those of `TrainingConfig`; `FIELD_OF_KEY` maps each key to its field there.
+The defaults come from `TrainingConfig`; `FIELD_OF_KEY` maps each key to its field of `TrainingConfig`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FROM_TUPLE = BeforeValidator(lambda value: list(value) if isinstance(value, tup
 
 
 class ModelSection(Section):
-    """``model:``, the network."""
+    """The section ``model``: the network."""
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
@@ -41,7 +41,7 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """``data:``, the dataset and how it is loaded."""
+    """The section ``data``: the dataset and how it is loaded."""
 
     metadata_path: Text = _DEFAULT.metadata_path
     train_split: Text = _DEFAULT.train_split
@@ -52,7 +52,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """``training:``, the training loop and the loss."""
+    """The section ``training``: the training loop and the loss."""
 
     device: Literal["auto", "cpu", "cuda"] = _DEFAULT.device
     mixed_precision: bool = _DEFAULT.mixed_precision
@@ -74,7 +74,7 @@ class TrainingSection(Section):
 
 
 class OptimizerSection(Section):
-    """``optimizer:``; its learning rate and weight decay override those of ``training:``."""
+    """The section ``optimizer``; its learning rate and weight decay override those of the section ``training``."""
 
     type: OptimizerType = _DEFAULT.optimizer_type
     learning_rate: Annotated[float, Field(gt=0, le=10)] = _DEFAULT.learning_rate
@@ -83,7 +83,7 @@ class OptimizerSection(Section):
 
 
 class SchedulerSection(Section):
-    """``scheduler:``, the learning rate schedule."""
+    """The section ``scheduler``: the learning rate schedule."""
 
     type: SchedulerType = _DEFAULT.scheduler_type
     warmup_epochs: CountOrZero = _DEFAULT.warmup_epochs
@@ -95,7 +95,7 @@ class SchedulerSection(Section):
 
 
 class EarlyStoppingSection(Section):
-    """``early_stopping:``, the monitored metric and when to stop."""
+    """The section ``early_stopping``: the monitored metric and when to stop."""
 
     patience: Count = _DEFAULT.early_stopping_patience
     min_delta: Annotated[float, Field(ge=0, le=1_000)] = _DEFAULT.early_stopping_min_delta
@@ -104,7 +104,7 @@ class EarlyStoppingSection(Section):
 
 
 class Experiment(Section):
-    """One entry under ``experiments:``."""
+    """One experiment: an entry of the mapping ``experiments``."""
 
     experiment_name: str | None = None
     model: ModelSection = Field(default_factory=ModelSection)
@@ -115,16 +115,16 @@ class Experiment(Section):
     early_stopping: EarlyStoppingSection = Field(default_factory=EarlyStoppingSection)
 
     def value(self, section: str, key: str) -> Any:
-        """Return the value of a key, which may be its default."""
+        """Return the value of a key, or its default if the key is not set."""
         return getattr(getattr(self, section), key)
 
     def is_set(self, section: str, key: str) -> bool:
-        """Return whether a key is set explicitly."""
+        """Return whether the file sets a key, even to its default."""
         return key in getattr(self, section).model_fields_set
 
     @property
     def learning_rate(self) -> tuple[str, float]:
-        """The key that determines the learning rate, and its value."""
+        """The key that determines the learning rate, and the learning rate."""
         section = "optimizer" if self.is_set("optimizer", "learning_rate") else "training"
         return f"{section}.learning_rate", self.value(section, "learning_rate")
 
@@ -138,7 +138,7 @@ _GOALS = {
 
 
 class Targets(Section):
-    """``targets:``, the goals of the experiments; None for a target that is not set.
+    """The mapping ``targets``: what trials should reach; None for a target that is not set.
 
     Attributes:
         character_accuracy: Minimum fraction of label positions read correctly.
@@ -153,7 +153,7 @@ class Targets(Section):
     convergence_epochs: Count | None = None
 
     def goals(self) -> dict[str, str]:
-        """Return a short text for each target that is set, by the target's name."""
+        """Return a short text for each target that is set, keyed by the target's name: ``char >= 0.85``."""
         return {name: _GOALS[name].format(value) for name, value in self if value is not None}
 
 
@@ -162,7 +162,7 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in Experiment.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
-# Keys that have an effect with one type of scheduler or loss only.
+# Keys that have an effect only with one scheduler or loss: the section and key of that type, and its required value.
 ONLY_FOR = {
     ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
     ("scheduler", "step_size"): ("scheduler", "type", "steplr"),
@@ -173,7 +173,7 @@ ONLY_FOR = {
     ("training", "focal_gamma"): ("training", "loss_type", "focal"),
     ("training", "label_smoothing"): ("training", "loss_type", "crossentropy"),
 }
-# The field of a key is ``section_key`` if that field exists (``model_name``), else ``key``.
+# The `TrainingConfig` field of each key: ``section_key`` if that field exists (``model_name``), else ``key``.
 FIELD_OF_KEY: dict[tuple[str, str], str] = {
     (section, key): field if (field := f"{section}_{key}") in TrainingConfig.__annotations__ else key
     for section, model in SECTIONS.items()
@@ -182,8 +182,8 @@ FIELD_OF_KEY: dict[tuple[str, str], str] = {
 
 
 def settings_by_field(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of sections by field of `TrainingConfig`."""
-    # In the schema's order: the optimizer's learning rate comes after that of training and overrides it.
+    """Return the values of sections, keyed by field of `TrainingConfig`."""
+    # In the schema's order, so that optimizer.learning_rate overrides training.learning_rate.
     return {field: sections[at][key] for (at, key), field in FIELD_OF_KEY.items() if key in sections.get(at, {})}
 
 
@@ -196,7 +196,8 @@ def _key_locations() -> dict[str, tuple[str, ...]]:
     return key_locations
 
 
-# The valid locations (``section.key``) of each key and field name, to correct misplaced keys.
+# The valid locations (``section.key``) of each key and of each field name, for the remedy for a misplaced key.
 KEY_LOCATIONS = _key_locations()
-# The first key of each field: training.learning_rate rather than optimizer.learning_rate.
+# The section and key of each field; the first one if there are two: training.learning_rate, not
+# optimizer.learning_rate.
 KEY_OF_FIELD: dict[str, tuple[str, str]] = {field: key for key, field in reversed(FIELD_OF_KEY.items())}

@@ -1,4 +1,4 @@
-"""Write training configurations as an experiments file, the inverse of `load_experiments`."""
+"""Conversion of training configurations to the text of an experiments file, the inverse of `load_experiments`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 
 def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets) -> dict[str, Any]:
-    """Return plain data that `parse_experiments` reads back as configurations of equivalent trainings.
+    """Return data that `parse_experiments` converts back to configurations with the same training results.
 
-    Defaults are included, since a later version may have other defaults. Keys without effect are omitted, such as
+    Defaults are included, because a later version may have other defaults. Keys without effect are omitted, such as
     `gamma` if another schedule is used.
 
     Args:
-        experiments: The training configurations by name.
-        targets: The goals of the experiments.
+        experiments: The training configurations, keyed by experiment name.
+        targets: The targets that trials should meet.
     """
     data: dict[str, Any] = {"experiments": {name: _sections(config) for name, config in experiments.items()}}
     wanted = targets.model_dump(mode="json", exclude_none=True)
@@ -26,14 +26,14 @@ def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets
 
 
 def experiments_yaml(experiments: Mapping[str, TrainingConfig], targets: Targets) -> str:
-    """Return `experiments_data` as YAML with one line per key."""
+    """Format `experiments_data` as YAML with one line per key."""
     return yaml_text(experiments_data(experiments, targets), block_style=True)
 
 
 def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for (section, key), field in FIELD_OF_KEY.items():
-        # The learning rate has two keys; the one under training: is sufficient.
+        # The learning rate has two keys; training.learning_rate is sufficient.
         if KEY_OF_FIELD[field] == (section, key) and _has_effect(section, key, config):
             value = getattr(config, field)
             sections[section][key] = list(value) if isinstance(value, tuple) else value

@@ -16,7 +16,9 @@ _Warnings = Iterator[tuple[Location, str]]
 
 
 def warn_of_experiment(experiment: Experiment, diagnostics: Diagnostics) -> None:
-    """Record warnings about one experiment; rules that involve an invalid key are skipped.
+    """Record warnings about one experiment.
+
+    Rules that involve an invalid key are skipped.
 
     Args:
         experiment: The experiment, with defaults instead of invalid values.
@@ -38,7 +40,7 @@ def warn_of_targets(targets: Targets, diagnostics: Diagnostics) -> None:
 def _rate(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     key, rate = experiment.learning_rate
     if is_valid(key) and rate > _HIGH_LEARNING_RATE:
-        yield key, f"{rate} is far above usual learning rates (0.0001 to 0.01); training may diverge"
+        yield key, f"{rate} is far above usual learning rates (0.0001 to 0.01), so training may diverge"
 
 
 def _overrides(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
@@ -59,7 +61,7 @@ def _unused_keys(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
 def _loaders(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     for key in ("num_workers", "pin_memory"):
         value = experiment.value("data", key)
-        # No warning for the default, nor for 0 and false, which describe what training does.
+        # No warning for the default, nor for 0 and false: training uses neither loader processes nor pinned memory.
         if experiment.is_set("data", key) and value not in (0, getattr(TrainingConfig, key)):
             text = "has no effect on training, which reads the pixel cache; only create_data_loaders uses it"
             yield ("data", key), f"{describe(value)} {text}"
@@ -71,7 +73,7 @@ def _early_stopping(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, stopping = experiment.training.num_epochs, experiment.early_stopping
     # The first epoch always counts as an improvement.
     if "patience" in stopping.model_fields_set and stopping.patience + 1 >= epochs:
-        text = f"{stopping.patience} has no effect: the training ends after {epochs} epochs, before it can stop early"
+        text = f"{stopping.patience} has no effect: training ends after {epochs} epochs, before it can stop early"
         yield "early_stopping.patience", text
     if stopping.min_delta >= 1 and stopping.monitor.endswith("accuracy"):
         text = f"{stopping.min_delta} is more than an accuracy can improve, so training always ends after"
@@ -83,28 +85,28 @@ def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
         return
     epochs, scheduler, stopping = experiment.training.num_epochs, experiment.scheduler, experiment.early_stopping
     if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
-        text = f"{scheduler.warmup_epochs} of {epochs} epochs: the warm-up never ends, so the cosine has no effect"
+        text = f"{scheduler.warmup_epochs} is too long for {epochs} epochs: training ends before the cosine starts"
         yield "scheduler.warmup_epochs", text
     is_chosen = scheduler.model_fields_set & {"type", "step_size", "gamma"}
     if scheduler.type == "steplr" and scheduler.step_size >= epochs and is_chosen:
-        text = f"{scheduler.step_size} of {epochs} epochs: the learning rate never drops, so gamma has no effect"
+        text = f"{scheduler.step_size} is too long for {epochs} epochs: training ends before gamma has an effect"
         yield "scheduler.step_size", text
     if scheduler.type != "plateau" or not is_valid("scheduler.patience", "early_stopping.patience"):
         return
-    # The schedule counts from the second epoch, and drops the rate for the epoch after `patience` + 1 bad epochs.
+    # The first epoch always improves. After `patience` + 1 epochs without improvement, the next epoch has a lower rate.
     patience = scheduler.patience
     if patience + 2 >= epochs:
-        text = f"{patience} of {epochs} epochs: the learning rate never drops, so factor has no effect"
+        text = f"{patience} is too long for {epochs} epochs: training ends before factor has an effect"
         yield "scheduler.patience", text
     elif patience + 1 >= stopping.patience:
-        text = f"{patience} has no effect: early_stopping.patience ({stopping.patience}) ends the training first"
+        text = f"{patience} has no effect: early_stopping.patience ({stopping.patience}) ends training first"
         yield "scheduler.patience", text
 
 
 def _snapshots(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, every = experiment.training.num_epochs, experiment.training.save_every_n_epochs
     if is_valid("training.num_epochs") and experiment.is_set("training", "save_every_n_epochs") and every > epochs:
-        text = f"{every} of {epochs} epochs: no numbered snapshot is ever written"
+        text = f"{every} is more than the {epochs} epochs of training, so no numbered snapshot is written"
         yield "training.save_every_n_epochs", text
 
 
@@ -123,5 +125,5 @@ def _mode(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     mode, monitor = experiment.early_stopping.mode, experiment.early_stopping.monitor
     usual, better = ("min", "lower") if monitor.endswith("loss") else ("max", "higher")
     if is_valid("early_stopping.monitor", "early_stopping.mode") and mode != usual:
-        text = f"{mode} would keep the worst epoch, since {better} {monitor} is better; did you mean {usual}?"
+        text = f"{mode} would keep the worst epoch, because {better} {monitor} is better; did you mean {usual!r}?"
         yield "early_stopping.mode", text

@@ -1,1 +1,1 @@
-"""Open, read and lock files."""
+"""Files: opening, reading and locking."""

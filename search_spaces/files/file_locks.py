@@ -1,9 +1,9 @@
 """File locks that the kernel releases when their process exits.
 
-A stopped process keeps its POSIX record locks (`fcntl.lockf`), the kernel releases those of a process that exits or is
-killed, and forked loader workers do not inherit them. Such a lock is per process: closing any descriptor of the file
-releases the lock, and a process never blocks itself. So this module registers the locks of this process by path and
-opens each lock file at most once. No other code opens a lock file.
+These are POSIX record locks (`fcntl.lockf`). A stopped process keeps its locks, the kernel releases the locks of a
+process that exits or is killed, and forked loader workers do not inherit them. Such locks belong to the process:
+closing any descriptor of the file releases the lock, and a process never blocks itself. Therefore this module registers
+all locks of this process and opens each lock file at most once. No other code opens a lock file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from search_spaces.files.regular_files import read_bytes, regular_file
 _POLL_S = 0.02
 _MAX_NOTE_BYTES = 200
 
-# struct flock; its fields have another order on macOS.
+# The C structure flock, whose fields have another order on macOS.
 _FLOCK_LAYOUT = "@qqihh" if sys.platform == "darwin" else "@hhqqi"
 
+# The locks of this process, keyed by resolved path.
 _held: dict[str, FileLock] = {}
-# A thread that closes a probed file would release the lock that another thread has just acquired on it.
+# Otherwise, a thread that closes a probed file could release the lock that another thread has just acquired on it.
 _registry_lock = threading.Lock()
 
 
 class FileLock:
-    """A lock on a file, held by this process; created by `try_lock` and `wait_for_lock`.
+    """A lock that this process holds on a file; created by `try_lock` and `wait_for_lock`.
 
     Attributes:
         path: The lock file. Only the process that holds the lock may remove it.
@@ -46,19 +47,19 @@ class FileLock:
 
     @property
     def note(self) -> str:
-        """The last note in the file, by any process; "" if there is none."""
+        """The note in the file, which any process may have written; "" if there is none."""
         assert self._descriptor is not None, "the lock was released"
         return os.pread(self._descriptor, _MAX_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def write_note(self, text: str) -> None:
-        """Write a short note for the next process that locks the file; errors of the disk are ignored."""
+        """Write a short note for the next process that locks the file; ignore disk errors."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):
-            # All notes have the same length, so that replacing one works even if the disk is full.
+            # All notes have the same length, so that a full disk does not prevent replacing a note.
             os.pwrite(self._descriptor, text.encode()[:_MAX_NOTE_BYTES].ljust(_MAX_NOTE_BYTES), 0)
 
     def touch(self) -> None:
-        """Set the file's modification time to now and keep the note; errors of the disk are ignored."""
+        """Set the file's modification time to now, without changing the note; ignore disk errors."""
         assert self._descriptor is not None, "the lock was released"
         with contextlib.suppress(OSError):
             os.utime(self._descriptor)
@@ -80,10 +81,10 @@ class FileLock:
 
 
 def try_lock(path: Path) -> FileLock | None:
-    """Lock a file; create the file and its folder if they are missing.
+    """Try to lock a file without waiting; create the file and its folder if they are missing.
 
     Returns:
-        The lock; None if another process, or another `FileLock` of this process, holds it.
+        The lock; None if another process, or another `FileLock` of this process, holds the lock.
 
     Raises:
         ConfigurationError: If the file system does not support file locks.
@@ -105,11 +106,11 @@ def try_lock(path: Path) -> FileLock | None:
 
 
 def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
-    """Lock a file like `try_lock`, but wait until the lock is free, and log which process holds it.
+    """Lock a file like `try_lock`, but wait until the lock is free; after 3 s, log which process holds the lock.
 
     Args:
         path: The lock file.
-        timeout_s: Maximum seconds to wait after the holder last touched the file.
+        timeout_s: Maximum seconds to wait, counted from the last time that the holder touched the file.
 
     Raises:
         ConfigurationError: If the wait times out, or the file system does not support file locks.
@@ -123,14 +124,14 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
         if time.monotonic() >= deadline and not 0 < read_note(path)[1] < timeout_s:
             raise ConfigurationError(
                 f"{path}: {_holder_text(path)} has held this lock for {timeout_s:g} s; "
-                "let it continue (a stopped process: kill -CONT) or end it, then repeat the command"
+                "end that process, or let it continue (kill -CONT if it is stopped), then repeat the command"
             )
         time.sleep(_POLL_S)
     return lock
 
 
 def holder_pid(path: Path) -> int | None:
-    """Return the process id of a lock's holder, without acquiring the lock or writing anything.
+    """Return the id of the process that holds a lock, without acquiring the lock or writing anything.
 
     Returns:
         The process id; 0 if it is unknown because the process runs on another machine; None if the lock is free.
@@ -149,9 +150,10 @@ def holder_pid(path: Path) -> int | None:
 
 
 def read_note(path: Path) -> tuple[str, float]:
-    """Return the last note in a lock file, or "", and the seconds since the last update of the file.
+    """Return the note in a lock file, and the seconds since the last modification of the file.
 
-    The note is "" if this process holds the lock: reading and closing the file would release it.
+    The note is "" if the file has none, or if this process holds the lock, because closing the file would release the
+    lock. A missing file has the note "" and the time 0.
     """
     with _registry_lock:
         try:
@@ -168,7 +170,7 @@ def _key(path: Path) -> str:
 def _locked(descriptor: int, path: Path) -> bool:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The previous holder may have removed the file; then other processes lock a new file of this name.
+        # If the previous holder has removed the file, the lock is useless: other processes lock a new file.
         return os.fstat(descriptor).st_nlink > 0
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -182,7 +184,7 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def _probe(descriptor: int) -> int | None:
-    """Return the id of the process that locks the file, 0 if unknown; None if the file is not locked."""
+    """Return the id of the process that has locked the file; 0 if it is unknown; None if no process has locked it."""
     if sys.platform == "darwin":
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, 0, 0, 0, fcntl.F_WRLCK, 0))
         _, _, pid, kind, _ = struct.unpack(_FLOCK_LAYOUT, answer)
@@ -194,11 +196,14 @@ def _probe(descriptor: int) -> int | None:
 
 def _holder_text(path: Path) -> str:
     pid = holder_pid(path)
-    return f"process {pid}" if pid else "another process"
+    return f"process {pid}" if pid else "a process on another machine (process id unknown)"
 
 
 def _forget_after_fork() -> None:
-    """Forget the parent's locks and replace the registry lock: a thread that holds it does not exist in the child."""
+    """Forget the parent's locks in a forked child.
+
+    The registry lock is replaced, because the thread that may hold it does not exist in the child.
+    """
     global _registry_lock
     _held.clear()
     _registry_lock = threading.Lock()

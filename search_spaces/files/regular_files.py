@@ -1,4 +1,4 @@
-"""Open and read regular files of limited size, never a pipe, a device, a folder or a huge file."""
+"""Opening and reading of regular files with a size limit; pipes, devices, folders and huge files are rejected."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MAX_BYTES = 2 * 10**9  # a hundred times the metadata of 100,000 samples
 
 
 def regular_file(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a regular file, as the `opener` of `open`.
+    """Open a regular file and return its descriptor; can be the `opener` of `open`.
 
     Raises:
-        OSError: If it cannot be opened or is not a regular file; `strerror` names the kind.
+        OSError: If the file cannot be opened; if it is a folder or not a regular file, `strerror` says so.
     """
-    # O_NONBLOCK: otherwise, opening a pipe would wait for a process at its other end.
+    # Without O_NONBLOCK, opening a pipe would block until another process opens its other end.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -30,19 +30,19 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int = _MAX_BYTES) -> byt
     """Return the content of a regular file.
 
     Raises:
-        OSError: If it cannot be read or has more than `max_bytes`.
+        OSError: If the file cannot be read or has more than `max_bytes` bytes.
     """
     with open(path, "rb", opener=regular_file) as file:
         if (size := os.fstat(file.fileno()).st_size) > max_bytes:
-            raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes; at most {max_bytes:,} are expected", file.name)
+            raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes; expected at most {max_bytes:,}", file.name)
         return file.read()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the data of a JSON text.
+    """Parse JSON.
 
     Raises:
-        ValueError: If it is not JSON in UTF-8, or is nested too deeply.
+        ValueError: If the text is not JSON in UTF-8, or is nested too deeply.
     """
     try:
         return json.loads(text)

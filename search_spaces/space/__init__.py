@@ -1,1 +1,1 @@
-"""Search spaces: ranges, choices and conditions of hyperparameters."""
+"""Search spaces: ranges, choices and conditions of hyperparameters, read from YAML files."""

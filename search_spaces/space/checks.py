@@ -1,4 +1,4 @@
-"""Rules about combinations of settings in a search space."""
+"""Rules about combinations of settings in a search space: learning rates, and losses of models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from search_spaces.space.space import Choices, FloatRange, Parameter, SearchSpac
 def check_space(
     space: SearchSpace, definitions: Mapping[str, ModelDefinition] | None, diagnostics: Diagnostics
 ) -> None:
-    """Record conflicts between settings of a search space.
+    """Record conflicts between the settings of a search space.
 
     Args:
         space: The search space, without invalid settings.
-        definitions: The defined models; None skips the check of models and losses.
+        definitions: The defined models, keyed by name; None skips the check of models and losses.
         diagnostics: Collects the errors.
     """
     _check_min_lr(space, diagnostics)
@@ -27,25 +27,28 @@ def check_space(
 
 
 def _check_min_lr(space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Record an error if a trial could get a `min_lr` above its learning rate."""
+    """Record an error if a search trial could get a `min_lr` above its `learning_rate`."""
     rate = space.parameter("learning_rate")
     if not space.has_valid_min_lr:
         highest = max(space.values_of("min_lr"))
-        rule = f"the lowest learning rate of a trial (min_lr, up to {highest:g}) must not exceed its initial one"
+        rule = f"expected at least {highest:g}, the largest min_lr in this search space"
         path = ["base" if rate is None else "space", "learning_rate"]
         path += ["low"] if rate is not None and isinstance(rate.domain, FloatRange) else []
-        remedy = f"write {highest:g} or more, or a smaller min_lr"
+        remedy = f"use {highest:g} or more, or a smaller min_lr"
         diagnostics.invalid_value(path, min(space.values_of("learning_rate")), rule, remedy)
     elif space.parameter("min_lr") and (rate.when if rate is not None else "learning_rate" not in space.base):
         text = (
-            "it is sampled, but learning_rate is not (or only under a condition), so min_lr could exceed it; "
-            "add learning_rate under base:, or under space: without a condition"
+            "min_lr is sampled, but not every trial samples learning_rate, so min_lr could exceed learning_rate; "
+            "add learning_rate to 'base', or to 'space' without a condition"
         )
         diagnostics.error("space.min_lr", text)
 
 
 class _LossCheck:
-    """A check that no trial has a model with an unsupported loss; models with one loss only get it automatically."""
+    """The check that no trial samples or fixes a loss that its model does not support.
+
+    A search space must not set the loss of a model that supports only one loss, because `fit_loss` sets it.
+    """
 
     def __init__(
         self, space: SearchSpace, definitions: Mapping[str, ModelDefinition], diagnostics: Diagnostics
@@ -58,7 +61,7 @@ class _LossCheck:
         self._with_choice = [name for name in models if len(self._losses_of[name]) > 1]
 
     def run(self) -> None:
-        """Record the models that could get an unsupported loss."""
+        """Record an error for the models that could get an unsupported loss."""
         for supported in sorted(dict.fromkeys(self._losses_of.values()), key=len):
             unsupported = [loss for loss in self._space.values_of("loss_type") if loss not in supported]
             models = [name for name, losses in self._losses_of.items() if losses == supported and self._gets_loss(name)]
@@ -73,37 +76,37 @@ class _LossCheck:
     def _record(self, models: Sequence[str], unsupported: Sequence[str], supported: Sequence[str]) -> None:
         if len(supported) == 1:
             kind = supported[0].upper()
-            rule = f"{kind} models support {kind} loss only, which they get automatically; {self._remedy()}"
+            rule = f"{kind} models support only {kind} loss, which is set automatically; {self._remedy()}"
         else:
             losses = " and ".join(unsupported)
-            omitted = "the line" if self._loss is None else losses
-            rule = f"only {losses.upper()} models support it, and get it automatically; leave {omitted} out"
+            omitted = "this line" if self._loss is None else losses
+            rule = f"only {losses.upper()} models support this loss, which is set automatically; remove {omitted}"
         subject = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
         path = ("base" if self._loss is None else "space", "loss_type")
         self._diagnostics.error(path, f"{subject} would get {' or '.join(map(repr, unsupported))}; {rule}")
 
     def _remedy(self) -> str:
         if not self._with_choice:
-            return "leave loss_type out"
+            return "remove loss_type"
         condition = f"when: {{model_name: {as_written(self._with_choice)}}}"
         if self._loss is None:
             losses = as_written(self._losses_of[self._with_choice[0]])
             choices = f"{{choices: {losses}, {condition}}}"
-            return f"leave the line out, or sample it for the other models, under space: loss_type: {choices}"
+            return f"remove this line, or sample the loss of the other models with loss_type: {choices} in 'space'"
         if "model_name" in self._loss.when:
-            return f"write {condition}"
+            return f"use {condition}"
         later = self._space.names[self._space.names.index("loss_type") :]
-        return f"add {condition}{' and move model_name above it' if 'model_name' in later else ''}"
+        return f"add {condition}{' and move model_name above loss_type' if 'model_name' in later else ''}"
 
     def _check_order(self) -> None:
-        """Record conditions on the loss that are evaluated before the model is sampled, which can change the loss."""
+        """Record conditions on the loss that are evaluated too early: the model, sampled later, can change the loss."""
         for parameter in takewhile(lambda item: item.name != "model_name", self._space):
             if "loss_type" in parameter.when:
-                text = f"the loss depends on the model, which is sampled later; move model_name above {parameter.name}"
+                text = f"the loss depends on model_name, which is sampled later; move model_name above {parameter.name}"
                 self._diagnostics.error(("space", parameter.name, "when", "loss_type"), text)
 
 
 def _may_be_active(parameter: Parameter, model: str, space: SearchSpace) -> bool:
-    """Return whether a trial with this model can meet the parameter's condition."""
+    """Return whether some trial with this model can meet the parameter's condition."""
     fixed = {**space.base, "model_name": model}
     return all(Choices(values).contains(fixed[name]) for name, values in parameter.when.items() if name in fixed)

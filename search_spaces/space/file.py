@@ -1,4 +1,4 @@
-"""Search space files: ranges and choices for fields of `TrainingConfig`, and fixed settings of the search trials."""
+"""Search space files: ranges and choices for fields of `TrainingConfig`, and fixed settings of search trials."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from search_spaces.space.space import SearchSpace
 from search_spaces.space.warnings import warn_of_space
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
-SHIPPED_SPACE = "config/search_space.yaml"  # the default of a study
+DEFAULT_SPACE = "config/search_space.yaml"
 
 
 def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinition] | None = None) -> SearchSpace:
-    """Read and check a search space file.
+    """Read and validate a search space file.
 
     Args:
         path: The file, in the working directory or in this package.
-        definitions: The defined models, to check the models of the space and their losses; None skips these checks.
+        definitions: The defined models, keyed by name, to check models and losses; None skips these checks.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If it has errors; all problems are reported together, each with line and key.
+        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
+        ConfigurationError: If the file has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     return parse_search_space(document.data, document, definitions)
@@ -39,18 +39,18 @@ def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinitio
 def parse_search_space(
     data: dict[str, Any], document: YamlDocument | None = None, definitions: Mapping[str, ModelDefinition] | None = None
 ) -> SearchSpace:
-    """Return the search space of plain data, for example from `SearchSpace.as_dict`, after checking it.
+    """Validate the data of a search space, for example from `SearchSpace.as_dict`, and create the search space.
 
     Args:
-        data: The mappings ``space`` and (optional) ``base``.
-        document: The file of the data, for file and line in messages.
+        data: The mapping ``space`` and, optionally, the mapping ``base``.
+        document: The file of the data, for file and line in messages; None for a dictionary.
         definitions: As for `load_search_space`.
 
     Raises:
-        ConfigurationError: If it has errors; all problems are reported together.
+        ConfigurationError: If the data has errors; all problems are reported together.
     """
     if not isinstance(data, dict):
-        raise ConfigurationError(f"a search space is a mapping, not {type(data).__name__}; {EXAMPLE}")
+        raise ConfigurationError(f"search space: found the type {type(data).__name__}; expected a dict; {EXAMPLE}")
     diagnostics = Diagnostics(document or YamlDocument(data))
     for key in data:
         if key not in ("base", "space"):
@@ -65,19 +65,19 @@ def parse_search_space(
 
 
 def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> None:
-    """Check that further settings can be fixed for the trials of a search space.
+    """Check that the trials of a search space can have further fixed settings (``--set``).
 
     Args:
         space: The search space.
-        fixed: Values of fields of `TrainingConfig`, each valid by itself.
-        definitions: The defined models.
+        fixed: Values of fields of `TrainingConfig`, keyed by field; each is valid by itself.
+        definitions: The defined models, keyed by name.
 
     Raises:
         ConfigurationError: If the space samples a setting or conflicts with it; all problems are reported together.
     """
-    remedy = "leave it out, or start another study with a --space that does not sample it"
+    remedy = "remove this --set, or start another study with a --space that does not sample this setting"
     problems = [
-        f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search samples it ({item.domain}); {remedy}"
+        f"--set {'.'.join(KEY_OF_FIELD[item.name])}: the search samples this setting ({item.domain}); {remedy}"
         for item in space
         if item.name in fixed
     ]
@@ -88,12 +88,12 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
 
 
 def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSpace:
-    """Return the default search space; its models are replaced by those of the study if some are not defined there.
+    """Return the default search space, with the models of the study if they do not include all models of the space.
 
     Args:
-        definitions: The models that the study can train, at least one.
+        definitions: The models that the study can train, keyed by name; at least one.
     """
-    document = load_yaml(resolve_config_path(SHIPPED_SPACE))
+    document = load_yaml(resolve_config_path(DEFAULT_SPACE))
     data = document.data
     if not definitions.keys() >= set(data["space"]["model_name"]):
         data["space"] = _with_models(data["space"], definitions)
@@ -101,7 +101,7 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
 
 
 def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
-    """Return the parameters with other models; the loss is sampled for models that support several losses."""
+    """Return the entries of ``space`` for other models; the loss is sampled only for models with several losses."""
     losses = space["loss_type"]["choices"]
     free = [name for name, definition in definitions.items() if set(losses) <= set(definition.losses)]
     loss = {"choices": losses} | ({"when": {"model_name": free}} if len(free) < len(definitions) else {})
@@ -114,5 +114,5 @@ def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefini
 
 def _key_remedy(key: str) -> str:
     if key == "experiments":
-        return "this looks like an experiments file, which goes to --config"
-    return f"indent {key} below space:" if key in KEY_OF_FIELD else suggest(key, ("base", "space"))
+        return "this looks like an experiments file; pass this file to --config"
+    return f"move {key} to 'space'" if key in KEY_OF_FIELD else suggest(key, ("base", "space"))

@@ -1,4 +1,4 @@
-"""Parse the data of a search space file into parameters, and record all problems."""
+"""Conversion of the data of a search space file to parameters and fixed settings."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
 from search_spaces.training_config import STUDY_FIELDS, WITHOUT_EFFECT
 
-EXAMPLE = "write 'space:' and below it, for example, 'learning_rate: {low: 1e-4, high: 1e-2, log: true}'"
+EXAMPLE = "use, for example, 'space: {learning_rate: {low: 1e-4, high: 1e-2, log: true}}'"
 _NOT_BASE: dict[str, str] = {
     **dict.fromkeys(STUDY_FIELDS, "is the same for the whole study; set it in the experiments file"),
-    "experiment_name": "is derived from the trial's number; leave it out",
-    "output_dir": "is set by --output-dir; leave it out",
-    **dict.fromkeys(("vocab_size", "max_sequence_length"), "is the same for all trainings; leave it out"),
+    "experiment_name": "is derived from the trial's number; remove this line",
+    "output_dir": "is set by --output-dir; remove this line",
+    **dict.fromkeys(("vocab_size", "max_sequence_length"), "has only one supported value; remove this line"),
 }
 _NOT_SEARCHED: dict[str, str] = {
-    **dict.fromkeys(WITHOUT_EFFECT, "does not affect the result of a training; leave it out"),
+    **dict.fromkeys(WITHOUT_EFFECT, "does not affect training results; remove this line"),
     **_NOT_BASE,
-    "optimizer_betas": "is a list; write it under base:",
-    "threads": "only affects rounding; write it under base:",
-    "num_epochs": "must be the same for all trials, so that epochs are comparable; write it under base:",
+    "optimizer_betas": "is a list, which cannot be sampled; fix its value in 'base'",
+    "threads": "affects only rounding; fix its value in 'base'",
+    "num_epochs": "must be the same in all trials, so that their epochs are comparable; fix its value in 'base'",
 }
-_SHAPE = "a list of choices, or a mapping with low and high, is expected"
+_SHAPE = "expected a list of choices, or a mapping with low and high"
 
 
 class _RangeKeys(Section):
-    low: Any  # the type of the setting
+    low: Any  # of the same type as the setting
     high: Any
     log: bool = False
     step: float | None = None
@@ -47,18 +47,23 @@ class _ChoicesKeys(Section):
 
 
 class SpaceParser:
-    """Parser for the data of a search space file; records every error."""
+    """A parser for the data of a search space file that records every error."""
 
     def __init__(self, diagnostics: Diagnostics, definitions: Mapping[str, ModelDefinition] | None) -> None:
-        """Create a parser; `definitions` are the defined models, or None to accept any model name."""
+        """Create a parser.
+
+        Args:
+            diagnostics: Collects the errors; paths start at the file's top level.
+            definitions: The defined models, keyed by name; None accepts any model name.
+        """
         self._diagnostics = diagnostics
         self._definitions = definitions
 
     def base(self, data: object) -> dict[str, Any]:
-        """Return the valid fixed settings."""
+        """Parse the fixed settings; return the valid ones, keyed by field."""
         if not isinstance(data, dict):
-            remedy = "write, for example, 'num_epochs: 30' below it"
-            self._diagnostics.invalid_value("base", data, "a mapping of settings is expected", remedy)
+            remedy = "use, for example, 'base: {num_epochs: 30}'"
+            self._diagnostics.invalid_value("base", data, "expected a mapping of settings to values", remedy)
             return {}
         values = {}
         for name, value in data.items():
@@ -68,10 +73,10 @@ class SpaceParser:
         return {name: value for name, value in values.items() if value is not None}
 
     def parameters(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> list[Parameter]:
-        """Return the valid parameters, in the file's order."""
+        """Parse the sampled settings; return the valid ones in the file's order."""
         entries = data.get("space")
         if not isinstance(entries, dict) or not entries:
-            rule = "a mapping from settings to ranges or choices is expected"
+            rule = "expected a mapping of settings to ranges or choices"
             if "space" in data:
                 self._diagnostics.invalid_value("space", entries, rule, EXAMPLE)
             else:
@@ -84,7 +89,10 @@ class SpaceParser:
             if field is None:
                 continue
             if name in base:
-                at.error((), "is also under base:; a setting is either fixed or sampled; keep one of the two")
+                at.error(
+                    (),
+                    "is also in 'base', but a setting is either sampled or fixed; remove one of the two",
+                )
             if (parameter := self._parameter(name, field, entry, at)) is not None:
                 _check_condition(parameter, parameters, list(entries), at.below("when"))
                 parameters[name] = parameter
@@ -94,8 +102,8 @@ class SpaceParser:
         if isinstance(entry, list):
             entry = {"choices": entry}
         if not isinstance(entry, dict):
-            fixed = "" if entry is None else f"; a fixed value goes under base: as {name}: {describe(entry)}"
-            at.invalid_value((), entry, _SHAPE, f"write, for example, {_example(field)}{fixed}")
+            fixed = "" if entry is None else f", or fix the value in 'base' with {name}: {describe(entry)}"
+            at.invalid_value((), entry, _SHAPE, f"use, for example, {_example(field)}{fixed}")
             return None
         if not _has_shape(entry, field, at):
             return None
@@ -113,8 +121,8 @@ class SpaceParser:
         if any(value is None for value in values):
             return None
         if len(values) < 2 or len(set(values)) < len(values):
-            remedy = "write each once, and a single fixed value under base:"
-            at.invalid_value((), keys.choices, "two or more different choices are expected", remedy)
+            remedy = "list each choice once, or fix a single value in 'base'"
+            at.invalid_value((), keys.choices, "expected two or more different choices", remedy)
             return None
         return Choices(tuple(values))
 
@@ -124,7 +132,7 @@ class SpaceParser:
             return None
         kind = kind_of(field)
         if kind not in (int, float):
-            at.error((), f"found a range; {expected_text(field)}; write, for example, {_example(field)}")
+            at.error((), f"found a range; {expected_text(field)}; use choices, for example, {_example(field)}")
             return None
         low = self._value(name, field, limits.low, at.below("low"))
         high = self._value(name, field, limits.high, at.below("high"))
@@ -141,28 +149,28 @@ class SpaceParser:
         conditions: dict[str, tuple[Scalar, ...]] = {}
         for name, values in when.items():
             inner = at.below(name)
-            field = _field(name, {"optimizer_betas": "is a list, which a condition cannot use"}, inner)
+            field = _field(name, {"optimizer_betas": "is a list, which conditions do not support; remove it"}, inner)
             if field is not None:
                 allowed = values if isinstance(values, list) else [values]
                 if not allowed:
-                    rule = "a value, or a list of values, is expected"
-                    inner.invalid_value((), allowed, rule, "write at least one value, or leave the condition out")
+                    rule = "expected one or more values"
+                    inner.invalid_value((), allowed, rule, "list at least one value, or remove the condition")
                 read = (self._value(name, field, value, inner) for value in allowed)
                 conditions[name] = tuple(value for value in read if value is not None)
         return conditions
 
     def _value(self, name: str, field: FieldInfo, value: object, at: Diagnostics) -> Any:
-        """Return a value in the type of its field, or None after recording an error."""
+        """Validate a value against its field; record an error and return None if the value is invalid."""
         checked = validated_value(field, value, at)
         if name == "model_name" and self._definitions is not None and checked not in (None, *self._definitions):
-            at.invalid_value((), checked, "a defined model is expected", suggest(checked, self._definitions))
+            at.invalid_value((), checked, "expected a defined model", suggest(checked, self._definitions))
         return checked
 
 
 def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldInfo | None:
-    """Return the field of a setting, or None after recording why the setting is not allowed here."""
+    """Return the field of a setting; if the setting is not allowed here, record the reason and return None."""
     if isinstance(name, str) and name in refused:
-        at.error((), f"not allowed here; it {refused[name]}")
+        at.error((), f"not allowed here, because this setting {refused[name]}")
     elif isinstance(name, str) and name in KEY_OF_FIELD:
         section, key = KEY_OF_FIELD[name]
         return SECTIONS[section].model_fields[key]
@@ -172,14 +180,14 @@ def _field(name: object, refused: Mapping[str, str], at: Diagnostics) -> FieldIn
 
 
 def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> bool:
-    """Return whether a mapping is either a range or choices; record an error if not."""
+    """Return whether a mapping is either a range or a list of choices; record an error if not."""
     limits, choices = [key for key in ("low", "high") if key in entry], "choices" in entry
     if limits and choices:
-        at.invalid((), f"found choices as well as {' and '.join(limits)}; {_SHAPE}; keep one of the two")
+        at.invalid((), f"found choices as well as {' and '.join(limits)}; {_SHAPE}; remove one of the two")
     elif not limits and not choices:
         keys = [*_ChoicesKeys.model_fields, *_RangeKeys.model_fields]
         meant = [f"{near} instead of {key}" for key in entry if (near := nearest(key, keys)) and key not in keys]
-        remedy = f"write {' and '.join(meant)}" if meant else f"write, for example, {_example(field)}"
+        remedy = f"use {' and '.join(meant)}" if meant else f"use, for example, {_example(field)}"
         found = f"a mapping with {', '.join(map(str, entry))}" if entry else describe(entry)
         at.invalid((), f"found {found}; {_SHAPE}; {remedy}")
     return bool(limits) != choices
@@ -188,48 +196,48 @@ def _has_shape(entry: Mapping[Any, Any], field: FieldInfo, at: Diagnostics) -> b
 def _check_condition(
     parameter: Parameter, earlier: Mapping[str, Parameter], order: list[object], at: Diagnostics
 ) -> None:
-    """Record conditions that are never true, or that refer to a setting that is sampled later."""
+    """Record conditions that are never true, and conditions on the parameter itself or on a later parameter."""
     for name, values in parameter.when.items():
-        # A setting that is sampled only under a condition can have other values if it is not sampled.
+        # A setting with a condition can have a value outside its domain in trials that do not sample it.
         always = name in earlier and not earlier[name].when
         never = [value for value in values if always and not earlier[name].domain.contains(value)]
         if never:
-            rule = f"{name} never has this value in this search space"
-            at.invalid_value((name,), never[0], rule, f"write a value of {name}, or leave it out")
+            rule = f"expected a value of {name} in this search space ({earlier[name].domain})"
+            at.invalid_value((name,), never[0], rule, "use such a value, or remove the condition")
         elif name == parameter.name:
-            at.error((name,), "a setting cannot be its own condition; leave the condition out")
+            at.error((name,), "found the sampled setting itself; expected another setting; remove this condition")
         elif name in order and order.index(name) > order.index(parameter.name):
-            at.error((name,), f"the condition refers to a setting below; move {name} above {parameter.name}")
+            at.error((name,), f"the condition uses a setting sampled later; move {name} above {parameter.name}")
 
 
 def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> str | None:
-    """Return the problem and the remedy if the limits or the step of a range are invalid, else None."""
+    """Check the limits and the step of a range; return the problem and the remedy, or None if they are valid."""
     step = limits.step
     if low >= high:
-        remedy = "swap them" if low > high else "write a single fixed value under base:"
-        return f"found low {low}, high {high}; low must be less than high; {remedy}"
+        remedy = "swap low and high" if low > high else "fix a single value in 'base'"
+        return f"found low {low}, high {high}; expected low to be less than high; {remedy}"
     if limits.log and low <= 0:
-        return f"found low {low} with log: true; a logarithmic scale starts above 0; raise low or drop log"
+        return f"found low {low} with log: true; expected low above 0 on a logarithmic scale; raise low or remove log"
     if limits.log and step is not None:
-        return f"found step {step:g} with log: true; a logarithmic scale has no steps; keep one of the two"
+        return f"found step {step:g} with log: true; expected no step on a logarithmic scale; remove step or log"
     if step is None:
         return None
     if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
-        rule = f"a step is a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
-        return f"found step {step:g}; {rule}; write another step"
+        rule = f"expected a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
+        return f"found step {step:g}; {rule}; use another step"
     if FloatRange(low, high, step=step).contains(high):
         return None
     last = low + math.floor((high - low) / step) * step
     if last <= low:
-        return f"found step {step:g} from {low} to {high}; a step is at most high - low; write a smaller one"
-    return f"found high {high}; steps of {step:g} from {low} do not reach it; write high: {last:g}"
+        return f"found step {step:g} from {low} to {high}; expected at most high - low; use a smaller step"
+    return f"found high {high}; expected a whole number of steps of {step:g} from low {low}; use high {last:g}"
 
 
 def _name_remedy(name: str, refused: Mapping[str, str]) -> str:
-    """Return a remedy with the probable name, also for ``section.key`` as in an experiments file."""
+    """Return the remedy for an unknown setting; ``section.key``, as in an experiments file, is recognised."""
     section, _, key = name.rpartition(".")
     if (section, key) in FIELD_OF_KEY:
-        return f"write {FIELD_OF_KEY[section, key]}"
+        return f"use the field name {FIELD_OF_KEY[section, key]}"
     valid = [field for field in KEY_OF_FIELD if field not in refused]
     near = nearest(name, valid)
     return f"did you mean {near!r}?" if near else f"valid settings: {', '.join(valid)}"

@@ -22,8 +22,8 @@ class _Range(ABC):
     Attributes:
         low: Smallest value; above 0 if `log`.
         high: Largest value, above `low`.
-        log: Whether to sample uniformly on a logarithmic scale; excludes `step`.
-        step: Distance between neighbouring values, counted from `low`.
+        log: Whether to sample uniformly on a logarithmic scale; not together with `step`.
+        step: Distance between neighbouring values; the first value is `low`.
     """
 
     low: float
@@ -32,25 +32,25 @@ class _Range(ABC):
     step: float | None = None
 
     def __str__(self) -> str:
-        """Return the range in words: ``0.0001 to 0.01, log scale``."""
+        """Format the range for messages: ``0.0001 to 0.01, log scale``."""
         return f"{self.low:g} to {self.high:g}" + "".join(
             f", {'log scale' if key == 'log' else f'step {value:g}'}" for key, value in self.spacing.items()
         )
 
     @property
     def spacing(self) -> dict[str, Any]:
-        """``log`` or ``step`` if it is not the default, as in a file."""
+        """The keys ``log`` or ``step`` of a search space file, without defaults; empty if both are defaults."""
         if self.log:
             return {"log": True}
         return {} if self.step == type(self).step else {"step": self.step}
 
     def contains(self, value: object) -> bool:
-        """Return whether the value has the right type, is in the range and on its grid."""
+        """Return whether the value has the right type, is in the range, and is a whole number of steps from `low`."""
         number = self._on_grid(value)
         return number is not None and self.low <= number <= self.high
 
     def widened(self, value: object) -> Self:
-        """Return the smallest range with these limits and the value; unchanged if it cannot contain the value."""
+        """Return the range, extended to the value if it is outside; unchanged if no range can contain the value."""
         number = self._on_grid(value)
         if number is None or (self.log and number <= 0):
             return self
@@ -96,7 +96,7 @@ class Choices:
     values: tuple[Scalar, ...]
 
     def __str__(self) -> str:
-        """Return the choices in a line: ``adam, adamw``."""
+        """Format the choices for messages: ``adam, adamw``."""
         return ", ".join(map(as_written, self.values))
 
     def contains(self, value: object) -> bool:
@@ -104,7 +104,7 @@ class Choices:
         return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.values)
 
     def widened(self, value: object) -> Choices:
-        """Return the choices unchanged: only ranges are widened."""
+        """Return the choices unchanged, because only ranges are widened."""
         return self
 
 
@@ -118,7 +118,7 @@ class Parameter:
     Attributes:
         name: A field of `TrainingConfig`; also the parameter's name in the study.
         domain: The range or the choices.
-        when: The condition for sampling it: other fields and their allowed values, which must all match.
+        when: The condition for sampling: the allowed values of other fields, keyed by field; all fields must match.
     """
 
     name: str
@@ -132,15 +132,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The sampled parameters of search trials, and their fixed settings.
+    """The sampled parameters and the fixed settings of search trials.
 
     Conditions refer to earlier parameters or to settings that are not sampled, so the parameters can be suggested in
     order.
 
     Attributes:
         parameters: The sampled settings.
-        base: Fixed values of other fields of `TrainingConfig`.
-        warnings: Messages about valid settings that make no sense.
+        base: Fixed values of other fields of `TrainingConfig`, keyed by field.
+        warnings: Messages about valid settings that have no effect or are probably a mistake.
     """
 
     parameters: tuple[Parameter, ...]
@@ -152,15 +152,15 @@ class SearchSpace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters' names in order."""
+        """The names of the parameters, in sampling order."""
         return tuple(parameter.name for parameter in self.parameters)
 
     def parameter(self, name: str) -> Parameter | None:
-        """Return the parameter of this name, or None if the setting is not sampled."""
+        """Return the parameter with this name; None if the setting is not sampled."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
 
     def values_of(self, name: str) -> tuple[Any, ...]:
-        """Return the choices, both ends of the range, or the fixed value of a setting; () if it has none of these."""
+        """Return the choices, the two limits of the range, or the fixed value of a setting; () for other settings."""
         parameter = self.parameter(name)
         if parameter is None:
             return (self.base[name],) if name in self.base else ()
@@ -168,21 +168,23 @@ class SearchSpace:
         return domain.values if isinstance(domain, Choices) else (domain.low, domain.high)
 
     def active(self, config: TrainingConfig) -> list[Parameter]:
-        """Return the parameters whose condition a configuration meets, in order."""
+        """Return the parameters whose condition a configuration meets, in sampling order."""
         return [parameter for parameter in self.parameters if parameter.is_active(config)]
 
     @property
     def has_valid_min_lr(self) -> bool:
-        """Whether every `min_lr` of the space is at most every `learning_rate`."""
+        """Whether the largest `min_lr` of the space is at most the smallest `learning_rate`."""
         return max(self.values_of("min_lr"), default=0) <= min(self.values_of("learning_rate"), default=math.inf)
 
     def start_config(self, presets: Iterable[TrainingConfig]) -> TrainingConfig:
         """Return the configuration of a search trial before any parameter is sampled.
 
-        A field has the value in `base`; else the value that all presets share; else its default. The configuration is
-        valid for training, except for the loss (see `fit_loss`), so some fields have special rules:
+        A field gets its value in `base`, otherwise the value that all presets share, otherwise its default. The
+        configuration must be valid for training, except for the loss (see `fit_loss`). So some fields have special
+        rules:
 
-        - The model is the default if a preset uses it, else the first preset's: the default may not be defined.
+        - The model is the default model if a preset uses it. Otherwise it is the first preset's model, because the
+          default model may not be defined.
         - Settings of the whole study (dataset, metric, seed) are those of the first preset.
         - A parameter without a condition has a value in its domain.
         - `min_lr` is at most the lowest learning rate that a trial can have.
@@ -190,7 +192,7 @@ class SearchSpace:
         `experiment_name` and `output_dir` have their defaults.
 
         Args:
-            presets: The experiments of the study, possibly none.
+            presets: The configurations of the study's presets; may be empty.
         """
         start = TrainingConfig(**shared_fields(list(presets)) | deepcopy(dict(self.base)))
         sampled = {item.name: _within(item.domain, getattr(start, item.name)) for item in self if not item.when}
@@ -198,11 +200,11 @@ class SearchSpace:
         return replace(start, min_lr=min(start.min_lr, start.learning_rate, *self.values_of("learning_rate")))
 
     def widened(self, configs: Iterable[TrainingConfig]) -> SearchSpace:
-        """Return the space with its ranges widened just enough to contain the values of the configurations.
+        """Return the space with each range extended just enough to contain the values of the configurations.
 
-        A range is not widened for a value that it can never contain (0 on a logarithmic scale, a value between two
-        steps), nor for a configuration that does not meet its condition. The ranges of `learning_rate` and `min_lr`
-        are unchanged if widening them would allow a `min_lr` above the learning rate.
+        A range is not extended to a value that it can never contain (0 on a logarithmic scale, a value between two
+        steps), nor for a configuration that does not meet the parameter's condition. The ranges of `learning_rate` and
+        `min_lr` are unchanged if extending them would allow a `min_lr` above the learning rate.
         """
         configs = list(configs)
         wider = {parameter.name: _widened(parameter, configs) for parameter in self}
@@ -211,28 +213,32 @@ class SearchSpace:
         return replace(self, parameters=tuple(wider.values()))
 
     def preset_notes(self, presets: Mapping[str, TrainingConfig]) -> list[str]:
-        """Return a note for each value of a preset that is outside its range or choices.
+        """Return a note for each preset value outside the range or choices, and whether the range is widened to it.
 
         Args:
-            presets: The experiments of the study by name.
+            presets: The configurations of the study's presets, keyed by name.
         """
         wider = self.widened(presets.values())
         return [
             f"preset {name!r}: {item.name} {as_written(value)} is outside the search space ({item.domain}); "
-            + (f"widened to {after.domain}" if after.domain.contains(value) else "no search trial gets this value")
+            + (
+                f"the range is now {after.domain}"
+                if after.domain.contains(value)
+                else "no search trial gets this value"
+            )
             for name, config in presets.items()
             for item, after in zip(self, wider, strict=True)
             if item.is_active(config) and not item.domain.contains(value := getattr(config, item.name))
         ]
 
     def changes(self, other: SearchSpace) -> list[str]:
-        """Return a text for each difference to another space; the order of parameters and choices is ignored."""
+        """Return a text for each difference from another space; ignore the order of parameters and choices."""
         old, new = _entries(self), _entries(other)
         same = [name for name in old.keys() & new.keys() if _unordered(old[name]) == _unordered(new[name])]
         return [*changes(self.base, other.base, "base "), *changes(old, new | {name: old[name] for name in same})]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the space as plain data in the format of a search space file, for `parse_search_space`."""
+        """Return the space as the data of a search space file, which `parse_search_space` converts back."""
         return {
             "base": dict(self.base),
             "space": {parameter.name: _parameter_data(parameter) for parameter in self.parameters},
@@ -259,7 +265,7 @@ def _parameter_data(parameter: Parameter) -> dict[str, Any]:
 
 
 def _entries(space: SearchSpace) -> dict[str, object]:
-    """Return the parameters in their short form: choices without a condition are a list."""
+    """Return the parameters as in a file, keyed by name; choices without a condition are only a list."""
     written = {parameter.name: _parameter_data(parameter) for parameter in space}
     return {name: data["choices"] if data.keys() == {"choices"} else data for name, data in written.items()}
 
@@ -271,7 +277,7 @@ def _unordered(entry: object) -> object:
 
 
 def _within(domain: Domain, value: object) -> Any:
-    """Return the value if it is in the domain, else a value of the domain."""
+    """Return the value if it is in the domain, otherwise the first choice or the lower limit."""
     if domain.contains(value):
         return value
     return domain.values[0] if isinstance(domain, Choices) else domain.low

@@ -11,19 +11,19 @@ from search_spaces.model_definitions import LOSSES_OF_DECODER
 from search_spaces.space.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10
-# Settings without effect if they are at least the number of epochs plus this offset, and why.
+# Settings that are too long from the number of epochs plus an offset on, and the event that training never reaches.
 _TOO_LONG: Mapping[str, tuple[int, str]] = {
-    "warmup_epochs": (0, "the warm-up never ends"),
-    "step_size": (0, "the learning rate never drops"),
-    "patience": (-2, "the learning rate never drops"),
-    "early_stopping_patience": (-1, "the training never stops early"),
+    "warmup_epochs": (0, "the cosine starts"),
+    "step_size": (0, "gamma has an effect"),
+    "patience": (-2, "factor has an effect"),
+    "early_stopping_patience": (-1, "it can stop early"),
 }
 
 
 def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Record warnings about settings of a search space.
+    """Record warnings about the settings of a search space.
 
-    Settings that are neither sampled nor in the base come from the presets of a study, which are unknown here.
+    Only settings in the search space are checked: all others come from the presets of a study, which are unknown here.
     """
     for parameter in space:
         _warn_of_conditions(parameter, space, diagnostics)
@@ -36,11 +36,11 @@ def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 def _warn_of_conditions(parameter: Parameter, space: SearchSpace, diagnostics: Diagnostics) -> None:
     for name, values in parameter.when.items():
-        # A model that supports one loss only gets this loss even if the base has another one.
+        # A model that supports only one loss gets this loss even if `base` has another loss.
         is_imposed = name == "loss_type" and any((value,) in LOSSES_OF_DECODER.values() for value in values)
         if name in space.base and not Choices(values).contains(space.base[name]) and not is_imposed:
-            text = f"never true, since {name} is {as_written(space.base[name])} under base:; "
-            diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} has no effect")
+            text = f"never true, because {name} is {as_written(space.base[name])} in 'base'; "
+            diagnostics.warning(("space", parameter.name, "when", name), f"{text}{parameter.name} is never sampled")
 
 
 def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None:
@@ -48,26 +48,27 @@ def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None
     if len(values) == 2 and all(isinstance(value, float) for value in values):
         low, high = sorted(map(float, values))
         if low > 0 and high / low >= _ORDER_OF_MAGNITUDE:
-            text = f"only {low:g} and {high:g} are tried; for a range, write {{low: {low:g}, high: {high:g}}}"
+            text = f"only {low:g} and {high:g} are tried; for a range, use {{low: {low:g}, high: {high:g}}}"
             diagnostics.warning(("space", parameter.name), text)
 
 
 def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of a setting that only one kind of loss or schedule uses, if the space does not have that kind."""
+    """Warn of a setting that only one loss or schedule uses, if no trial of the space uses that loss or schedule."""
     kinds, parameter = space.values_of(kind), space.parameter(field)
     has_condition = parameter is not None and kind in parameter.when
     if not kinds or needed in kinds or not space.values_of(field) or has_condition:
         return
-    text = f"has no effect: only {kind} {needed} uses it, but {kind} is {as_written(list(kinds))}"
+    text = f"has no effect: only {kind} {needed} uses this setting, but {kind} is {as_written(list(kinds))}"
     diagnostics.warning((_section(field, space), field), text)
 
 
 def _warn_of_epochs(space: SearchSpace, diagnostics: Diagnostics) -> None:
     epochs = space.base["num_epochs"]
-    for field, (offset, why) in _TOO_LONG.items():
+    for field, (offset, event) in _TOO_LONG.items():
         longest = max(space.values_of(field), default=0)
         if longest and longest >= epochs + offset:
-            diagnostics.warning((_section(field, space), field), f"{longest} of {epochs} epochs has no effect: {why}")
+            text = f"{longest} is too long for {epochs} epochs: training ends before {event}; use a smaller value"
+            diagnostics.warning((_section(field, space), field), text)
 
 
 def _section(field: str, space: SearchSpace) -> str:

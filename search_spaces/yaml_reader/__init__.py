@@ -1,1 +1,1 @@
-"""Read YAML with the line of every value."""
+"""YAML configuration files: reading, with the line of every key and list item."""

@@ -1,4 +1,4 @@
-"""Read YAML configuration files into plain data with the line of every key."""
+"""YAML configuration files: search for a file, and conversion to data with the line of every key."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class YamlDocument:
     """A configuration with its source locations.
 
     Attributes:
-        data: The file's mapping as plain dicts, lists and scalars.
-        path: The file, or None if the configuration was passed as a dictionary.
-        lines: The line, counted from 1, of every key and list item, by key path.
+        data: The top-level mapping; contains only dicts, lists and scalars.
+        path: The file; None if the configuration was passed as a dictionary.
+        lines: The line of every key and list item, counted from 1, keyed by key path.
         duplicates: The line and the message of each duplicate key; `Diagnostics` reports them.
     """
 
@@ -37,14 +37,14 @@ class YamlDocument:
     duplicates: tuple[Problem, ...] = ()
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """Return the line of a key, or of the nearest containing key in the file."""
+        """Return the line of a key; if the file does not contain the key, the line of its innermost parent there."""
         keys = tuple(path)
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return self.lines.get(keys)
 
     def location(self, path: Sequence[str | int]) -> str:
-        """Return ``file:line: `` of a key for a message; "" for a configuration without a file."""
+        """Return the location of a key as ``file:line: ``, the start of a message; "" without a file."""
         if self.path is None:
             return ""
         line = self.line(path)
@@ -52,40 +52,40 @@ class YamlDocument:
 
 
 def resolve_config_path(path: str | Path, named_in: Path | None = None) -> Path:
-    """Return the path of a configuration file, searched in the working directory and then in this package.
+    """Find a configuration file in the working directory, in the folder of `named_in`, or in this package.
 
     Args:
-        path: The path as the user wrote it; ``~`` is the home folder.
-        named_in: The file that refers to it, whose folder is searched second; None if no file does.
+        path: The path from the user; ``~`` is the home folder.
+        named_in: The file that refers to `path`; None if no file does.
 
     Raises:
-        FileNotFoundError: If it does not exist; the message has all searched paths and suggests a similar file.
+        FileNotFoundError: If the file does not exist; the message has the searched paths and suggests a similar file.
     """
     expanded = Path(os.path.expanduser(path))
-    # os.path, because pathlib raises for names that are too long and for folders without permission.
+    # os.path returns False for names that are too long and for folders without permission; pathlib would raise.
     if os.path.exists(expanded):
         return expanded
     relative = named_in.absolute().parent / expanded if named_in else None
     if relative and os.path.isfile(relative):
         return relative
-    packaged = PACKAGE_FOLDER / expanded
-    if not expanded.is_absolute() and ".." not in expanded.parts and os.path.isfile(packaged):
-        return packaged
+    built_in = PACKAGE_FOLDER / expanded
+    if not expanded.is_absolute() and ".." not in expanded.parts and os.path.isfile(built_in):
+        return built_in
     raise FileNotFoundError(_missing_text(path, expanded, relative))
 
 
 def load_yaml(path: str | Path) -> YamlDocument:
     """Read a YAML file whose top level is a mapping.
 
-    ``1e-3`` is a number, anchors and merge keys work, a byte order mark is skipped, and tags cannot run code.
+    ``1e-3`` is a number, anchors and merge keys are supported, a byte order mark is skipped, and tags cannot run code.
 
     Args:
-        path: The file; relative paths start at the working directory.
+        path: The file; a relative path starts at the working directory.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If it is not YAML; the message has file, line and column.
-        ConfigurationError: If it cannot be read, is not UTF-8, is empty or too large, or is not a mapping.
+        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
+        ConfigurationError: If the file cannot be read, is not UTF-8, is empty or too large, or is not a mapping.
     """
     file = Path(path)
     try:
@@ -105,7 +105,7 @@ def load_yaml(path: str | Path) -> YamlDocument:
         raise ConfigurationError([f"{file}:{line}: {text}" for line, text in problems])
     if not isinstance(data, dict):
         kind = "a list" if isinstance(data, list) else "a single value"
-        raise ConfigurationError(f"{file}:1: found {kind}; a mapping of keys is expected; {_START_HERE}")
+        raise ConfigurationError(f"{file}:1: found {kind}; expected a mapping of keys to values; {_START_HERE}")
     return YamlDocument(data, file, lines, tuple(problems))
 
 
@@ -114,7 +114,7 @@ _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"
 
 def _missing_text(path: str | Path, expanded: Path, relative: Path | None = None) -> str:
     if os.path.islink(expanded):
-        return f"configuration file not found: {path}; it is a broken link to {os.readlink(expanded)}; repair the link"
+        return f"configuration file not found: {path} is a broken link to {os.readlink(expanded)}; repair the link"
     searched = dict.fromkeys([expanded.absolute(), *([relative] if relative else []), PACKAGE_FOLDER / expanded])
     paths = " and ".join(map(str, searched))
     return f"configuration file not found: {path}; looked for {paths}{_suggestion(expanded, searched)}"
@@ -128,9 +128,9 @@ def _suggestion(missing: Path, searched: Iterable[Path]) -> str:
 
 
 def similar_name(missing: str, names: Iterable[str]) -> str | None:
-    """Return the file name that is most similar to a missing one, or None.
+    """Return the file name that is most similar to a missing file's name; None if no name is similar.
 
-    The suffixes are not compared. Names with different numbers are not similar.
+    Suffixes are ignored. Names with different numbers are not similar.
     """
     stem, numbers = Path(missing).stem, re.findall(r"\d+", Path(missing).stem)
     by_stem = {Path(name).stem: name for name in names if re.findall(r"\d+", Path(name).stem) == numbers}

@@ -1,4 +1,4 @@
-"""Convert YAML nodes to plain data, with line numbers, merge keys and size limits."""
+"""Conversion between YAML and plain data (dicts, lists and scalars), with line numbers, merge keys and size limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-# Mapping keys (as text) and list positions, from the root to a value.
+# The mapping keys (as text) and list positions that lead from the root to a value.
 KeyPath = tuple[str | int, ...]
 # A line and a message.
 Problem = tuple[int, str]
@@ -21,8 +21,8 @@ _COLLECTION_TAGS = (_TAG + "map", _TAG + "seq")
 _SCALAR_TAGS = tuple(_TAG + kind for kind in ("null", "bool", "int", "float", "str"))
 
 
-# YAML 1.2's plain words and numbers, with YAML 1.1's yes, no, on, off and underscores in numbers:
-# kind, pattern, possible first characters.
+# Unquoted words and numbers: those of YAML 1.2, and from YAML 1.1 yes, no, on, off and underscores in numbers.
+# Each entry has the kind, the pattern and the possible first characters.
 _PLAIN_VALUES: tuple[tuple[str, str, Iterable[str]], ...] = (
     ("bool", r"(?i:yes|no|true|false|on|off)", "yYnNtTfFoO"),
     ("int", r"[-+]?(?:[0-9][0-9_]*|0x[0-9a-fA-F]+)", "-+0123456789"),
@@ -45,7 +45,7 @@ for _kind, _pattern, _first in _PLAIN_VALUES:
 
 
 class _ConfigDumper(yaml.SafeDumper):
-    """The counterpart of `_ConfigLoader`: quotes text that the loader would read as a number."""
+    """The counterpart of `_ConfigLoader`, which quotes text that the loader would read as another type."""
 
     yaml_implicit_resolvers = _ConfigLoader.yaml_implicit_resolvers
 
@@ -61,7 +61,7 @@ def _float(loader: yaml.SafeLoader, node: yaml.Node) -> float:
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # PyYAML reads unescaped non-ASCII line breaks as spaces; in double quotes it escapes them.
+    # PyYAML reads unescaped non-ASCII line breaks as spaces; it escapes them only in double quotes.
     style = '"' if any(line_break in text for line_break in "\x85\u2028\u2029") else None
     return dumper.represent_scalar(_TAG + "str", text, style=style)
 
@@ -72,7 +72,7 @@ _ConfigLoader.add_constructor(_TAG + "float", _float)
 
 
 def number_from_text(text: str) -> float | None:
-    """Return the number of a text that only PyYAML's own loaders read as text (``1e-6``), else None."""
+    """Convert text that is a number here but not for PyYAML's own loaders (``1e-6``); return None for other text."""
     loaders = yaml.SafeLoader(""), _ConfigLoader("")
     tags = [loader.resolve(yaml.ScalarNode, text, (True, False)) for loader in loaders]  # type: ignore[no-untyped-call]
     is_number = tags == [_TAG + "str", _TAG + "float"]
@@ -80,11 +80,11 @@ def number_from_text(text: str) -> float | None:
 
 
 def yaml_text(data: object, *, block_style: bool = False) -> str:
-    """Return plain data as YAML, keys in their order; innermost lists and mappings are in one line.
+    """Format plain data as YAML, with keys in their order.
 
     Args:
         data: The data.
-        block_style: Whether every value has a separate line instead.
+        block_style: Whether every value has a separate line; otherwise, each innermost list or mapping is in one line.
     """
     flow = False if block_style else None
     text: str = yaml.dump(
@@ -94,11 +94,11 @@ def yaml_text(data: object, *, block_style: bool = False) -> str:
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the root node of a YAML text with one document, or None if the text is empty.
+    """Parse a YAML text with one document and return the root node; None if the text is empty.
 
     Raises:
-        yaml.YAMLError: If the text is not YAML, or has a tag for anything but plain values.
-        RecursionError: If it is nested hundreds of levels deep.
+        yaml.YAMLError: If the text is not YAML or has several documents.
+        RecursionError: If the text is nested hundreds of levels deep.
     """
     loader = _ConfigLoader(text)
     try:
@@ -108,10 +108,14 @@ def compose(text: str) -> yaml.Node | None:
 
 
 def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[Problem], bool]:
-    """Return a node tree as plain data, the line of every key and list item, all problems, and whether data is usable.
+    """Convert a node tree to plain data.
 
-    A mapping's keys override merged ones, earlier merged mappings override later ones, and the first of two duplicate
-    keys is used. Problems other than duplicate keys leave gaps in the data, so that further checks make no sense.
+    The keys of a mapping override merged keys, earlier merged mappings override later ones, and the first of two
+    duplicate keys is used.
+
+    Returns:
+        The data; the line of every key and list item; all problems; and whether the data is complete. Problems other
+        than duplicate keys leave gaps in the data, so that further checks would report wrong problems.
     """
     converter = _Converter()
     data = converter.value(root, (), ())
@@ -119,7 +123,7 @@ def plain_data(root: yaml.Node) -> tuple[Any, dict[KeyPath, int], list[Problem],
 
 
 class _Converter:
-    """A conversion of one node tree to plain data."""
+    """The conversion of one node tree to plain data, and the problems that it finds."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -129,7 +133,7 @@ class _Converter:
         self._scalars = _ConfigLoader("")
 
     def value(self, node: yaml.Node, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> Any:
-        """Return a node as plain data; `ancestors` are the nodes that contain it."""
+        """Convert the node at a path; `ancestors` are the nodes that contain the node, outermost first."""
         if not self._may_expand(node, ancestors):
             return None
         if isinstance(node, yaml.ScalarNode):
@@ -143,11 +147,11 @@ class _Converter:
     def _may_expand(self, node: yaml.Node, ancestors: tuple[yaml.Node, ...]) -> bool:
         self._values += 1
         if self._values == _MAX_VALUES:
-            self._problem(node, f"anchors expand to more than {_MAX_VALUES} values; write fewer")
+            self._problem(node, f"anchors expand to more than {_MAX_VALUES} values; use fewer aliases")
         if len(ancestors) > _MAX_DEPTH:
             self._problem(node, f"nested more than {_MAX_DEPTH} levels deep; reduce the nesting")
         elif any(node is outer for outer in ancestors):
-            self._problem(node, "an anchor contains itself; write the values out")
+            self._problem(node, "an anchor contains itself; replace the alias by its values")
         else:
             return self._values < _MAX_VALUES
         return False
@@ -165,13 +169,13 @@ class _Converter:
     def _pairs(
         self, node: yaml.MappingNode, ancestors: tuple[yaml.Node, ...]
     ) -> Iterator[tuple[Any, yaml.Node, yaml.Node]]:
-        """Yield the keys of the mapping, then the merged keys, each with its nodes."""
+        """Yield each key of the mapping, then each merged key, with the nodes of the key and of its value."""
         merged: list[yaml.MappingNode] = []
         first_lines: dict[Any, int] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node)
             if key in first_lines:
-                text = f"the key {key!r} is already in line {first_lines[key]}; keep one of the two"
+                text = f"the key {key!r} is already in line {first_lines[key]}; remove one of the two"
                 self.problems.append((_line(key_node), text))
                 continue
             first_lines[key] = _line(key_node)
@@ -187,13 +191,13 @@ class _Converter:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         mappings = [item for item in nodes if isinstance(item, yaml.MappingNode)]
         if len(mappings) < len(nodes):
-            self._problem(node, "a merge (<<) takes a mapping or a list of mappings; write <<: *anchor")
+            self._problem(node, "a merge key (<<) needs a mapping or a list of mappings; use, for example, <<: *anchor")
         return mappings
 
     def _key(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.ScalarNode):
             return "<<" if node.tag == _MERGE_TAG else self._scalar(node)
-        self._problem(node, "a key is a single value, not a list or mapping; write it as text")
+        self._problem(node, "found a list or mapping as a key; expected a single value; use text as the key")
         return f"line {_line(node)}"
 
     def _sequence(self, node: yaml.Node, path: KeyPath, ancestors: tuple[yaml.Node, ...]) -> list[Any]:
@@ -211,12 +215,12 @@ class _Converter:
             return self._scalars.construct_object(node)
         except (ValueError, KeyError):  # an explicit tag that does not match the value, or thousands of digits
             kind = node.tag.removeprefix(_TAG)
-            self._problem(node, f"{str(node.value)[:30]!r} is not a valid {kind}; write another value, or quote it")
+            self._problem(node, f"{str(node.value)[:30]!r} is not a valid {kind}; use another value, or quote it")
         return None
 
     def _tag_problem(self, node: yaml.Node) -> None:
         tag = node.tag.replace(_TAG, "!!")
-        self._problem(node, f"the tag {tag} is not allowed; write a plain value, list or mapping without it")
+        self._problem(node, f"the tag {tag} is not allowed; use a plain value, list or mapping without a tag")
 
     def _problem(self, node: yaml.Node, text: str) -> None:
         self.problems.append((_line(node), text))

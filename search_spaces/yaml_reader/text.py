@@ -1,4 +1,4 @@
-"""Read the text of a configuration file, and report files that are not text, not YAML or not valid YAML."""
+"""The text of configuration files, and messages about files that are not text or not valid YAML."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import yaml
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import read_bytes
 
-# Configurations have a few kilobytes; a much larger file is of another kind, and slow to read.
+# Configurations have a few kilobytes; a much larger file is no configuration, and slow to parse.
 _MAX_BYTES = 256 * 1024
 _ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is a prefix of it
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose byte order mark is a prefix of this one
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-# Other formats that may parse as YAML.
+# Formats other than YAML that may parse as YAML.
 _OTHER_FORMATS = {
-    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, for example a downloaded page; name a YAML file",
+    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, for example a downloaded page; use a YAML file",
     re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict starts here; keep one side, and delete "
     "the lines that start with <<<<<<<, ======= and >>>>>>>",
 }
@@ -30,11 +30,11 @@ _ASSIGNMENT = re.compile(r"[\w.\"'-]+\s*=(?!=)")
 
 
 def read_source(file: Path) -> str:
-    """Return the text of a configuration file.
+    """Read the text of a configuration file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ConfigurationError: If it is not UTF-8 text, too large, or obviously not YAML.
+        ConfigurationError: If the file is not UTF-8 text, too large, or obviously not YAML.
     """
     text = _decoded(file, _content(file))
     for pattern, problem in _OTHER_FORMATS.items():
@@ -45,17 +45,17 @@ def read_source(file: Path) -> str:
 
 
 def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
-    """Return location, cause and remedy of a YAML error in one line."""
+    """Format the location, the cause and the remedy of a YAML error in one line."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         return f"{file}:{line}:{column}: the character {chr(error.character)!a} is not allowed in YAML; delete it"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return f"{file}: not valid YAML: {error}"
+        return f"{file}: not valid YAML: {error}; correct the file"
     mark = error.problem_mark
     context = f" {error.context}" if error.context else ""
     if error.context and error.context_mark is not None and error.context_mark.line != mark.line:
-        context += f" that began in line {error.context_mark.line + 1}"
+        context += f" that starts in line {error.context_mark.line + 1}"
     lines = text.splitlines()
     shown = lines[mark.line].strip() if mark.line < len(lines) else ""
     near = f" near {shown[:60]!r}" if shown else ""
@@ -74,8 +74,8 @@ def _content(file: Path) -> bytes:
     except OSError as error:
         inside = ", ".join(sorted(inside.name for inside in file.glob("*.y*ml"))[:5])
         remedies = {
-            errno.ENXIO: f"name a YAML file{inside and f' in it: {inside}'}",
-            errno.EOVERFLOW: "name a configuration file (a dataset's metadata.yaml goes under data: metadata_path:)",
+            errno.ENXIO: f"use a YAML file{inside and f' in this folder: {inside}'}",
+            errno.EOVERFLOW: "use a configuration file, which sets 'data.metadata_path' to a dataset's metadata.yaml",
         }
         remedy = remedies.get(error.errno or 0, "check the file and its permissions")
         raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
@@ -89,7 +89,7 @@ def _decoded(file: Path, content: bytes) -> str:
         if _is_every_other_byte_zero(content):
             raise ConfigurationError(f"{file}: the file is UTF-16; save it as UTF-8")
         line = content.count(b"\n", 0, at) + 1
-        raise ConfigurationError(f"{file}:{line}: found a zero byte, so this is not a text file; name a YAML file")
+        raise ConfigurationError(f"{file}:{line}: found a zero byte, so this is not a text file; use a YAML file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -100,7 +100,7 @@ def _decoded(file: Path, content: bytes) -> str:
 
 
 def _is_every_other_byte_zero(content: bytes) -> bool:
-    """Return whether a text is probably UTF-16 without a byte order mark, with mostly ASCII letters."""
+    """Return whether the content is probably mostly ASCII text in UTF-16 without a byte order mark."""
     return any(content[start::2].count(0) > 0.8 * len(content) / 2 for start in (0, 1))
 
 
@@ -111,9 +111,9 @@ def _remedy(error: yaml.MarkedYAMLError, line: str) -> str:
     if "alias" in problem:
         return "define the anchor (&name) above its use (*name)"
     if "tag" in problem:
-        return "write plain values without '!' tags"
+        return "use plain values without '!' tags"
     if "single document" in str(error.context):
         return "keep one document in the file (no second '---')"
     if _ASSIGNMENT.match(line):
-        return "write 'key: value', not 'key = value'"
+        return "use 'key: value', not 'key = value'"
     return "check indentation, colons, brackets and quotes near this line"

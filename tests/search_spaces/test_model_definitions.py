@@ -31,22 +31,25 @@ def test_packaged_file_has_the_documented_models() -> None:
     [
         (
             "model: {cnn: {type: resnet18}, rnn: {}}",
-            "config.yaml:1: model: this is an older model_config.yaml",
+            "config.yaml:1: model: found an older format",
         ),
-        ("model: {name: x}", "did you write 'model' instead?"),
-        ("experiments: {}", "this is an experiments file"),
-        ("a: 1", "models: missing; a mapping of model names"),
+        ("model: {name: x}", "found the key 'model': did you mean 'models'?"),
+        ("experiments: {}", "found an experiments file; expected the key 'models'"),
+        ("a: 1", "models: missing; expected a mapping of model names"),
         ("models: ", "models: found nothing (null)"),
         ("models: {}", "models: found an empty mapping"),
         ("models: [a]", "models: found the list ['a']"),
         ("models: {a: }", "models.a: found nothing (null)"),
-        ("models: {1: {}}", "a model's name is text; put it in quotes: '1'"),
+        ("models: {1: {}}", "a model's name is text; put the name in quotes: '1'"),
         ("models: {a: {decodr: ctc}}", "models.a.decodr: unknown key; did you mean 'decoder'?"),
         (
             "models: {a: {decoder: ctc, stage_channels: []}}",
-            "models.a.stage_channels: found the list []; a list of 1 to 4",
+            "models.a.stage_channels: found the list []; expected a list of 1 to 4 values",
         ),
-        ("models: {a: {stem_channels: [8]}}", "models.a.stem_channels: found the list [8]; a list of 2"),
+        (
+            "models: {a: {stem_channels: [8]}}",
+            "models.a.stem_channels: found the list [8]; expected a list of 2 values",
+        ),
     ],
 )
 def test_invalid_file_is_rejected(write: Any, text: str, message: str) -> None:

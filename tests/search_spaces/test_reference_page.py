@@ -39,7 +39,7 @@ def meanings(owner: type) -> dict[str, str]:
 
 def values(field: FieldInfo) -> str:
     """Return the valid values of a field, in the words of the error messages."""
-    return re.sub(r",? is expected$", "", expected_text(field)).removeprefix("a ").replace("000000.0", "000000")
+    return expected_text(field).removeprefix("expected ").removeprefix("a ").replace("000000.0", "000000")
 
 
 def row(*cells: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading `metadata.yaml`: the images of a dataset, their paths and labels."""
+"""Reading `metadata.yaml`, which lists the images and labels of a dataset."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SplitMetadata:
 
     Attributes:
         names: The image names in the metadata.
-        image_paths: Absolute paths of the images, each checked to be a file.
-        labels: 1 to 8 Khmer digits each.
-        fonts: Names of the fonts; empty for samples without one.
+        image_paths: Absolute paths of the image files, all of which exist.
+        labels: The labels, 1 to 8 Khmer digits each.
+        fonts: Names of the fonts; empty text for samples without a font.
     """
 
     names: tuple[ImageName, ...]
@@ -42,7 +42,7 @@ class DatasetMetadata:
     Attributes:
         path: The metadata file, absolute.
         digest: SHA-256 of the file.
-        splits: The splits by name.
+        splits: The splits, keyed by name.
     """
 
     path: Path
@@ -51,11 +51,11 @@ class DatasetMetadata:
 
 
 def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> DatasetMetadata:
-    """Read the samples of `splits` and find their images. Unknown keys are ignored.
+    """Read the samples of `splits` and find their images; unknown keys are ignored.
 
-    The image of a sample is the first existing file of: `image_path` relative to the parent of the metadata's folder;
-    `image_path` relative to the metadata's folder; `{split}/{image_filename}` in the metadata's folder; `image_path`
-    relative to the working directory.
+    These files are searched, and the first one that exists is the sample's image: `image_path` relative to the parent
+    of the metadata file's folder; `image_path` relative to the metadata file's folder; `{split}/{image_filename}` in
+    the metadata file's folder; `image_path` relative to the working directory.
 
     Args:
         path: The metadata file.
@@ -85,27 +85,27 @@ def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> Datase
 
 
 def read_metadata_bytes(file: Path) -> bytes:
-    """Return the bytes of the metadata file.
+    """Read the bytes of the metadata file.
 
     Raises:
-        DataLoaderError: It does not exist or cannot be read.
+        DataLoaderError: The file does not exist or cannot be read.
     """
     try:
         return read_bytes(file)
     except FileNotFoundError:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file does not exist; "
-            "generate a dataset with 'khmer-tuner data' or correct data.metadata_path"
+            "generate a dataset with `khmer-tuner data`, or correct its path (--metadata or 'data.metadata_path')"
         ) from None
     except OSError as error:
         raise DataLoaderError(
             f"{file}: the dataset's metadata file cannot be read: {error.strerror or error}; "
-            "name the metadata.yaml in the dataset's folder, and check its permissions"
+            "use the path of the dataset's metadata.yaml, and check the permissions of that file"
         ) from error
 
 
 def first_problems(problems: Sequence[str]) -> list[str]:
-    """Return the first twenty of `problems`, and the number of the others."""
+    """Return the first twenty of `problems` and, if there are more, a line with the number of the others."""
     shown = list(problems[:_MAX_SHOWN])
     if len(problems) > _MAX_SHOWN:
         shown.append(f"... and {len(problems) - _MAX_SHOWN} more like these")
@@ -113,13 +113,13 @@ def first_problems(problems: Sequence[str]) -> list[str]:
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
-    """Return the samples of `split`; if there are none, append a problem and return an empty list."""
+    """Return the samples of `split`; if there are none, append to `problems` and return an empty list."""
     if split not in root:
-        problems.append(f"{file}: has no split {split!r}; {_other_split(root, split)}")
+        problems.append(f"{file}: split {split!r} is missing; {_other_split(root, split)}")
         return []
     node = root[split]
     if not isinstance(node, YamlMapping):
-        problems.append(f"{file}: {split}: found {_kind(node)}; expected a mapping with samples; {_EXAMPLE}")
+        problems.append(f"{file}: {split}: found {_kind(node)}; expected a mapping with the key 'samples'; {_EXAMPLE}")
         return []
     samples = node.get("samples")
     if not isinstance(samples, list) or not samples:
@@ -131,22 +131,22 @@ def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> 
     return samples
 
 
-_EXAMPLE = "write, for example, 'train: {samples: [{image_path: train/1.png, label: ១២}]}'"
+_EXAMPLE = "use, for example, 'train: {samples: [{image_path: train/1.png, label: ១២}]}'"
 _OTHER_FILES = {
-    "experiments": "this looks like an experiments file, which goes to --config",
-    "models": "this looks like a model definitions file, which goes under model: config_path:",
-    "space": "this looks like a search space, which goes to --space",
+    "experiments": "this looks like an experiments file; pass this file to --config",
+    "models": "this looks like a model definitions file; set 'model.config_path' of an experiment to this file",
+    "space": "this looks like a search space; pass this file to --space",
 }
 
 
 def _other_split(root: YamlMapping, split: str) -> str:
-    """Return a hint with the existing splits, or with the kind of file that this seems to be."""
+    """Return a hint: the existing splits, or the kind of file that this file seems to be."""
     known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
     if not known:
-        return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"it has none; {_EXAMPLE}")
+        return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"found no splits; {_EXAMPLE}")
     near = difflib.get_close_matches(split, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "name one of these, or add it"
-    return f"it has {', '.join(map(repr, known))}; {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else "use one of these, or add the split"
+    return f"found {', '.join(map(repr, known))}; {hint}"
 
 
 def _kind(node: Node) -> str:
@@ -160,7 +160,7 @@ def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[
     for number, sample in enumerate(samples):
         if not isinstance(sample, YamlMapping):
             text = f"found {_kind(sample)}; expected a mapping with image_path and label"
-            invalid.append(f"{file}: {split}.samples[{number}]: {text}; correct or delete it")
+            invalid.append(f"{file}: {split}.samples[{number}]: {text}; correct or remove the sample")
             continue
         label = _text(sample, "label")
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
@@ -184,14 +184,14 @@ def _sample_problems(sample: YamlMapping, name: ImageName, label: str) -> list[s
     found = []
     if "label" not in sample:
         near = difflib.get_close_matches("label", sample, n=1)
-        remedy = f"did you write {near[0]!r} instead?" if near else "add it"
+        remedy = f"found the key {near[0]!r}: did you mean 'label'?" if near else "add the label"
         found.append(f"label: is missing; expected 1 to 8 Khmer digits; {remedy}")
     elif not isinstance(sample["label"], str):
-        found.append(f"label: found {_kind(sample['label'])}; expected text of Khmer digits; write, for example, ១២")
+        found.append(f"label: found {_kind(sample['label'])}; expected text of Khmer digits; use, for example, ១២")
     elif problem := label_problem(label):
         found.append(f"label: {problem}")
     if not name.path and not name.filename:
-        found.append("image_path: is missing; expected the path of an image; add it")
+        found.append("image_path: is missing; expected the path of an image; add the path")
     return found
 
 

@@ -17,12 +17,12 @@ def error_of(code: int, path: str | None = None) -> OSError:
     ("code", "is_disk", "is_full", "remedy"),
     [
         (errno.ENOSPC, True, True, "free some space on that disk"),
-        (errno.EDQUOT, True, True, "free some space within the quota of that disk"),
+        (errno.EDQUOT, True, True, "delete files of yours on that disk, or raise your disk quota"),
         (errno.EROFS, True, True, "make that disk writable or choose another folder"),
         (errno.EIO, True, False, "check that disk"),
-        (errno.EACCES, True, False, "change its permissions or choose another folder"),
+        (errno.EACCES, True, False, "change the permissions or choose another folder"),
         (errno.ESTALE, True, False, "wait until that network disk is available again"),
-        (errno.EISDIR, True, False, "remove it or restore the right file"),
+        (errno.EISDIR, True, False, "remove it or restore the original file"),
         (errno.ENOENT, False, False, ""),
     ],
 )

@@ -32,7 +32,7 @@ def test_valid_name_has_no_problem(name: str) -> None:
     ("name", "message"),
     [
         ("", "1 to 64 characters"),
-        ("x" * 65, "this one has 65"),
+        ("x" * 65, "this name has 65"),
         ("𝒳" * 64, "256"),
         (".", "reserved for the output folder"),
         ("..", "reserved for the output folder"),
@@ -55,8 +55,8 @@ def test_valid_name_has_no_problem(name: str) -> None:
         ("a ", "space"),
         ("-x", "option"),
         (unicodedata.normalize("NFD", "naïve"), "NFC"),
-        (1, "put it in quotes: '1'"),
-        (None, "put it in quotes"),
+        (1, "put the name in quotes: '1'"),
+        (None, "put the name in quotes"),
     ],
 )
 def test_invalid_name_has_a_problem(name: object, message: str) -> None:

@@ -11,9 +11,9 @@ from search_spaces import ConfigurationError, create_training_config, load_exper
     ("experiment", "message"),
     [
         ({"model": {"name": "ctc"}}, r"loss_type: found 'crossentropy' \(the default\); the model 'ctc' is"),
-        ({"model": {"name": "ctc"}, "training": {"loss_type": "focal"}}, "found 'focal'; .*: ctc"),
-        ({"training": {"loss_type": "ctc"}}, r"'medium' is not a CTC model; .* or name a CTC model \(ctc\)"),
-        ({"data": {"train_split": "val"}}, r"data\.train_split: found 'val'; training and"),
+        ({"model": {"name": "ctc"}, "training": {"loss_type": "focal"}}, "found 'focal'; .*only CTC loss; use ctc"),
+        ({"training": {"loss_type": "ctc"}}, r"'medium' is not a CTC model; use .*, or choose a CTC model \(ctc\)"),
+        ({"data": {"train_split": "val"}}, r"data\.train_split: found 'val'; expected different splits"),
         ({"data": {"train_split": "x", "val_split": "x"}}, r"data\.val_split: found 'x'"),
         ({"scheduler": {"min_lr": 0.01}}, r"min_lr: found 0.01; .*training\.learning_rate: 0\.001"),
         ({"optimizer": {"learning_rate": 1e-7}}, r"min_lr: found 1e-06; .*optimizer\.learning_rate: 1e-07"),
@@ -68,7 +68,7 @@ def test_experiment_with_another_study_setting_is_reported(section: str, key: st
 
 def test_experiment_with_another_study_setting_by_default_is_reported() -> None:
     experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
-    with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*write 5"):
+    with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*use 5"):
         parse_experiments({"experiments": experiments})
 
 
@@ -83,7 +83,7 @@ def test_invalid_model_file_is_reported_once_with_its_lines(write: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_experiments(write(text))
     (problem,) = caught.value.problems
-    assert problem.startswith("m.yaml:2: models.m.decoder: found 'lstm'; one of attention, ctc is expected")
+    assert problem.startswith("m.yaml:2: models.m.decoder: found 'lstm'; expected one of attention, ctc")
 
 
 def test_model_file_that_is_not_yaml_is_reported_with_the_other_problems(write: Any) -> None:

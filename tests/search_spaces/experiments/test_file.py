@@ -170,67 +170,67 @@ def test_every_documented_key_sets_its_field(write: Any) -> None:
     [
         (
             "training: {batch_size: yes}",
-            "training.batch_size: found true; a whole number from 1 to 65536 is expected",
+            "training.batch_size: found true; expected a whole number from 1 to 65536",
         ),
-        ("training: {batch_size: 32.0}", "found 32.0; a whole number from 1 to 65536 is expected; write 32"),
-        ("training: {batch_size: 32.5}", "write, for example, 32"),
-        ("training: {batch_size: 0}", "found 0; a whole number from 1 to 65536"),
+        ("training: {batch_size: 32.0}", "found 32.0; expected a whole number from 1 to 65536; use 32"),
+        ("training: {batch_size: 32.5}", "use, for example, 32"),
+        ("training: {batch_size: 0}", "found 0; expected a whole number from 1 to 65536"),
         ("training: {batch_size: -4}", "found -4"),
-        ("training: {batch_size: '64'}", "from 1 to 65536 is expected; write it without quotes: 64"),
-        ("training: {batch_size: many}", "found 'many'; a whole number"),
+        ("training: {batch_size: '64'}", "expected a whole number from 1 to 65536; remove the quotes: 64"),
+        ("training: {batch_size: many}", "found 'many'; expected a whole number"),
         ("training: {batch_size: }", "found nothing (null)"),
         ("training: {batch_size: [32]}", "found the list [32]"),
-        ("training: {learning_rate: true}", "found true; a number above 0 and at most 10"),
-        ("training: {learning_rate: '1e-3'}", "write it without quotes: 1e-3"),
+        ("training: {learning_rate: true}", "found true; expected a number above 0 and at most 10"),
+        ("training: {learning_rate: '1e-3'}", "remove the quotes: 1e-3"),
         ("training: {learning_rate: .inf}", "found inf"),
         ("training: {learning_rate: .nan}", "found nan"),
         ("training: {learning_rate: 1e999}", "found inf"),
-        ("training: {learning_rate: 0}", "found 0; a number above 0"),
-        ('training: {learning_rate: "0,001"}', "write a decimal point: 0.001"),
+        ("training: {learning_rate: 0}", "found 0; expected a number above 0"),
+        ('training: {learning_rate: "0,001"}', "use a decimal point: 0.001"),
         ("training: {label_smoothing: 1}", "at least 0 and below 1"),
         ("training: {num_epochs: 0}", "a whole number from 1"),
-        ("training: {use_tensorboard: 1}", "found 1; true or false is expected; write true or false"),
-        ("training: {use_tensorboard: 'true'}", "write it without quotes: true"),
-        ("training: {device: gpu}", "one of auto, cpu, cuda is expected; did you mean 'cuda'?"),
-        ("training: {device: 0}", "expected; write one of auto, cpu, cuda"),
+        ("training: {use_tensorboard: 1}", "found 1; expected true or false; use true or false"),
+        ("training: {use_tensorboard: 'true'}", "remove the quotes: true"),
+        ("training: {device: gpu}", "expected one of auto, cpu, cuda; did you mean 'cuda'?"),
+        ("training: {device: 0}", "expected one of auto, cpu, cuda; use one of auto, cpu, cuda"),
         ("training: {loss_type: cross_entropy}", "did you mean 'crossentropy'?"),
-        ("training: {loss_type: mse}", "write one of crossentropy, focal, ctc"),
+        ("training: {loss_type: mse}", "use one of crossentropy, focal, ctc"),
         ("training: {seed: -1}", "at least 0 and below 4294967296"),
         ("optimizer: {type: AdamW}", "did you mean 'adamw'?"),
-        ("optimizer: {type: sgd}", "one of adam, adamw is expected"),
-        ("optimizer: {betas: [0.9, 1.0]}", "optimizer.betas.1: found 1.0; a number"),
-        ("optimizer: {betas: [0.9]}", "a list of 2, each a number at least 0 and below 1, is expected"),
-        ("optimizer: {betas: 0.9}", "found 0.9; a list of 2"),
+        ("optimizer: {type: sgd}", "expected one of adam, adamw"),
+        ("optimizer: {betas: [0.9, 1.0]}", "optimizer.betas.1: found 1.0; expected a number"),
+        ("optimizer: {betas: [0.9]}", "expected a list of 2 values, each a number at least 0 and below 1"),
+        ("optimizer: {betas: 0.9}", "found 0.9; expected a list of 2 values"),
         ("scheduler: {type: ReduceLROnPlateau}", "did you mean 'plateau'?"),
         ("scheduler: {factor: 1}", "above 0 and below 1"),
         ("scheduler: {gamma: 0}", "above 0 and at most 1"),
         ("early_stopping: {monitor: val_acc}", "did you mean 'val_char_accuracy'?"),
         ("early_stopping: {mode: maximize}", "did you mean 'max'?"),
         ("early_stopping: {patience: 0}", "a whole number from 1"),
-        ("data: {metadata_path: 5}", "found 5; text is expected; put it in quotes: '5'"),
-        ('data: {metadata_path: ""}', "text is expected; write one line of text that is not blank"),
-        ('data: {metadata_path: "a\\0b"}', "text is expected"),
+        ("data: {metadata_path: 5}", "found 5; expected text; put the value in quotes: '5'"),
+        ('data: {metadata_path: ""}', "expected text; use one line of text that is not blank"),
+        ('data: {metadata_path: "a\\0b"}', "expected text"),
         ("data: {num_workers: -1}", "from 0 to 256"),
-        ("model: {vocab_size: 15}", "model.vocab_size: found 15; 13 is expected; write 13"),
-        ("model: {max_sequence_length: 20}", "model.max_sequence_length: found 20; 9 is expected; write 9"),
-        ("data: {vocab_size: 13}", "unknown key; write it as vocab_size below model:"),
-        ("model: {name: medum}", "defined in config/model_config.yaml is expected; did you mean 'medium'?"),
-        ("model: {name: resnet}", "write one of small, medium, large, ctc"),
+        ("model: {vocab_size: 15}", "model.vocab_size: found 15; expected 13; use 13"),
+        ("model: {max_sequence_length: 20}", "model.max_sequence_length: found 20; expected 9; use 9"),
+        ("data: {vocab_size: 13}", "unknown key; use 'model.vocab_size'"),
+        ("model: {name: medum}", "expected a model defined in config/model_config.yaml; did you mean 'medium'?"),
+        ("model: {name: resnet}", "use one of small, medium, large, ctc"),
         ("model: {config_path: nowhere.yaml}", "configuration file not found: nowhere.yaml"),
         ("training: {lr: 1}", "training.lr: unknown key; did you mean 'learning_rate'?"),
         ("training: {batchsize: 1}", "did you mean 'batch_size'?"),
-        ("training: {warmup_epochs: 1}", "unknown key; write it as warmup_epochs below scheduler:"),
-        ("training: {patience: 1}", "write it as patience below scheduler: or patience below early_stopping:"),
+        ("training: {warmup_epochs: 1}", "unknown key; use 'scheduler.warmup_epochs'"),
+        ("training: {patience: 1}", "use 'scheduler.patience' or 'early_stopping.patience'"),
         ("training: {zzz: 1}", "valid keys here: device,"),
-        ("training: {1: 2}", "found the key 1; keys are text; put it in quotes: '1'"),
-        ("batch_size: 3", "my.batch_size: unknown key; write it as batch_size below training:"),
-        ("optimizer_type: adam", "write it as type below optimizer:"),
-        ("output_dir: x", "write it as the option --output-dir"),
+        ("training: {1: 2}", "found the key 1; expected text; put the key in quotes: '1'"),
+        ("batch_size: 3", "my.batch_size: unknown key; use 'training.batch_size'"),
+        ("optimizer_type: adam", "use 'optimizer.type'"),
+        ("output_dir: x", "use the option --output-dir"),
         ("trainin: {}", "did you mean 'training'?"),
-        ("training: ", "training: found nothing (null); a mapping of keys is expected; write its keys"),
-        ("training: [a]", "found the list ['a']; a mapping of keys is expected"),
-        ("training: fast", "found 'fast'; a mapping of keys is expected"),
-        ("experiment_name: other", "found 'other'; the experiment's name is its key, 'my'; write 'my'"),
+        ("training: ", "training: found nothing (null); expected a mapping of keys to values; add its keys"),
+        ("training: [a]", "found the list ['a']; expected a mapping of keys to values; use 'key: value' lines"),
+        ("training: fast", "found 'fast'; expected a mapping of keys to values"),
+        ("experiment_name: other", "found 'other'; expected 'my', the key of this experiment; use 'my'"),
     ],
 )  # fmt: skip
 def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
@@ -243,33 +243,36 @@ def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("targets: {}", "config.yaml: experiments: missing; a mapping of experiment names"),
-        ("experiment: {a: {}}", "did you write 'experiment' instead?"),
-        ("model: {name: small}", "indent the sections below 'experiments:'"),
-        ("models: {a: 1}", "this looks like a model definitions file"),
-        ("dataset_info: {}", "this looks like a dataset's metadata"),
-        ("space: {}", "give it to --space"),
+        ("targets: {}", "config.yaml: experiments: missing; expected a mapping of experiment names"),
+        ("experiment: {a: {}}", "found the key 'experiment': did you mean 'experiments'?"),
+        ("model: {name: small}", "indent the sections below a name of your choice, and the name below 'experiments'"),
+        ("models: {a: 1}", "this looks like a model definitions file; set 'model.config_path'"),
+        ("dataset_info: {}", "this looks like a dataset's metadata; set 'data.metadata_path'"),
+        ("space: {}", "this looks like a search space; pass this file to --space"),
         ("experiments:", "config.yaml:1: experiments: found nothing (null)"),
         ("experiments: {}", "config.yaml:1: experiments: found an empty mapping"),
         ("experiments: [a]", "found the list ['a']"),
-        ("experiments: all", "found 'all'; a mapping of experiment names to their settings is expected"),
-        ("experiments: {a: }", "experiments.a: found nothing (null); a mapping of keys"),
+        ("experiments: all", "found 'all'; expected a mapping of experiment names to settings"),
+        ("experiments: {a: }", "experiments.a: found nothing (null); expected a mapping of keys"),
         ("experiments: {a: [1]}", "experiments.a: found the list [1]"),
         ("experiments: {a: small}", "experiments.a: found 'small'"),
         ("experiments: {../../x: {}}", "experiments.'../../x': a name has only letters"),
-        ("experiments: {1: {}}", "a name is text; put it in quotes: '1'"),
+        ("experiments: {1: {}}", "a name is text; put the name in quotes: '1'"),
         ("experiments: {no: {}}", "a name is text"),
         ("experiments: {search_0001: {}}", "search trials are named"),
-        ("experiments: {a: {}, A: {}}", "experiments.A: differs from 'a' only in case, so both may share one folder"),
+        (
+            "experiments: {a: {}, A: {}}",
+            "experiments.A: the name differs from 'a' only in case, so both may get the same folder",
+        ),
         ("experiments: {a: {}}\ntargets: ", "targets: found nothing (null)"),
-        ("experiments: {a: {}}\ntargets: [0.9]", "targets: found the list [0.9]; a mapping"),
+        ("experiments: {a: {}}\ntargets: [0.9]", "targets: found the list [0.9]; expected a mapping"),
         (
             "experiments: {a: {}}\ntargets: {char_accuracy: 0.9}",
             "config.yaml:2: targets.char_accuracy: unknown key; did you mean 'character_accuracy'?",
         ),
-        ("experiments: {a: {}}\ntargets: {sequence_accuracy: 70}", "write a fraction, not a percentage: 0.7"),
+        ("experiments: {a: {}}\ntargets: {sequence_accuracy: 70}", "use a fraction, not a percentage: 0.7"),
         ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "a whole number from 1"),
-        ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "write it without quotes: 9"),
+        ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "remove the quotes: 9"),
     ],
 )
 def test_file_with_the_wrong_structure_is_rejected(write: Any, text: str, message: str) -> None:
@@ -349,7 +352,7 @@ def test_select_reports_all_unknown_names() -> None:
         file.select(["baseline", "conservative_small", "zzz"])
     assert len(caught.value.problems) == 2
     assert "no experiment 'baseline'; did you mean 'baseline_optimized'?" in caught.value.problems[0]
-    assert "write one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
+    assert "use one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
 
 
 def test_create_training_config_accepts_the_example_of_the_reference() -> None:
@@ -400,7 +403,7 @@ def test_other_text_is_not_converted_to_a_number(text: str) -> None:
 
 
 def test_whole_number_with_an_exponent_is_rejected() -> None:
-    with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; write 10"):
+    with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; use 10"):
         create_training_config({"training": {"num_epochs": "1e1"}})
 
 
@@ -416,9 +419,9 @@ def test_create_training_config_reports_all_problems() -> None:
 
 @pytest.mark.parametrize("data", [None, [], "x", 5])
 def test_configuration_that_is_not_a_mapping_is_rejected(data: Any) -> None:
-    with pytest.raises(ConfigurationError, match="mapping"):
+    with pytest.raises(ConfigurationError, match=r"configuration: found the type .*; expected a dict; use"):
         parse_experiments(data)
-    with pytest.raises(ConfigurationError, match="mapping"):
+    with pytest.raises(ConfigurationError, match="expected a mapping"):
         create_training_config(data)
 
 

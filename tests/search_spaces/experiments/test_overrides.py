@@ -42,18 +42,18 @@ def test_learning_rate_of_the_optimizer_overrides_that_of_training() -> None:
     [
         ("training.num_epoch=5", "--set training.num_epoch: unknown key; did you mean 'num_epochs'?"),
         ("optimiser.type=adam", "--set optimiser: unknown key; did you mean 'optimizer'?"),
-        ("training.num_epochs=x", "--set training.num_epochs: found 'x'; a whole number from 1 to 100000 is expected;"),
-        ("training.num_epochs=", "--set training.num_epochs: found nothing (null); a whole number"),
-        ("training.num_epochs='5'", "write it without quotes: 5"),
-        ("optimizer.betas=[0.9, 1]", "--set optimizer.betas.1: found 1; a number at least 0 and below 1 is expected;"),
+        ("training.num_epochs=x", "--set training.num_epochs: found 'x'; expected a whole number from 1 to 100000;"),
+        ("training.num_epochs=", "--set training.num_epochs: found nothing (null); expected a whole number"),
+        ("training.num_epochs='5'", "remove the quotes: 5"),
+        ("optimizer.betas=[0.9, 1]", "--set optimizer.betas.1: found 1; expected a number at least 0 and below 1;"),
         (
             "training.seed=[",
-            "--set training.seed: found '[', which is not a YAML value; put text with special",
+            "--set training.seed: found '['; expected a YAML value; put text with special",
         ),
         ("training.seed=!!set {}", "--set training.seed: the tag !!set is not allowed;"),
-        ("num_epochs=5", "--set: found 'num_epochs=5'; section.key=value is expected; write training.num_epochs"),
-        ("training.num_epochs", "section.key=value is expected; write for example training.num_epochs=5"),
-        ("", "--set: found ''; section.key=value is expected;"),
+        ("num_epochs=5", "--set: found 'num_epochs=5'; expected section.key=value; use training.num_epochs"),
+        ("training.num_epochs", "expected section.key=value; use a setting such as training.num_epochs=5"),
+        ("", "--set: found ''; expected section.key=value;"),
     ],
 )
 def test_invalid_override_is_rejected(text: str, message: str) -> None:
@@ -69,10 +69,10 @@ def test_all_problems_are_reported_together() -> None:
             ["training.seed=1", "training.seed=2", "x", "data.num_workers=-1", "data.val_split=test"], for_trials=True
         )
     assert [problem.split(";")[0] for problem in caught.value.problems] == [
-        "--set training.seed: is fixed for the whole study",
-        "--set training.seed: given twice",
+        "--set training.seed: is the same for the whole study",
+        "--set training.seed: is given twice",
         "--set: found 'x'",
-        "--set data.val_split: is fixed for the whole study",
+        "--set data.val_split: is the same for the whole study",
         "--set data.num_workers: found -1",
     ]
 
@@ -90,7 +90,7 @@ def test_override_that_conflicts_with_the_file_is_rejected(write: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_overridden(path, None, parse_overrides(["training.loss_type=focal", "training.learning_rate=1e-4"]))
     rate, loss = caught.value.problems
-    assert rate.startswith(f"{path}:3: experiments.one.scheduler.min_lr: found 0.001; the lowest learning rate")
+    assert rate.startswith(f"{path}:3: experiments.one.scheduler.min_lr: found 0.001; expected at most the initial")
     assert loss.startswith("--set experiments.two.training.loss_type: found 'focal'; the model 'ctc'")
     # Experiments that are not selected are not checked with the override.
     load_overridden(path, ["one"], parse_overrides(["training.loss_type=focal"]))
@@ -115,5 +115,5 @@ def test_overrides_apply_to_configurations() -> None:
     assert override({"one": config}, parse_overrides(["training.num_epochs=5"])) == {
         "one": TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3, num_epochs=5)
     }
-    with pytest.raises(ConfigurationError, match=r"--set experiments\.one\.scheduler\.min_lr: found 0\.1; the lowest"):
+    with pytest.raises(ConfigurationError, match=r"--set experiments\.one\.scheduler\.min_lr: found 0\.1; expected"):
         override({"one": config}, parse_overrides(["scheduler.min_lr=0.1"]))

@@ -15,8 +15,8 @@ from search_spaces import (
     parse_search_space,
 )
 
-CTC_LOSS = "CTC models support CTC loss only, which they get automatically"
-CTC_MODELS = "only CTC models support it, and get it automatically"
+CTC_LOSS = "CTC models support only CTC loss, which is set automatically"
+CTC_MODELS = "only CTC models support this loss, which is set automatically"
 
 
 @pytest.mark.parametrize(
@@ -33,50 +33,47 @@ CTC_MODELS = "only CTC models support it, and get it automatically"
             "space:\n  loss_type: [crossentropy, focal]\n  model_name: [small, ctc]",
             [
                 "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
-                f"{CTC_LOSS}; add when: {{model_name: [small]}} and move model_name above it"
+                f"{CTC_LOSS}; add when: {{model_name: [small]}} and move model_name above loss_type"
             ],
         ),
         (
             "space:\n  model_name: [small, ctc]\n  loss_type: {choices: [crossentropy, ctc], when: {model_name: ctc}}",
             [
                 "config.yaml:3: space.loss_type: the model 'ctc' would get 'crossentropy'; "
-                f"{CTC_LOSS}; write when: {{model_name: [small]}}"
+                f"{CTC_LOSS}; use when: {{model_name: [small]}}"
             ],
         ),
         (
             "space:\n  model_name: [small, medium]\n  loss_type: [crossentropy, ctc]",
-            [
-                "config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; "
-                f"{CTC_MODELS}; leave ctc out"
-            ],
+            [f"config.yaml:3: space.loss_type: the models 'small', 'medium' would get 'ctc'; {CTC_MODELS}; remove ctc"],
         ),
         (
             "base: {model_name: ctc}\nspace: {loss_type: [crossentropy, focal, ctc]}",
             [
                 "config.yaml:2: space.loss_type: the model 'ctc' would get 'crossentropy' or 'focal'; "
-                f"{CTC_LOSS}; leave loss_type out"
+                f"{CTC_LOSS}; remove loss_type"
             ],
         ),
         (
             "base: {loss_type: focal}\nspace: {model_name: [small, ctc]}",
             [
-                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_LOSS}; leave the line out, "
-                "or sample it for the other models, under space: "
-                "loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}}"
+                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_LOSS}; remove this line, "
+                "or sample the loss of the other models with "
+                "loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}} in 'space'"
             ],
         ),
         (
             "base: {loss_type: ctc}\nspace: {model_name: [small, ctc]}",
-            [f"config.yaml:1: base.loss_type: the model 'small' would get 'ctc'; {CTC_MODELS}; leave the line out"],
+            [f"config.yaml:1: base.loss_type: the model 'small' would get 'ctc'; {CTC_MODELS}; remove this line"],
         ),
         (
             "base: {loss_type: ctc, model_name: large}\nspace: {gamma: [0.1, 0.2]}",
-            [f"config.yaml:1: base.loss_type: the model 'large' would get 'ctc'; {CTC_MODELS}; leave the line out"],
+            [f"config.yaml:1: base.loss_type: the model 'large' would get 'ctc'; {CTC_MODELS}; remove this line"],
         ),
         (
             "space:\n  label_smoothing: {low: 0, high: 0.1, when: {loss_type: focal}}\n  model_name: [small, ctc]",
             [
-                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on the model, which is sampled "
+                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on model_name, which is sampled "
                 "later; move model_name above label_smoothing"
             ],
         ),
@@ -143,25 +140,25 @@ def sampled(
     [
         (
             "base: {min_lr: 0.01}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}",
-            "config.yaml:2: space.learning_rate.low: found 0.001; the lowest learning rate of a trial (min_lr, up to "
-            "0.01) must not exceed its initial one; write 0.01 or more, or a smaller min_lr",
+            "config.yaml:2: space.learning_rate.low: found 0.001; expected at least 0.01, the largest min_lr in this "
+            "search space; use 0.01 or more, or a smaller min_lr",
         ),
         (
             "space: {min_lr: {low: 0, high: 0.01}, learning_rate: [0.1, 0.005]}",
-            "config.yaml:1: space.learning_rate: found 0.005; the lowest",
+            "config.yaml:1: space.learning_rate: found 0.005; expected at least 0.01, the largest min_lr",
         ),
         (
             "base: {learning_rate: 0.001, min_lr: 0.01}\nspace: {gamma: [0.1, 0.2]}",
-            "config.yaml:1: base.learning_rate: found 0.001; the lowest",
+            "config.yaml:1: base.learning_rate: found 0.001; expected at least 0.01, the largest min_lr",
         ),
         (
             "space: {min_lr: {low: 0, high: 0.01}}",
-            "config.yaml:1: space.min_lr: it is sampled, but learning_rate is not (or only under a condition), so "
-            "min_lr could exceed it; add learning_rate under base:",
+            "config.yaml:1: space.min_lr: min_lr is sampled, but not every trial samples learning_rate, so "
+            "min_lr could exceed learning_rate; add learning_rate to 'base'",
         ),
         (
             "space: {min_lr: [0, 1e-4], learning_rate: {low: 1e-3, high: 0.1, when: {augmentation: true}}}",
-            "space.min_lr: it is sampled, but learning_rate is not",
+            "space.min_lr: min_lr is sampled, but not every trial samples learning_rate",
         ),
     ],
 )

@@ -75,7 +75,7 @@ def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(DOCUMENTED))
     (problem,) = caught.value.problems
-    assert problem.startswith("config.yaml:8: space.gamma.low: found 0; a number above 0 and at most 1 is expected")
+    assert problem.startswith("config.yaml:8: space.gamma.low: found 0; expected a number above 0 and at most 1")
 
 
 @pytest.mark.parametrize(
@@ -83,43 +83,43 @@ def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -
     [
         (
             "learning_rate: {low: '1e-4', high: 1e-2}",
-            "low: found '1e-4'; a number above 0 and at most 10 is expected; write it without quotes: 1e-4",
+            "low: found '1e-4'; expected a number above 0 and at most 10; remove the quotes: 1e-4",
         ),
-        ("learning_rate: {low: 1e-2, high: 1e-4}", "low must be less than high"),
+        ("learning_rate: {low: 1e-2, high: 1e-4}", "expected low to be less than high; swap low and high"),
         ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
-        ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "a logarithmic scale has no steps"),
-        ("learning_rate: {low: 0.1, high: 0.9, step: 1e-320}", "found step 9.99989e-321; a step is a number above 0"),
-        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; write another step"),
-        ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; a value is expected; add it"),
+        ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "expected no step on a logarithmic"),
+        ("learning_rate: {low: 0.1, high: 0.9, step: 1e-320}", "found step 9.99989e-321; expected a number above 0"),
+        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; use another step"),
+        ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; expected a value; add this key"),
         ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
-        ("learning_rate: 0.1", "a fixed value goes under base: as learning_rate: 0.1"),
-        ("learning_rate:", "found nothing (null); a list of choices, or a mapping with low and high"),
-        ("learning_rate: {low: 1e-4, high: 1e-2, when: cosine}", "when: found 'cosine'; a mapping"),
-        ("weight_decay: {low: 0, high: 1, log: true}", "starts above 0"),
-        ("batch_size: {low: 1.5, high: 4}", "found 1.5; a whole number"),
-        ("batch_size: {low: 0, high: 4}", "found 0; a whole number from 1"),
-        ("batch_size: {low: 16, high: 100, step: 16}", "write high: 96"),
-        ("batch_size: {low: 16, high: 20, step: 16}", "write a smaller one"),
-        ("batch_size: {low: 16, high: 32, step: 0.5}", "a step is a whole number above 0"),
+        ("learning_rate: 0.1", "or fix the value in 'base' with learning_rate: 0.1"),
+        ("learning_rate:", "found nothing (null); expected a list of choices, or a mapping"),
+        ("learning_rate: {low: 1e-4, high: 1e-2, when: cosine}", "when: found 'cosine'; expected a mapping"),
+        ("weight_decay: {low: 0, high: 1, log: true}", "expected low above 0 on a logarithmic scale"),
+        ("batch_size: {low: 1.5, high: 4}", "found 1.5; expected a whole number"),
+        ("batch_size: {low: 0, high: 4}", "found 0; expected a whole number from 1"),
+        ("batch_size: {low: 16, high: 100, step: 16}", "whole number of steps of 16 from low 16; use high 96"),
+        ("batch_size: {low: 16, high: 20, step: 16}", "expected at most high - low; use a smaller step"),
+        ("batch_size: {low: 16, high: 32, step: 0.5}", "expected a whole number above 0"),
         ("batch_size: {low: 16, high: 32, step: 0}", "found step 0"),
-        ("optimizer_type: {low: 1, high: 2}", "write, for example, [adam, adamw]"),
-        ("optimizer_type: [adam]", "two or more different choices"),
-        ("optimizer_type: [adam, adam]", "two or more different choices"),
-        ("optimizer_type: []", "two or more different choices"),
-        ("optimizer_type: [adam, sgd]", "optimizer_type.1: found 'sgd'; one of adam"),
-        ("model_name: [small, medum]", "a defined model is expected; did you mean 'medium'?"),
-        ("num_epochs: {low: 1, high: 2}", "write it under base:"),
+        ("optimizer_type: {low: 1, high: 2}", "use choices, for example, [adam, adamw]"),
+        ("optimizer_type: [adam]", "expected two or more different choices"),
+        ("optimizer_type: [adam, adam]", "expected two or more different choices"),
+        ("optimizer_type: []", "expected two or more different choices"),
+        ("optimizer_type: [adam, sgd]", "optimizer_type.1: found 'sgd'; expected one of adam"),
+        ("model_name: [small, medum]", "expected a defined model; did you mean 'medium'?"),
+        ("num_epochs: {low: 1, high: 2}", "fix its value in 'base'"),
         ("seed: [1, 2]", "is the same for the whole study"),
-        ("num_workers: [1, 2]", "does not affect the result of a training"),
-        ("optimizer_betas: [[0.9, 0.99], [0.8, 0.9]]", "is a list; write it under base:"),
-        ("optimizer.type: [adam, adamw]", "unknown setting; write optimizer_type"),
+        ("num_workers: [1, 2]", "does not affect training results"),
+        ("optimizer_betas: [[0.9, 0.99], [0.8, 0.9]]", "is a list, which cannot be sampled; fix its value in 'base'"),
+        ("optimizer.type: [adam, adamw]", "unknown setting; use the field name optimizer_type"),
         ("lr: [1, 2]", "unknown setting; did you mean 'learning_rate'?"),
         ("1: [1, 2]", "unknown setting"),
         ("gamma: {low: 0.1, high: 0.2, when: {scheduler: steplr}}", "when.scheduler: unknown setting"),
         ("gamma: {low: 0.1, high: 0.2, when: {scheduler_type: step}}", "did you mean 'steplr'?"),
-        ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "loss_type never has this value in this search space"),
+        ("gamma: {low: 0.1, high: 0.2, when: {loss_type: ctc}}", "in this search space (crossentropy, focal)"),
         ("gamma: {low: 0.1, high: 0.2, when: {step_size: 3}}", "move step_size above gamma"),
-        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "a setting cannot be its own condition; leave"),
+        ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "found the sampled setting itself"),
     ],
 )  # fmt: skip
 def test_invalid_parameter_is_rejected(
@@ -140,8 +140,8 @@ def test_invalid_parameter_is_rejected(
         ("space: ", "space: found nothing"),
         ("space: {}", "space: found an empty mapping"),
         ("spaces: {}\nspace: {gamma: [0.1, 0.2]}", "spaces: unknown key; did you mean 'space'?"),
-        ("base: 5\nspace: {gamma: [0.1, 0.2]}", "base: found 5; a mapping"),
-        ("base: {gamma: 0.1}\nspace: {gamma: [0.1, 0.2]}", "is also under base:"),
+        ("base: 5\nspace: {gamma: [0.1, 0.2]}", "base: found 5; expected a mapping"),
+        ("base: {gamma: 0.1}\nspace: {gamma: [0.1, 0.2]}", "is also in 'base'"),
         ("base: {num_epochs: '3'}\nspace: {gamma: [0.1, 0.2]}", "base.num_epochs: found '3'"),
         ("base: {monitor: val_loss}\nspace: {gamma: [0.1, 0.2]}", "base.monitor: unknown setting"),
         ("base: {train_split: a}\nspace: {gamma: [0.1, 0.2]}", "is the same for the whole study"),
@@ -187,5 +187,5 @@ def test_base_can_fix_settings_that_cannot_be_sampled(write: Any) -> None:
 
 @pytest.mark.parametrize("data", [None, [], "x"])
 def test_space_that_is_not_a_mapping_is_rejected(data: Any) -> None:
-    with pytest.raises(ConfigurationError, match="a search space is a mapping"):
+    with pytest.raises(ConfigurationError, match=r"search space: found the type .*; expected a dict; use"):
         parse_search_space(data)

@@ -88,8 +88,8 @@ def test_merge_keys(write: Any) -> None:
 def test_all_duplicate_keys_are_reported_with_both_lines(write: Any) -> None:
     text = "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"
     messages = (
-        "the key 'c' is already in line 3; keep one of the two",
-        "the key 'a' is already in line 1; keep one of the two",
+        "the key 'c' is already in line 3; remove one of the two",
+        "the key 'a' is already in line 1; remove one of the two",
     )
     document = load_yaml(write(text))
     assert (document.data, document.duplicates) == ({"a": 1, "b": {"c": 1}}, ((4, messages[0]), (5, messages[1])))
@@ -109,7 +109,7 @@ def test_duplicate_key_in_an_anchor_is_reported_once(write: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "location", "message"),
     [
-        ("a: [1, 2\nb: 3\n", "config.yaml:2:2: ", "that began in line 1"),
+        ("a: [1, 2\nb: 3\n", "config.yaml:2:2: ", "that starts in line 1"),
         ("a: 1\n\tb: 2\n", "config.yaml:2:1: ", "spaces, not tabs"),
         ("a: b: c\n", "config.yaml:1:5: ", "mapping values are not allowed"),
         ("a: *missing\n", "config.yaml:1:4: ", "define the anchor"),
@@ -130,16 +130,16 @@ def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: st
     [
         (b"", "the file is empty"),
         (b"# only a comment\n", "the file is empty"),
-        (b"- 1\n- 2\n", "found a list; a mapping"),
-        (b"hello\n", "found a single value; a mapping"),
+        (b"- 1\n- 2\n", "found a list; expected a mapping"),
+        (b"hello\n", "found a single value; expected a mapping"),
         (b"a: 1\nb: \xff\xfe\n", "config.yaml:2: the byte 0xff is not UTF-8"),
         ("a: 1\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-        (b"a: " + b"x" * 300_000, r"it has 300,003 bytes; at most 262,144 are expected"),
+        (b"a: " + b"x" * 300_000, r"it has 300,003 bytes; expected at most 262,144"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         (b"a: " + b"[" * 60 + b"]" * 60, "nested more than 40 levels"),
         (b"a: &a [*a]\n", "an anchor contains itself"),
         (b"a: &a {<<: *a}\n", "an anchor contains itself"),
-        (b"a: {<<: 5}\n", "a merge (<<) takes a mapping"),
+        (b"a: {<<: 5}\n", "a merge key (<<) needs a mapping"),
         (
             b"a: !!python/object/apply:os.system [echo]\n",
             "the tag !!python/object/apply:os.system is not allowed",
@@ -149,7 +149,7 @@ def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: st
         (b"a: !!int hello\n", "'hello' is not a valid int"),
         (b"a: !!bool hello\n", "'hello' is not a valid bool"),
         (b"a: " + b"9" * 5000 + b"\n", "is not a valid int"),
-        (b"? [1, 2]\n: 3\n", "a key is a single value"),
+        (b"? [1, 2]\n: 3\n", "found a list or mapping as a key; expected a single value"),
     ],
 )
 def test_unsuitable_file_is_rejected(write: Any, content: bytes, message: str) -> None:
@@ -170,7 +170,7 @@ def test_exponentially_expanding_anchors_are_rejected_quickly(write: Any, item: 
 
 def test_message_about_a_folder_suggests_the_files_in_it(write: Any, tmp_path: Path) -> None:
     write("a: 1", "inside.yaml")
-    with pytest.raises(ConfigurationError, match=r"it is a folder\); name a YAML file in it: inside\.yaml"):
+    with pytest.raises(ConfigurationError, match=r"it is a folder\); use a YAML file in this folder: inside\.yaml"):
         load_yaml(tmp_path)
 
 

@@ -209,7 +209,7 @@ def test_notes_name_preset_setting_value_and_widened_range(start: Start, space: 
     wide = {"wide": TrainingConfig(learning_rate=0.3, batch_size=50)}
     expected = [
         "preset 'wide': learning_rate 0.3 is outside the search space (0.0001 to 0.01, log scale); "
-        "widened to 0.0001 to 0.3, log scale",
+        "the range is now 0.0001 to 0.3, log scale",
         "preset 'wide': batch_size 50 is outside the search space (16 to 128, step 16); "
         "no search trial gets this value",
     ]

@@ -77,7 +77,7 @@ def test_a_special_file_as_log_is_an_error(kind: str, cli: Cli, copy_of_the_stud
     replace(path, kind)
     error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
     assert str(path) in error
-    assert "remove it or restore the right file" in error
+    assert "remove it or restore the original file" in error
     assert cli("status", "--output-dir", copy_of_the_study).code in (0, 1)
 
 
@@ -124,7 +124,7 @@ def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
     os.mkfifo(path)
     error = error_of(cli(*interrupted_run))
     assert f"error: {path}: " in error
-    assert error.endswith("; remove it or restore the right file, then run the command again")
+    assert error.endswith("; remove it or restore the original file, then run the command again")
     path.unlink()
     assert cli(*interrupted_run).code == 0
 
@@ -138,7 +138,7 @@ def test_huge_metadata_file_is_refused(
     config.write_text(config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(metadata)), encoding="utf-8")
     error = error_of(cli("run", "--config", config, "--output-dir", "out"))
     assert f"{metadata}: the dataset's metadata file cannot be read: it has 300,000,000,000 bytes" in error
-    assert "at most 2,000,000,000 are expected; name the metadata.yaml in the dataset's folder" in error
+    assert "expected at most 2,000,000,000; use the path of the dataset's metadata.yaml" in error
     assert not (working_dir / "out").exists()
 
 

@@ -135,9 +135,9 @@ def test_images_in_two_folders_are_refused_and_both_are_named(
         image.rename(base / "dataset" / "train" / image.name)
     (problem,) = problems_of(path)
     assert "train.samples[24]: its image was found in " in problem
-    assert f"{base}: {base}/dataset/train/train_000024.png; but " in problem
-    assert f"train.samples[0]: its image was found in {path.parent}/train: " in problem
-    assert "all images of a split must be in one folder; move them together" in problem
+    assert f"{base} ({base}/dataset/train/train_000024.png), but " in problem
+    assert f"train.samples[0]: its image was found in {path.parent}/train (" in problem
+    assert "expected all images of a split in one folder; move them" in problem
 
 
 def test_absolute_image_paths_are_read(make_dataset: Any, tmp_path: Path) -> None:
@@ -169,11 +169,14 @@ def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_
         (b"{a: " * 1_000_000, "nest"),
         (b"train: {samples: []}\nval: {}\n", ":1: train.samples: found a list of 0; expected a list of at least one"),
         (b"train: {samples: []}\nval: {}\n", ":2: val.samples: found nothing; expected a list of at least one"),
-        (b"train: 5\nval: [1]\n", "train: found the text '5'; expected a mapping with samples; write, for example,"),
-        (b"train: 5\nval: [1]\n", "val: found a list of 1; expected a mapping with samples"),
+        (
+            b"train: 5\nval: [1]\n",
+            "train: found the text '5'; expected a mapping with the key 'samples'; use, for example,",
+        ),
+        (b"train: 5\nval: [1]\n", "val: found a list of 1; expected a mapping with the key 'samples'"),
         (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: found the text '1'; expected a mapping"),
-        (b"train: {samples: [{lable: a}]}\nval: {samples: [1]}\n", "did you write 'lable' instead?"),
-        (b"experiments: {a: {}}\n", "this looks like an experiments file, which goes to --config"),
+        (b"train: {samples: [{lable: a}]}\nval: {samples: [1]}\n", "found the key 'lable': did you mean 'label'?"),
+        (b"experiments: {a: {}}\n", "this looks like an experiments file; pass this file to --config"),
         (b"models: {a: {}}\n", "this looks like a model definitions file"),
     ],
 )
@@ -197,7 +200,7 @@ def test_nested_aliases_are_not_expanded_in_memory(tmp_path: Path) -> None:
 
 def test_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path)
-    assert "is a folder; name the metadata.yaml" in problem
+    assert "is a folder; use the path of the dataset's metadata.yaml" in problem
 
 
 def test_error_of_an_unknown_split_suggests_the_most_similar_one(make_dataset: Any) -> None:

@@ -31,7 +31,7 @@ def test_search_trials_are_trained_if_a_search_is_requested(write_config: WriteC
 
 
 def test_empty_selection_is_rejected(write_config: WriteConfig) -> None:
-    with pytest.raises(ConfigurationError, match="experiments: none selected"):
+    with pytest.raises(ConfigurationError, match="experiments: found no selected name"):
         RunRequest.from_file(load_experiments(write_config({"one": {}})), [])
 
 
@@ -42,5 +42,5 @@ def test_search_space_is_checked_against_the_defined_models(write_config: WriteC
     assert space is not None
     assert space.base == {"num_epochs": 2}
     wrong = RunOptions(space_file=str(write_space(model_name=["tiny", "huge"])))
-    with pytest.raises(ConfigurationError, match=r"'huge'; a defined model is expected"):
+    with pytest.raises(ConfigurationError, match=r"'huge'; expected a defined model"):
         RunRequest.from_file(file, options=wrong)

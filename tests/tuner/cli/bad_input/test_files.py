@@ -58,7 +58,7 @@ def test_files_that_are_not_search_spaces_are_refused(refused, odd_files, key):
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
-        ("x" * 300, "there is no such folder; name the --output-dir of a study"),
+        ("x" * 300, "there is no such folder; choose the --output-dir of a study"),
         ("\x1b[31mred", "<here>/\\x1b[31mred: there is no such folder"),
         ("<config>", "<config>: "),
     ],
@@ -73,10 +73,10 @@ def test_invalid_output_folders_are_refused(refused, command, folder, expected):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("pipe.yaml", "this is a device or a pipe; name a file"),
-        ("x" * 300, "a file's or folder's name has at most 255 bytes; name another file"),
-        ("a\tb", "found the character '\\t' in the path, which a name must not contain; name another file"),
-        ("folder", "this is a folder; name a file"),
+        ("pipe.yaml", "this is a device or a pipe; expected a file; choose another path"),
+        ("x" * 300, "the name of a file or folder has at most 255 bytes; choose another file"),
+        ("a\tb", "found the character '\\t' in the path, which a name must not contain; choose another file"),
+        ("folder", "this is a folder; expected a file; add a file name"),
         ("no/such/file", "there is no folder <here>/no/such; create it first"),
     ],
 )
@@ -90,7 +90,7 @@ def test_unwritable_results_files_are_refused(refused, run_study, odd_files, com
     [
         (
             ["--storage", "nonsense"],
-            "storage URL: found '***'; it does not begin with a known scheme in lower case; write sqlite:///PATH "
+            "storage URL: found '***'; it does not begin with a known scheme in lower case; use sqlite:///PATH "
             "or postgresql+psycopg://USER@HOST:5432/DATABASE",
         ),
         (["--study", "another"], "it belongs to the study 'khmer-ocr', not to 'another'; choose another --output-dir"),

@@ -63,7 +63,7 @@ def test_predict_names_every_unreadable_image(refused, images, run_study):
     for path, (_, reason), text in zip(images, IMAGES.values(), problems, strict=True):
         assert text.startswith(f"{path.name}: the file cannot be read as an image: ")
         assert reason in text
-        assert text.endswith("; name an image file, or recreate it")
+        assert text.endswith("; choose an image file, or recreate the file")
 
 
 def test_predict_names_paths_that_are_not_files(refused, working_dir, run_study):

@@ -100,10 +100,10 @@ def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_
     search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
     shown = cli(*run_study.run_again, *search)
     assert shown.code == 0
-    assert "search:  2 trials in the study, sampler random, pruner quantile" in shown.out
-    note = "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); widened to 0.001 to 0.01"
+    assert "search:  2 search trials in total, sampler random, pruner quantile" in shown.out
+    note = "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now 0.001 to 0.01"
     assert f"note: {note}" in shown.out
-    assert "train:   2 trials, workers 2" in shown.out  # both presets are finished
+    assert "train:   2 trials (number of workers: 2)" in shown.out  # both presets are finished
     plan = json.loads(cli(*run_study.run_again, *search, "--json").out)
     assert (plan["trials_to_train"], plan["workers"], plan["search"]["sampler"]) == (2, 2, "random")
     assert plan["states"] == {"broken": "failed", "ខ្មែរ": "completed"}

@@ -91,7 +91,7 @@ def test_search_after_presets_can_use_another_space(cli, write_config, write_spa
     space = write_space(base={"num_epochs": 1}, learning_rate={"low": 0.002, "high": 0.01})
     searched = cli("search", "--trials", "1", "--space", space)
     assert searched.code == 0
-    assert "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); widened to" in searched.err
+    assert "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now" in searched.err
     assert states() == {"one": "completed", "search_0001": "completed"}
     other = write_space(file_name="other.yaml", base={"num_epochs": 1})
     refused = cli("search", "--trials", "1", "--space", other)
@@ -165,7 +165,7 @@ def test_resume_needs_only_the_output_folder(cli, project_dir, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "elsewhere")
     status = cli("status", "--output-dir", project_dir / OUT)
     assert "1 interrupted" in status.out
-    assert f"`khmer-tuner resume --output-dir {project_dir / OUT}` trains them" in status.out
+    assert f"run `khmer-tuner resume --output-dir {project_dir / OUT}` to continue" in status.out
     resumed = cli("resume", "--output-dir", project_dir / OUT)
     assert resumed.code == 0
     assert "resumes at epoch 2" in resumed.err

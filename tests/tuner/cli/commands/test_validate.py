@@ -66,7 +66,7 @@ def test_all_problems_of_a_space_are_reported_together(cli, working_dir):
     refused = cli("validate", "s.yaml")
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.splitlines() == [
-        "error: s.yaml:2: space.model_name.0: found 'smal'; a defined model is expected; did you mean 'small'?",
+        "error: s.yaml:2: space.model_name.0: found 'smal'; expected a defined model; did you mean 'small'?",
         "error: s.yaml:3: space.loss_type: the model 'ctc' would get 'focal' or 'crossentropy'; CTC models support "
         "CTC loss only, which they get automatically; add when: {model_name: [large]}",
         "error: s.yaml:4: space.gama: unknown setting; did you mean 'gamma'?",
@@ -91,7 +91,7 @@ def test_unreadable_models_are_refused(cli, space, models, expected):
 def test_model_config_option_is_refused_for_experiments(cli, write_config, tiny_models):
     refused = cli("validate", write_config({"one": {}}), "--model-config", tiny_models)
     assert (refused.code, refused.out) == (2, "")
-    assert "--model-config: only for a search space" in refused.err
+    assert "--model-config: found with an experiments file" in refused.err
 
 
 def test_missing_named_dataset_is_an_error_as_in_run(cli, working_dir, write_config, tiny_models):
