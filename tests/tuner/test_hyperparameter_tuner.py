@@ -400,7 +400,7 @@ class TestRefusals:
             ({"device": "gpu"}, "device: found 'gpu'"),
             ({"results_file": "no/such/results.json"}, "no folder .*no/such"),
             ({"results_file": "."}, "this is a folder"),
-            ({"search": SearchRequest(SamplerName.GP, PrunerName.QUANTILE)}, "learns nothing from pruned trials"),
+            ({"search": SearchRequest(SamplerName.GP, PrunerName.QUANTILE)}, "does not learn from pruned trials"),
             ({"output_dir": "experiments.yaml"}, "is a file"),
         ],
     )
@@ -444,7 +444,7 @@ class TestRefusals:
             tuner.run_experiments(["basline", "fsat"])
         assert len(caught.value.problems) == 2
         assert "'baseline'" in caught.value.problems[0]
-        with pytest.raises(ConfigurationError, match="none selected"):
+        with pytest.raises(ConfigurationError, match="found no selected name"):
             tuner.run_experiments([])
         assert not OUT.exists()
 

@@ -1,4 +1,4 @@
-"""Builds the network that a name in `model_config.yaml` defines."""
+"""Construction of the networks that `model_config.yaml` defines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.seeds import derived_seed
 
 
 def create_model_from_config(config: TrainingConfig) -> DigitReader:
-    """Build the model that a configuration names; its initial weights depend only on the seed.
+    """Build the model that a configuration selects; its initial weights depend only on the seed.
 
     Raises:
         ModelCreationError: The model is not defined, or `vocab_size` or `max_sequence_length` differs from the dataset.
@@ -34,7 +34,7 @@ def create_model_from_config(config: TrainingConfig) -> DigitReader:
     definitions = load_model_definitions(config.model_config_path)
     if config.model_name not in definitions:
         nearest = difflib.get_close_matches(config.model_name, definitions, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "use one of these, or add it to the file"
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "use one of these, or add this model to the file"
         raise ModelCreationError(
             f"model_name: found {config.model_name!r}; {config.model_config_path} defines "
             f"{', '.join(definitions)}; {hint}"

@@ -1,4 +1,4 @@
-"""The decoders: map column features to class scores, label rows and confidences.
+"""Decoders, which map column features to class scores, and scores to label sequences and confidences.
 
 To add a decoder, write a subclass of `Decoder`, add it to `DECODERS`, and add the losses that can train it to
 `search_spaces.model_definitions.LOSSES_OF_DECODER`.
@@ -29,7 +29,7 @@ _LOG_ZERO = -1e4  # used for log 0, because infinities would make gradients unde
 
 
 class Decoder(nn.Module, ABC):
-    """The interface of a decoder: scores the columns of an image and reads the label from the scores."""
+    """The interface of a decoder, which scores the columns of an image and reads the label from the scores."""
 
     def __init__(self, width: int, positions: int, classes: int) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def read(self, scores: Tensor) -> Tensor:
-        """Map scores ``(N, S, C)`` to label rows ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+        """Map scores ``(N, S, C)`` to label sequences ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
 
     @abstractmethod
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability of rows ``(N, L)`` according to scores ``(N, S, C)``, ``(N,)``, 0 to 1."""
+        """Return the probability of each label sequence of `rows` ``(N, L)``, given its scores: ``(N,)``, 0 to 1."""
 
 
 class MonotonicAttention(Decoder):
@@ -54,21 +54,21 @@ class MonotonicAttention(Decoder):
 
     Each column has a probability that a digit is read there. One pass along the columns computes the exact probability
     that the k-th digit is read at column t, summed over all selections of columns. These are the attention weights with
-    which position k averages the digit scores of the columns. The rest is the probability that the label ends before
-    position k. The network therefore learns only which digits are where, not their order and number: accuracy rises
-    within a few epochs, while unconstrained attention over columns needs many.
+    which position k averages the digit scores of the columns. The remaining probability is that of labels that end
+    before position k. The network therefore learns only which digits are where, not their order and number: accuracy
+    rises within a few epochs, while unconstrained attention over columns needs many epochs.
 
     Source: the expected alignment of Raffel et al., "Online and Linear-Time Attention by Enforcing Monotonic
     Alignments", 2017 (https://arxiv.org/abs/1704.00784), here computed exactly and with at most one digit per column.
     """
 
     def __init__(self, width: int, positions: int, classes: int, expected_digits: float = 4.5) -> None:
-        """Set D, L, C and the number of digits that an untrained model reads in 32 columns."""
+        """Set D, L, C and the expected number of digits that an untrained model reads in 32 columns."""
         super().__init__(width, positions, classes)
         self.digit = nn.Linear(width, EOS)
         self.reads = nn.Linear(width, 1)
         rate = expected_digits / 32
-        # Start undecided: with random weights, a high initial learning rate would make random guesses certain.
+        # Start with equal probabilities: a high initial learning rate would make random initial guesses certain.
         nn.init.zeros_(self.digit.weight)
         nn.init.zeros_(self.reads.weight)
         nn.init.constant_(self.reads.bias, math.log(rate / (1 - rate)))
@@ -86,12 +86,12 @@ class MonotonicAttention(Decoder):
             return torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
     def read(self, scores: Tensor) -> Tensor:
-        """Return the likeliest classes, padded after the first ``<EOS>``."""
+        """Return the most likely class of each position, and ``<PAD>`` after the first ``<EOS>``."""
         rows = scores.argmax(-1)
         return rows.masked_fill(_is_after_end(rows), PAD)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the product of the probabilities up to and including ``<EOS>``, or of all positions without it."""
+        """Return the product of the class probabilities up to and including ``<EOS>``, or of all L positions."""
         characters = scores.softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
         return characters.masked_fill(_is_after_end(rows), 1.0).prod(1)
 
@@ -108,7 +108,7 @@ class CTCDecoder(Decoder):
         return cast(Tensor, self.scores(columns)).float()
 
     def read(self, scores: Tensor) -> Tensor:
-        """Collapse the likeliest classes: drop repeats, then blanks.
+        """Collapse the most likely classes: drop repeats, then blanks.
 
         A reading longer than L - 1 digits keeps its first L classes and has no ``<EOS>``, so it never equals a label.
         """
@@ -124,7 +124,7 @@ class CTCDecoder(Decoder):
         return rows.scatter_(1, ends, EOS)[:, :length]
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the sum over all alignments of the row's digits with the T steps, not only the likeliest one."""
+        """Return the total probability of all alignments of the digits with the T columns, not only the best one."""
         lengths = (rows < EOS).sum(1)
         steps = torch.full_like(lengths, scores.shape[1])
         log_probabilities = scores.log_softmax(-1).transpose(0, 1)
@@ -142,17 +142,17 @@ def _is_after_end(rows: Tensor) -> Tensor:
 
 
 def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """Compute the exact distribution of the readings over the columns.
+    """Compute the exact distribution of the read digits over the columns.
 
-    In logarithms, so that even a certain but wrong reading has a gradient that corrects it.
+    Logarithms are used, so that even a wrong digit with probability near 1 has a gradient that corrects it.
 
     Args:
         reads: Logit of the probability that a digit is read at a column, ``(N, T)``.
         positions: L.
 
     Returns:
-        The log probability that the k-th reading is at column t, ``(N, L, T)``, and that there are k readings in total,
-        ``(N, L)``, both for k from 0.
+        The log probability that digit k (from 0) is read at column t, ``(N, L, T)``, and the log probability that k
+        digits are read in total, ``(N, L)``.
     """
     aligned, count = _AlignmentRecursion.apply(reads.t().unsqueeze(2), positions)  # type: ignore[no-untyped-call]
     return aligned.permute(1, 2, 0), count
@@ -161,11 +161,12 @@ def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
 class _AlignmentRecursion(torch.autograd.Function):
     """The recursion along the columns with an explicit gradient: 32 steps of a few small kernels each.
 
-    With autograd it would take twice as long, which is 5 % of a training step of the smallest model.
+    With autograd, the recursion would take twice as long, which is 5 % of a training step of the smallest model.
 
-    Let ``count[t, k]`` be the log probability of k readings before column t, and ``read[t]`` and ``skip[t]`` those of
-    reading and skipping column t. The k-th reading is at column t with ``aligned[t, k] = count[t, k] + read[t]``, and
-    ``count[t + 1, k] = log(exp(count[t, k] + skip[t]) + exp(aligned[t, k - 1]))``.
+    Let ``count[t, k]`` be the log probability that k digits are read before column t, and ``read[t]`` and ``skip[t]``
+    the log probabilities of reading and skipping column t. Digit k (from 0) is read at column t with log probability
+    ``aligned[t, k] = count[t, k] + read[t]``, so that ``count[t + 1, k] = log(exp(count[t, k] + skip[t]) +
+    exp(aligned[t, k - 1]))``.
     """
 
     @staticmethod
@@ -188,15 +189,15 @@ class _AlignmentRecursion(torch.autograd.Function):
     def backward(ctx: Any, aligned_gradient: Tensor, count_gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the logits ``(T, N, 1)``."""
         reads, counts, aligned = ctx.saved_tensors
-        # The shares of each count that come from skipping and from reading the column.
-        skipped_share = (counts[:-1] + F.logsigmoid(-reads) - counts[1:]).exp_()
-        read_share = (aligned[..., :-1] - counts[1:, :, 1:]).exp_()
+        # The fractions of each count that come from skipping and from reading the column.
+        skipped_fraction = (counts[:-1] + F.logsigmoid(-reads) - counts[1:]).exp_()
+        read_fraction = (aligned[..., :-1] - counts[1:, :, 1:]).exp_()
         to_aligned = aligned_gradient.clone()
         to_skipped = torch.empty_like(to_aligned)
         gradient = count_gradient
         for column in reversed(range(len(reads))):
-            torch.mul(gradient, skipped_share[column], out=to_skipped[column])
-            to_aligned[column, :, :-1].addcmul_(gradient[:, 1:], read_share[column])
+            torch.mul(gradient, skipped_fraction[column], out=to_skipped[column])
+            to_aligned[column, :, :-1].addcmul_(gradient[:, 1:], read_fraction[column])
             gradient = to_skipped[column] + to_aligned[column]
         probability = reads.sigmoid()
         to_read, to_skip = to_aligned.sum(-1, keepdim=True), to_skipped.sum(-1, keepdim=True)

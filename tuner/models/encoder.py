@@ -1,4 +1,4 @@
-"""The encoder: maps an image to a sequence of column features.
+"""The encoder, which maps an image to a sequence of column features.
 
 Shapes: N images, channels C, height H, width W, T columns, D features (the definition's `width`).
 """
@@ -13,7 +13,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut (He et al. 2016); it starts as the identity."""
+    """Two 3 x 3 convolutions around a shortcut (He et al. 2016), initialised as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class LocalContext(nn.Module):
 
 
 class FeatureNorm(nn.LayerNorm):
-    """Normalises the features of each column (Ba et al. 2016), without a copy if channels are last in memory."""
+    """Layer normalisation of each column's features (Ba et al. 2016), without a copy of channels-last tensors."""
 
     def forward(self, columns: Tensor) -> Tensor:
         """Map ``(N, D, 1, T)`` to the same shape."""
@@ -60,7 +60,7 @@ class ColumnEncoder(nn.Module):
 
     The stem halves height and width twice. Each stage then halves only the height, because the horizontal resolution
     must keep up to eight neighbouring digits apart. Most operations run at a resolution of 8 x 32 or lower, with enough
-    channels to use the processor's matrix units fully.
+    channels to use the CPU's matrix units fully.
     """
 
     def __init__(self, definition: ModelDefinition) -> None:
@@ -84,14 +84,14 @@ class ColumnEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images ``(N, 1, H, W)`` to columns ``(N, T, D)``."""
         count, _, height, width = images.shape
-        # A single channel is contiguous in both layouts: declare channels last, which all later layers use.
+        # With one channel, both memory formats are contiguous; declare channels last, which all later layers use.
         images = images.reshape(count, height, width, 1).permute(0, 3, 1, 2)
         context: Tensor = self.context(self.column(self.image(images)))
         return context.squeeze(2).transpose(1, 2)
 
 
 def conv_norm_relu(inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> list[nn.Module]:
-    """Return a 3 x 3 convolution, its batch normalisation and its rectifier."""
+    """Create the layers of a 3 x 3 convolution, a batch normalisation and a ReLU."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 

@@ -27,20 +27,20 @@ class DigitReader(nn.Module):
         self.decoder = DECODERS[definition.decoder](definition.width, positions, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map grey images ``(N, 1, H, W)`` of any scale to scores, ``(N, L, C)`` or, with CTC, ``(N, T, C)``."""
+        """Map grey images ``(N, 1, H, W)`` of any value range to scores, ``(N, L, C)`` or, with CTC, ``(N, T, C)``."""
         scores: Tensor = self.decoder(self.encoder(normalise(images)))
         return scores
 
     def read(self, scores: Tensor) -> Tensor:
-        """Map scores to label rows ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+        """Map scores to label sequences ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
         return self.decoder.read(scores)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the probability of rows ``(N, L)`` according to scores, ``(N,)``, 0 to 1."""
+        """Return the probability of each label sequence of `rows` ``(N, L)``, given its scores: ``(N,)``, 0 to 1."""
         return self.decoder.confidence(scores.float(), rows)
 
     def tta_confidence(self, images: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean probability ``(N,)`` of rows ``(N, L)`` over the scored images and distorted copies of them.
+        """Return each label sequence's mean probability over its image and distorted copies of the image: ``(N,)``.
 
         This is test-time augmentation: a reading that changes under slight distortions is probably wrong, even if its
         confidence is high (Bahat and Shakhnarovich 2018, https://arxiv.org/abs/1804.00657).

@@ -1,1 +1,1 @@
-"""A study opened for training: its objective, the choice of the next trial, and enqueueing."""
+"""A study opened for training: its objective, the choice of the next trial, and the enqueueing of trials."""

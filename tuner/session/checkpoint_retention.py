@@ -1,4 +1,4 @@
-"""Deletes the checkpoints of finished trials that are not needed any more."""
+"""Deletion of the checkpoints that finished trials no longer need."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def _existing_checkpoints(records: Iterable[TrialRecord], folder: OutputFolder) 
     """Yield the checkpoint folders of the trials that have checkpoints; most trials of a large study have none."""
     for record in records:
         path = checkpoint_dir(folder.trial_dir(record.experiment_name))
-        if any(path.glob("*")) and folder.contains(path):  # a link can lead to files outside the study
+        if any(path.glob("*")) and folder.contains(path):  # a symbolic link can lead to files outside the study
             yield CheckpointFolder(path, record.training_config)

@@ -1,4 +1,4 @@
-"""Updates of a trial's page in the dashboard while this process trains the trial."""
+"""Updates of a trial's page in the dashboard while this process is training the trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTE_EVERY_S = 10.0
 
 
 class DashboardUpdates:
-    """Keeps the note, plots and settings of a trial up to date, until its result is reported to the study."""
+    """Keeps the note, plots and settings of a trial up to date until the trial's result is reported to the study."""
 
     def __init__(self, claim: Claim, folder: OutputFolder) -> None:
         self._claim = claim
@@ -32,13 +32,13 @@ class DashboardUpdates:
         self._next_note = time.monotonic() + _NOTE_EVERY_S
 
     def start(self, config: TrainingConfig) -> None:
-        """Save the configuration, and write the first note of a trial that is not resumed."""
+        """Save the configuration, and write the first note unless the trial is resumed."""
         self._save({CONFIG_FILE: config_yaml(config).encode()})
-        if not self._claim.resumed:  # a resumed trial has a better note already
+        if not self._claim.resumed:  # a resumed trial already has a note with more progress
             self._write_note()
 
     def epoch_ended(self, metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
-        """Show the progress of the trial in its note, unless the note is recent."""
+        """Record a finished epoch, and update the progress in the trial's note if the note is not recent."""
         self._epoch_seconds.append(metrics.epoch_seconds)
         median = statistics.median(self._epoch_seconds)
         epochs, best_epoch = len(self._epoch_seconds), early_stopping.best_epoch or None
@@ -47,12 +47,12 @@ class DashboardUpdates:
             self._write_note()
 
     def show_plots(self, plots: Plots) -> None:
-        """Save new plots, and show the progress of the trial in its note."""
+        """Save new plots, and update the progress in the trial's note."""
         self._save(plots)
         self._write_note()
 
     def end(self, outcome: TrialOutcome, value: float | None) -> None:
-        """Retry unsaved files, and write the result of the trial into its note."""
+        """Save files that could not be saved earlier, and write the trial's result into the note."""
         self._save({})
         write_ended_note(self._claim.trial, self._claim.record, outcome, value, self._folder)
 
@@ -60,11 +60,11 @@ class DashboardUpdates:
         started = time.monotonic()
         write_running_note(self._claim.trial, self._claim.record, self._progress, self._folder)
         ended = time.monotonic()
-        # Writing a note takes longer in larger studies; limit it to about 1 % of the time.
+        # Writing a note takes longer in larger studies, so limit it to about 1 % of the time.
         self._next_note = ended + max(_NOTE_EVERY_S, 100 * (ended - started))
 
     def _save(self, files: Mapping[str, bytes]) -> None:
-        """Save files as artifacts of the trial; retry those that could not be saved earlier."""
+        """Save files as artifacts of the trial, including files that could not be saved earlier."""
         self._unsaved |= files
         for name, content in list(self._unsaved.items()):
             try:
@@ -74,6 +74,6 @@ class DashboardUpdates:
                     raise
                 # A trial must not fail because of a file that only the dashboard shows.
                 if name in files:
-                    log.warning("%s cannot be saved for the dashboard: %s; the next update retries it", name, error)
+                    log.warning("%s: cannot be saved for the dashboard (%s); the next update tries again", name, error)
             else:
                 del self._unsaved[name]

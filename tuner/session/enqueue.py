@@ -1,4 +1,4 @@
-"""Checks and enqueues trials for an existing study, without training and without PyTorch."""
+"""Enqueueing of trials in an existing study, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class EnqueueResult:
     """The result of adding trials to a study.
 
     Attributes:
-        added: The added experiments, by name.
-        existing: The experiments that the study had before, by name.
-        search_trials: Number of all search trials of the study, finished or not.
+        added: The trials of the added experiments, keyed by name.
+        existing: The trials of the experiments that the study already had, keyed by name.
+        search_trials: Number of search trials in the study, finished or not.
     """
 
     added: Mapping[str, TrialRecord]
@@ -47,7 +47,7 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 
     Raises:
         ConfigurationError: The request contradicts the study; all differences are reported together.
-        DataLoaderError: The experiments name another dataset file than the study, and it is missing or damaged.
+        DataLoaderError: The dataset file of the experiments is not that of the study, and is missing or damaged.
     """
     invariants = _invariants(request, study)
     problems = ProblemCollector()
@@ -63,7 +63,9 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
 def enqueue(
     request: RunRequest, study: optuna.Study, folder: OutputFolder, storage_url: str, on_note: Callable[[str], object]
 ) -> EnqueueResult:
-    """Enqueue a request that `check_enqueue` accepted; `study` is only read, and `on_note` is as for `enqueue_presets`.
+    """Enqueue the trials of a request that `check_enqueue` accepted.
+
+    `study` is only read, because the study is joined again to write to it; `on_note` is passed to `enqueue_presets`.
 
     Raises:
         ConfigurationError: The study has changed since the check.
@@ -86,7 +88,7 @@ def _invariants(request: RunRequest, study: optuna.Study) -> StudyInvariants:
 
 
 def _fingerprint(config: TrainingConfig, dataset: Mapping[str, Any]) -> str:
-    """Return the fingerprint of an experiment's dataset; workers verify the fingerprint of the study's own dataset."""
+    """Return the fingerprint of an experiment's dataset; for the study's own file the stored one, verified later."""
     if os.path.realpath(config.metadata_path) == os.path.realpath(dataset["metadata_path"]):
         return str(dataset["fingerprint"])
     return open_pixel_cache(config.metadata_path, [config.train_split, config.val_split]).fingerprint

@@ -43,9 +43,9 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and report its outcome to the study, whether it succeeds or fails.
 
     Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that the trial did not cause (disk, database,
-    dataset, device, any error before the first epoch) propagate: the trial stays running in the study, and the worker
-    that claims it next resumes it from its last finished epoch. `LeaseLost` also propagates: another worker has taken
-    over the trial.
+    dataset, device, any error before the first epoch) propagate. The trial then stays running in the study, and
+    the next worker that claims the trial resumes it from its last finished epoch. `LeaseLost` also propagates, because
+    another worker has taken over the trial.
     """
     folder = context.folder.trial_dir_for_work(claim.record.experiment_name)
     updates = DashboardUpdates(claim, context.folder)
@@ -62,9 +62,9 @@ def run_trial(claim: Claim, context: RunContext) -> None:
 
 
 def _should_give_up(claim: Claim, folder: Path) -> bool:
-    """Return whether a trial with too many crashes fails.
+    """Return whether to report a trial with too many crashes as failed.
 
-    A trial whose epochs are all trained only needs to report its result, so it has twice as many attempts.
+    A trial whose training has ended only needs to report its result, so it gets twice as many attempts.
     """
     config, epochs = claim.record.training_config, read_metrics(folder)
     early_stopping = EarlyStopping.of(config)
@@ -77,7 +77,7 @@ def _should_give_up(claim: Claim, folder: Path) -> bool:
 def _train_to_the_end(
     claim: Claim, context: RunContext, folder: Path, updates: DashboardUpdates
 ) -> tuple[TrialOutcome, float | None]:
-    """Train a trial; return its outcome and the best value of its monitored metric."""
+    """Train a trial; return its outcome and the best value of its monitored metric, None if it has none."""
     epochs: list[EpochMetrics] = []
     try:
         with log_file(folder):
@@ -101,7 +101,7 @@ def _train_to_the_end(
 def _train(
     claim: Claim, context: RunContext, folder: Path, updates: DashboardUpdates, epochs: list[EpochMetrics]
 ) -> TrainingResult:
-    """Train a trial, and add its finished epochs to `epochs`, even if it fails."""
+    """Train a trial, and add its finished epochs to `epochs`, even if training fails."""
     trial, display, number, name = claim.trial, context.display, claim.record.number, claim.record.experiment_name
     save_model_definitions(trial.study, context.folder)
     config = context.local_config(_settings(claim), name)
@@ -115,7 +115,7 @@ def _train(
         epochs.append(metrics)
         # Report the best value so far, so that the last reported value of a trial is its best.
         if early_stopping.best is not None and reported.get(metrics.epoch) != early_stopping.best:
-            # An earlier attempt on another processor or with other threads may have reported another value.
+            # An earlier attempt on another CPU or with another thread count may have reported another value.
             report = partial(report_again, trial) if metrics.epoch in reported else trial.report
             report(early_stopping.best, metrics.epoch)
         updates.epoch_ended(metrics, early_stopping)
@@ -149,14 +149,14 @@ def _train(
 
 
 def _settings(claim: Claim) -> TrainingConfig:
-    """Return the configuration of a preset, or sample that of a search trial."""
+    """Return the configuration of a preset, or sample the configuration of a search trial."""
     study = claim.trial.study
     space, search = fixed_space(study), search_settings(study)
     if claim.record.kind is TrialKind.PRESET:
         config = claim.record.training_config
         return config if space is None else suggest_all(claim.trial, space, config)
-    assert space is not None, "a study with search trials has a search space"
-    assert search is not None, "a study with search trials has search settings"
+    assert space is not None, "found a search trial in a study without a search space"
+    assert search is not None, "found a search trial in a study without search settings"
     definitions = study_invariants(study).definitions
 
     def adjust(config: TrainingConfig) -> TrainingConfig:
@@ -168,10 +168,10 @@ def _settings(claim: Claim) -> TrainingConfig:
 
 
 def _pruning_rule(claim: Claim, reported: Collection[int]) -> Callable[[int], bool]:
-    """Return the function that decides by epoch number whether to prune; presets are never pruned.
+    """Return a function that decides whether to prune the trial after an epoch; presets are never pruned.
 
-    If an earlier attempt `reported` epochs, the pruner has already decided about all but the last. They are not decided
-    again if a machine without the checkpoints trains them again.
+    The pruner has already decided about the epochs that an earlier attempt `reported`, except the last one. These
+    decisions are not repeated if a machine without the checkpoints trains these epochs again.
     """
     if claim.record.kind is TrialKind.PRESET:
         return lambda epoch: False

@@ -1,4 +1,4 @@
-"""The outcome of a trial, from the result of its training, its error, or its crashes."""
+"""The outcome of a trial that was trained, raised an error, or crashed too often."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         micro_batch_size=result.micro_batch_size,
         parameters=result.parameters,
         threads=result.threads,
-        error_message="the loss is infinite or not a number; try a lower learning_rate" if diverged else "",
+        error_message="the loss is infinite or not a number; use a lower learning_rate" if diverged else "",
     )
 
 
@@ -37,8 +37,8 @@ def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> T
     """Return the outcome of a trial in which too many processes crashed.
 
     Args:
-        record: The trial. If each machine has its own folder, the study can have more epochs than `epochs`.
-        epochs: The epochs in this machine's folder.
+        record: The trial. Its study can have more epochs than `epochs` if each machine has its own output folder.
+        epochs: The epochs in this machine's output folder.
     """
     reported = record.attempts[-1].epochs
     has_more_epochs = reported > len(epochs)
@@ -48,7 +48,7 @@ def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> T
         event, remedy = f"{count} processes in a row ran out of memory", "use a smaller batch_size or model"
     message = f"{event} {where}; {remedy}"
     if has_more_epochs:
-        message += f"; the metrics of {reported} epochs are in another machine's folder"
+        message += f"; the metrics of epochs 1 to {reported} are in another machine's output folder"
     outcome = _outcome(epochs, WhyEnded.CRASHED)
     return replace(outcome, total_epochs=max(reported, len(epochs)), error_message=message)
 
@@ -67,7 +67,7 @@ def _outcome(epochs: Sequence[EpochMetrics], why: WhyEnded) -> TrialOutcome:
 
 
 def _converged_epoch(epochs: Sequence[EpochMetrics], targets: Targets) -> int | None:
-    """Return the first epoch that meets both accuracy targets; None without such an epoch or without these targets."""
+    """Return the first epoch that meets the accuracy targets; None if no epoch does or no accuracy target is set."""
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
         return None
     for epoch in epochs:

@@ -1,4 +1,4 @@
-"""Checks the output files of commands: where a file may be written, and which existing files may be replaced."""
+"""Checks of output files: where commands may write a file, and which existing files they may replace."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from search_spaces.files.regular_files import regular_file
 from studies import OutputFolder, default_results_name
 
 BYTE_ORDER_MARK = "\ufeff"  # spreadsheet programs need it to read a file as UTF-8
-# Kinds of files: their names in messages, and patterns of their first bytes.
+# The kinds of output files, as named in messages, and the regular expressions that recognise their beginnings.
 RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
-REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "networks file of a study"
+REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "model definitions file of a study"
 CONFIRMATION = "comparison written by `khmer-tuner confirm`"
 _BEGINNINGS = {
     RESULTS: r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":',
@@ -32,7 +32,7 @@ _SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml")
 
 
 def may_replace(path: Path, kind: str) -> bool:
-    """Return whether a path is free, or an empty file, or a file of this kind; links are followed."""
+    """Return whether a path is free, or an empty file, or a file of this kind; symbolic links are followed."""
     if not os.path.lexists(path):
         return True
     try:
@@ -44,14 +44,16 @@ def may_replace(path: Path, kind: str) -> bool:
 
 
 def check_results_file(path: str | None, output_dir: str | Path) -> None:
-    """Check the path of a results file as `check_output_file` does; None means the default name."""
+    """Check a results file with `check_output_file`; None stands for the default file name."""
     if path == "-":
-        raise ConfigurationError("results file -: name a file; --json prints the results to standard output")
+        raise ConfigurationError(
+            "results file: found '-'; expected a file path; use --json to print the results to standard output"
+        )
     check_output_file(Path(path or default_results_name("{timestamp}")), RESULTS, output_dir, "results file")
 
 
 def check_output_file(path: Path, kind: str, output_dir: str | Path, option: str) -> None:
-    """Check that a command may and can write a file; nothing is created.
+    """Check that a command may write a file and has the permissions for it; nothing is created.
 
     Args:
         path: The file.
@@ -70,11 +72,11 @@ def check_output_file(path: Path, kind: str, output_dir: str | Path, option: str
 def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> str | None:
     folder = path.absolute().parent
     if problem := path_problem(path):
-        return f"{problem}; name another file"
+        return f"{problem}; choose another file"
     if os.path.isdir(path):
-        return "this is a folder; name a file"
+        return "this is a folder; expected a file; add a file name"
     if os.path.exists(path) and not os.path.isfile(path):  # replacing it would destroy it
-        return "this is a device or a pipe; name a file"
+        return "this is a device or a pipe; expected a file; choose another path"
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; create it first"
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -82,16 +84,16 @@ def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> 
     real_folder = Path(os.path.realpath(folder))
     is_in_output_folder = real_folder == Path(os.path.realpath(output_folder.path))
     is_harmless = is_in_output_folder and path.suffix.lower() in _SUFFIXES_IN_OUTPUT_FOLDER
-    # A link in the output folder can lead to a file outside it.
+    # A symbolic link in the output folder can lead to a file outside the folder.
     if not is_harmless and (output_folder.contains(path) or output_folder.contains(folder / "any")):
-        return "this location is reserved for the study's own files; name a file outside of its output folder"
+        return "this location is reserved for the study's own files; choose a path outside the output folder"
     if (real_folder.parent / "metadata.yaml").exists() and any(real_folder.glob("*.png")):
-        return "this folder contains the images of a dataset; name a file in another folder"
+        return "this folder contains the images of a dataset; choose another folder"
     if not may_replace(path, kind):
         return f"this file exists and is not a {kind}, so it is not overwritten; choose another name, or delete it"
     return None
 
 
 def timestamp() -> str:
-    """Return the current time in the format of results file names."""
+    """Format the current time as in the names of results files."""
     return time.strftime("%Y%m%d_%H%M%S")

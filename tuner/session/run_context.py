@@ -23,17 +23,17 @@ class RunContext:
 
     Attributes:
         folder: The study's output folder.
-        cache: The dataset's pixels.
-        experiments: The experiments of this run, by name. Their settings without effect on the result
+        cache: The pixel cache of the dataset.
+        experiments: The experiments of this run, keyed by name. Their settings without effect on the result
             (`WITHOUT_EFFECT`) replace those stored in the study.
-        device: The device of all trials; None for the device of each configuration.
+        device: The device of all trials; None for the device in each configuration.
         targets: The targets that trials should meet.
         display: Receives the events of the run.
         should_stop: Called before each epoch; returns whether to interrupt the trial.
         after_batch: Called after each batch; must return quickly.
         checkpoints_deleted: Numbers of the search trials whose checkpoints this process has deleted.
         finished_before: Numbers of the trials that finished before this command.
-        repeated_failures: The latest consecutive trials that failed with the same error: their names and errors.
+        repeated_failures: Errors of the latest consecutive trials that failed alike, keyed by trial name.
     """
 
     folder: OutputFolder
@@ -49,7 +49,7 @@ class RunContext:
     repeated_failures: dict[str, str] = field(default_factory=dict)
 
     def local_config(self, config: TrainingConfig, name: str) -> TrainingConfig:
-        """Return a trial's configuration with the paths, the device and the settings without effect of this run."""
+        """Replace a trial's paths, device and settings without effect on the result by those of this run."""
         source = self.experiments.get(name, config)
         local = {field: getattr(source, field) for field in WITHOUT_EFFECT} | {
             "experiment_name": name,

@@ -1,4 +1,4 @@
-"""The options of a run: the location of its study, the trials to train, and the stop conditions."""
+"""The options of a run: the study's location, the trials to train, and the stop conditions."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class RunOptions:
         output_dir: The study's output folder.
         study_name: The study's name.
         storage: The study's storage URL; None for the SQLite file in the output folder.
-        device: ``auto``, ``cpu`` or ``cuda`` for all trials; None for the device of each configuration.
-        seed: The seed of all experiments; None for the seed of each configuration.
+        device: ``auto``, ``cpu`` or ``cuda`` for all trials; None for the device in each configuration.
+        seed: The seed of all experiments; None for the seed in each configuration.
         results_file: The results file; None for a file in the working directory with the time in its name.
-        space_file: The search space file; None for the search space of the study, or the packaged one in a new study.
-        search: The search after the experiments; its `at_least` is the number of search trials in the study.
+        space_file: The search space file; None for the search space of the study, or the built-in one in a new study.
+        search: The search after the experiments; `search.at_least` counts all search trials in the study.
         until_targets: Whether to start no further trial after a trial has met the targets.
         workers: Number of processes that train in parallel; ``auto`` measures which number is fastest.
     """
@@ -121,7 +121,7 @@ class StopConditions:
     """Conditions that stop a command while trials are pending.
 
     Attributes:
-        deadline: Time of `time.monotonic` from which a running trial is interrupted after its epoch; None for never.
+        deadline: Value of `time.monotonic` after which running trials end with their current epoch; None for never.
         until_targets: Whether to start no further trial after a trial has met the study's targets.
     """
 

@@ -1,4 +1,4 @@
-"""The request of a run, loaded and checked, from which a session is opened."""
+"""A request to run experiments and a search in a study, from which a session is opened."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ from tuner.session.study_setup import with_overrides
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Experiments to train in a study, and the search after them.
+    """A request to train experiments in a study, followed by a search.
 
     Attributes:
         options: The options of the run.
-        experiments: The experiments by name; dataset, splits, monitor, mode, model definitions and seed are the same.
+        experiments: The experiments, keyed by name, with the same dataset, splits, monitor, mode, model definitions and
+            seed.
         targets: The targets that the experiments should meet.
-        file_order: The names of all experiments in the file, in its order.
-        may_generate: Whether the default dataset is generated if it is missing.
-        space: The search space; None for the search space of the study, or the packaged one in a new study.
+        file_order: The names of all experiments in the experiment file, in the order of the file.
+        may_generate: Whether to generate the default dataset if it is missing.
+        space: The search space; None for the search space of the study, or the built-in one in a new study.
         file_messages: Warnings and notes about the experiment file, one line each.
     """
 
@@ -63,21 +64,23 @@ class RunRequest:
     def from_file(
         cls, file: ExperimentFile, names: Sequence[str] | None = None, options: RunOptions | None = None
     ) -> RunRequest:
-        """Create a request for experiments of a file, and load the search space.
+        """Create a request for experiments of an experiment file, and load the search space file.
 
         Args:
-            file: The checked file.
-            names: Names of the experiments; None for all.
+            file: The validated experiment file.
+            names: Names of the experiments; None for all experiments.
             options: The options; None for the defaults of `RunOptions`.
 
         Raises:
             ConfigurationError: A name is unknown, no experiment is selected, or the search space is invalid.
-            FileNotFoundError, yaml.YAMLError: As `load_search_space`.
+            FileNotFoundError, yaml.YAMLError: See `load_search_space`.
         """
         options = options or RunOptions()
         experiments = file.select(names)
         if not experiments:
-            raise ConfigurationError("experiments: none selected; name at least one, or omit the names to select all")
+            raise ConfigurationError(
+                "experiments: found no selected name; list at least one, or omit the list to select all"
+            )
         space = None
         if options.space_file is not None:
             first = next(iter(experiments.values()))
@@ -94,12 +97,12 @@ class RunRequest:
 
     @property
     def first(self) -> TrainingConfig:
-        """The first experiment, or the first base of the search; its shared settings are those of all experiments."""
+        """The first experiment or base configuration of the search; all others share its dataset, monitor and seed."""
         return next(iter((*self.experiments.values(), *self.options.search.base)))
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Warnings and notes about the files, one line each."""
+        """Warnings and notes about the experiment file and the search space file, one line each."""
         warnings = () if self.space is None else self.space.warnings
         return (*self.file_messages, *(f"warning: {text}" for text in warnings))
 
@@ -111,7 +114,7 @@ class RunRequest:
     def enqueue(
         self, study: optuna.Study, folder: OutputFolder, on_note: Callable[[str], object]
     ) -> dict[str, TrialRecord]:
-        """Enqueue the search trials, and the experiments that the study does not have yet.
+        """Enqueue the experiments that the study does not have yet, and the search trials.
 
         The arguments, result and errors are those of `enqueue_presets` and `add_search_trials`.
         """
@@ -141,7 +144,7 @@ class RunRequest:
         return folder.occupied(sorted(names))
 
     def search_space(self, study: optuna.Study | None) -> SearchSpace:
-        """Return the search space of the request, of the study or the packaged one, in this order.
+        """Return the search space of the request; otherwise of the study, or the built-in one for a new study.
 
         Raises:
             ConfigurationError: The space does not allow the fixed settings of the search.
@@ -155,7 +158,7 @@ class RunRequest:
         return space
 
     def check_dataset(self) -> None:
-        """Check that the dataset exists or, if it is the default one, can be generated.
+        """Check that the dataset's metadata can be read, unless a missing default dataset is generated later.
 
         Raises:
             DataLoaderError: The dataset is missing, or its metadata cannot be read.
@@ -168,7 +171,7 @@ class RunRequest:
         """Check the location of the study and the devices of the experiments; nothing is created.
 
         Raises:
-            ConfigurationError: One of them is invalid; all problems are reported together.
+            ConfigurationError: The location or a device is invalid; all problems are reported together.
         """
         problems = ProblemCollector()
         with problems.collect():

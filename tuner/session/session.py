@@ -1,4 +1,4 @@
-"""Opens a study for training: checks all inputs, then opens the dataset and the study."""
+"""A study opened for training, with its dataset, after all inputs have been checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Session:
         study: The study, with its sampler and pruner.
         context: The context that its trials share in this process.
         storage_url: The study's storage URL.
-        stop_token: The latest stop request before this session; later ones apply to this session.
+        stop_token: The latest stop request before this session; later requests stop this session.
     """
 
     study: optuna.Study
@@ -66,7 +66,7 @@ class Session:
         request.check()
         options, first = request.options, request.first
         folder = OutputFolder(options.output_dir)
-        folder.owner()  # `check_in_place` compares with this owner from now on
+        folder.owner()  # the owner with which `check_in_place` compares from now on
         token = _check_against_study(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
@@ -90,14 +90,14 @@ class Session:
         metadata: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
     ) -> Session:
-        """Open an existing study with the data in its folder and its storage.
+        """Open an existing study with the settings that are stored in it.
 
         Args:
             existing: The study.
             display: Shows notes.
-            device: The device of all trials; None for the device of each configuration.
-            metadata: The dataset's metadata file on this machine; None for the file named in the study.
-            experiments: Experiments whose settings without effect on the result replace those of the study.
+            device: The device of all trials; None for the device in each configuration.
+            metadata: The dataset's metadata file on this machine; None for the path stored in the study.
+            experiments: Experiments, keyed by name; their settings without effect on the result are used instead.
 
         Raises:
             ConfigurationError: The device is not available, or an invariant of the study has changed.
@@ -112,7 +112,7 @@ class Session:
 
 
 def _check_against_study(request: RunRequest) -> str | None:
-    """Check a request against its study before a dataset is generated; return the study's stop token, if any."""
+    """Check a request against its study before a dataset is generated; return the study's stop token or None."""
     options, occupied = request.options, request.occupied(OutputFolder(request.options.output_dir))
     study: optuna.Study | None = None
     with suppress(ConfigurationError):  # the study does not exist yet
@@ -143,7 +143,7 @@ def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants
 def _ensure_dataset(metadata_path: Path, may_generate: bool, display: Display) -> None:
     if metadata_path.exists() or not may_generate:
         return
-    display.note(f"no dataset at {metadata_path}: generating the default one (5,000 images and 1,000 test images)")
+    display.note(f"no dataset at {metadata_path}; generating the default dataset (5,000 images and 1,000 test images)")
     generate_dataset(metadata_path.parent, on_progress=display.dataset_progress)
 
 
@@ -151,7 +151,7 @@ def _cache_of(invariants: StudyInvariants, folder: OutputFolder, metadata: str |
     path = Path(metadata or invariants.dataset["metadata_path"])
     if not path.exists() and metadata is None:
         raise DataLoaderError(
-            f"{path}: the dataset of the study in {folder.path} is missing; restore it, name its new path with "
-            "--metadata, or repeat `khmer-tuner run` with a --config that names the new path"
+            f"{path}: the dataset of the study in {folder.path} is missing; restore the dataset, set its new path "
+            "with --metadata, or run `khmer-tuner run` with a --config that contains the new path"
         )
     return open_pixel_cache(path, [invariants.dataset["train_split"], invariants.dataset["val_split"]])

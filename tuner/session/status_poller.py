@@ -1,4 +1,4 @@
-"""Read the status of a study once, or repeatedly for the display of a run."""
+"""The status of a study, read once, or polled for the display of a run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tuner.training.history import read_metrics
 if TYPE_CHECKING:
     from tuner.session.session import Session
 
-# Polls of large studies are slow. They take at most this share of the time, unless that needs a pause over a minute.
-_MAX_SHARE = 0.01
+# Polls of large studies are slow. They take at most this fraction of the time, unless that needs pauses over a minute.
+_MAX_FRACTION = 0.01
 _MAX_PAUSE_S = 60.0
 _QUICK_POLL_S = 0.05
-# A failed poll must not end the training: a broken database or folder raises again when it is written, and a damaged
-# value (ValueError) does not affect the workers.
+# A failed poll must not end the training. A broken database or folder raises again when a worker writes to it, and a
+# damaged value (ValueError) does not affect the workers.
 POLL_ERRORS = (*DATABASE_ERRORS, OSError, ValueError)
 
 
 def read_status(study: optuna.Study, folder: OutputFolder) -> StudyStatus:
-    """Return the status of a study, including the epoch times of running trials; nothing is written.
+    """Read the status of a study, including the epoch durations of running trials; nothing is written.
 
     Args:
-        study: From `load_study` or `create_or_join_study`.
+        study: A study from `load_study` or `create_or_join_study`.
         folder: Its output folder.
     """
     return study_status(study, folder, _epoch_times)
@@ -46,7 +46,7 @@ class StatusPoller:
 
         Args:
             session: The opened study.
-            every_s: Seconds between two polls, if polls are fast; positive.
+            every_s: Pause between two polls in seconds, above 0; the pause is longer if polls are slow.
         """
         self._session = session
         self._every_s = every_s
@@ -67,10 +67,10 @@ class StatusPoller:
         ended = time.monotonic()
         self._took = ended - started
         # The maximum pause also applies after a poll that waited for a lock or a server.
-        self._next = ended + max(self._every_s, min(self._took / _MAX_SHARE, _MAX_PAUSE_S))
+        self._next = ended + max(self._every_s, min(self._took / _MAX_FRACTION, _MAX_PAUSE_S))
 
     def poll_after_trial(self) -> None:
-        """Poll after a trial has finished, unless polls are slow and the next one is not due."""
+        """Poll at the end of a trial if the last poll was quick; otherwise only if the pause is over."""
         if self.is_due or self._took < _QUICK_POLL_S:
             self.poll()
 

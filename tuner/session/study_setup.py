@@ -1,4 +1,4 @@
-"""The invariants of a study, and joining a study; this module does not need PyTorch."""
+"""The invariants of a study, and the joining of a study, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def with_overrides(
 
 
 def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | None = None) -> StudyInvariants:
-    """Return the invariants of a study for an experiment.
+    """Derive the invariants of a study from an experiment.
 
     Args:
         config: The experiment's configuration.
-        fingerprint: Digest of the content of its dataset's splits.
+        fingerprint: Digest of the content of the experiment's dataset splits.
         image_folder: The folder of the images; None if unknown.
 
     Raises:
-        FileNotFoundError, yaml.YAMLError, ConfigurationError: As `load_model_definitions`.
+        FileNotFoundError, yaml.YAMLError, ConfigurationError: See `load_model_definitions`.
     """
     definitions = load_model_definitions(config.model_config_path)
     return StudyInvariants(
@@ -101,10 +101,10 @@ def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
-    """Join the folder's study for training, add the model definitions of the invariants, or create the study.
+    """Create a study, or join it and add the model definitions of the invariants; save them in the folder.
 
     Raises:
-        ConfigurationError: As `create_or_join_study`.
+        ConfigurationError: See `create_or_join_study`.
     """
     study = create_or_join_study(open_storage(storage_url), name, folder, invariants)
     save_model_definitions(study, folder)
@@ -112,7 +112,7 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: St
 
 
 def save_model_definitions(study: optuna.Study, folder: OutputFolder) -> None:
-    """Update the folder's copy of the study's model definitions, to which other processes can add."""
+    """Update the copy of the study's model definitions in the folder, because other processes can add definitions."""
     text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
     if not path.is_file() or read_bytes(path) != text.encode():
         with lock_of(study, folder):

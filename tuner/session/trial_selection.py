@@ -1,4 +1,4 @@
-"""Chooses the trial that a worker claims next, and decides whether it may start another one."""
+"""The choice of the trial that a worker claims next, and the conditions for starting another trial."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.signals import before_forced_exit
 
-# A process that is killed after a stop request has not crashed, so note the stop first.
+# A process that is killed after a stop request has not crashed, so the stop is recorded before the process exits.
 before_forced_exit.append(record_stop)
 
 
 def should_interrupt(session: Session, stop_conditions: StopConditions) -> bool:
-    """Return whether to interrupt running trials after their epoch: timed out, or stop requested."""
+    """Return whether to interrupt running trials after their epoch, because of the deadline or a stop request."""
     return stop_conditions.timed_out or session.stop_requested
 
 

@@ -1,1 +1,1 @@
-"""The training engine: trains one experiment from its first to its last epoch, independent of Optuna."""
+"""The training of a single experiment from its first to its last epoch, independent of Optuna."""

@@ -1,7 +1,8 @@
-"""Checkpoints: written atomically, and verified before they are loaded.
+"""Checkpoint files, which are written atomically and verified before they are loaded.
 
-A checkpoint is an ordinary PyTorch file with the SHA-256 of its content in the zip archive's comment. Other tools can
-load it, and `load_checkpoint` detects damage that `torch.load` misses because it skips the zip's own checksums.
+A checkpoint is an ordinary PyTorch file, a zip archive, with the SHA-256 of its content in the archive's comment. Other
+tools can load the file. `load_checkpoint` verifies the SHA-256, because `torch.load` skips the archive's own checksums
+and so misses some damage.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ log = logging.getLogger(__name__)
 
 _RESUME_FILES = ("last.pt", "previous.pt")
 
-# Errors that unexpected content with a correct digest can raise.
+# Errors of loading or restoring a checkpoint whose digest is correct but whose content is unexpected.
 WRONG_CONTENT = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, ArithmeticError)
 _COMMENT_BYTES = 64  # a SHA-256 in hexadecimal
 
 
 class DamagedCheckpointError(ValueError):
-    """A checkpoint does not have the content that was written."""
+    """A checkpoint is damaged or was not written by this program."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state dictionary atomically: a temporary file in the same folder, flushed to disk, then renamed."""
+    """Write a state dictionary atomically: to a temporary file in the same folder, then flushed and renamed."""
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -44,7 +45,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint to the CPU after checking its digest; no code in it is executed.
+    """Verify the digest of a checkpoint and load it to the CPU, without executing any code in the file.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -54,34 +55,34 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     content = stored[: -_COMMENT_BYTES - 2] + b"\0\0"
     if _with_digest(content) != stored:
         raise DamagedCheckpointError(
-            f"{path}: the content does not match its SHA-256: damaged, or not written by khmer-tuner"
+            f"{path}: the content does not match its SHA-256; the file is damaged or was not written by khmer-tuner"
         )
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedCheckpointError(
-            f"{path}: found objects other than tensors and plain values: not written by khmer-tuner"
+            f"{path}: found objects other than tensors and plain values; the file was not written by khmer-tuner"
         ) from error
     return state
 
 
 def _with_digest(content: bytes) -> bytes:
-    """Return the content of a zip file with its SHA-256 as the archive's comment."""
+    """Add the SHA-256 of a zip archive's content to the archive as its comment."""
     digest = hashlib.sha256(content).hexdigest().encode()
     # A zip archive without a comment ends with the comment's length, two bytes.
     return content[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + digest
 
 
 def can_resume(path: Path) -> bool:
-    """Return whether a checkpoint folder has the best checkpoint and one to resume the training from."""
+    """Return whether a folder has the best checkpoint and a checkpoint from which training can resume."""
     return (path / BEST_CHECKPOINT).exists() and any((path / name).exists() for name in _RESUME_FILES)
 
 
 class CheckpointFolder:
-    """The checkpoints of one experiment: `best`, numbered snapshots, and `last` and `previous` until training ends."""
+    """The checkpoints of one experiment: `best`, snapshots per epoch, and `last` and `previous` until training ends."""
 
     def __init__(self, path: Path, config: TrainingConfig) -> None:
-        """Set the folder, which the first checkpoint creates, and the configuration with the snapshot settings."""
+        """Set the folder, which the first save creates, and the configuration, which has the snapshot settings."""
         self.path = path
         self._config = config
 
@@ -91,7 +92,7 @@ class CheckpointFolder:
         return self.path / BEST_CHECKPOINT
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
-        """Save the state after an epoch (1-based) as `last`; keep the state before it as `previous`."""
+        """Save the state after an epoch (1-based) as `last`; keep the state of the epoch before as `previous`."""
         # Save the snapshot first: once `last` exists, a resumed training does not return to this epoch.
         if epoch % self._config.save_every_n_epochs == 0:
             save_checkpoint(self.path / f"epoch_{epoch:04d}.pt", state)
@@ -103,7 +104,7 @@ class CheckpointFolder:
         save_checkpoint(last, state)
 
     def load_last(self, restore: Callable[[dict[str, Any]], object] = lambda state: None) -> dict[str, Any] | None:
-        """Return the newest resumable state that `restore` accepts, or None if there is none; delete damaged ones."""
+        """Load the newest checkpoint that `restore` accepts, or return None; delete the checkpoints that it rejects."""
         for name in _RESUME_FILES:
             try:
                 state = load_checkpoint(self.path / name)
@@ -115,14 +116,15 @@ class CheckpointFolder:
                 if is_out_of_memory(damage):
                     raise
                 older = name == "last.pt" and (self.path / "previous.pt").exists()
-                text = f"{self.path / name}: damaged: {damage}"
+                reason = str(damage).removeprefix(f"{self.path / name}: ")
+                text = f"{self.path / name}: training cannot resume from this checkpoint: {reason}"
                 log.warning("%s; %s", text, "resuming one epoch earlier" if older else "restarting at epoch 1")
-                # Otherwise the next epoch would replace the intact `previous` with it.
+                # Otherwise the next epoch would replace the intact `previous` with the damaged `last`.
                 (self.path / name).unlink()
         return None
 
     def delete_resume_files(self) -> None:
-        """Delete the checkpoints that only an unfinished training needs."""
+        """Delete the checkpoints that are needed only to resume training."""
         for name in _RESUME_FILES:
             (self.path / name).unlink(missing_ok=True)
 

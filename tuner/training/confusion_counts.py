@@ -1,6 +1,6 @@
-"""Confusion counts: how often each digit is read as each other digit.
+"""Confusion counts: how often each digit is read as each digit.
 
-Shapes: N images, L label positions, D + 1 places in a label of up to D digits.
+Shapes: N images, L label positions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tuner.data.vocabulary import DIGITS, EOS
 
-# The index of the row of inserted digits (not in the label), and of the column of deleted digits (not read).
+# Indices of the row of inserted digits (read, but not in the label) and the column of deleted digits (not read).
 INSERTED = len(DIGITS)
 DELETED = len(DIGITS)
 
@@ -20,14 +20,15 @@ Counts = npt.NDArray[np.int64]
 
 
 def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
-    """Count how often each digit was read as each other digit.
+    """Count how often each digit of the labels was read as each digit.
 
-    Readings are aligned with labels by the fewest substitutions, deletions and insertions (Levenshtein 1966), so that a
-    missing digit does not make all digits after it wrong. A substitution is preferred to a deletion plus an insertion.
+    Each reading is aligned with its label by the fewest substitutions, deletions and insertions (Levenshtein 1966), so
+    that one missing digit does not make all later digits wrong. A substitution is preferred to a deletion plus an
+    insertion.
 
     Args:
-        rows: The read label rows, ``(N, L)``: digits up to `EOS`.
-        labels: The true label rows, ``(N, L)``.
+        rows: The label sequences that were read, ``(N, L)``: digits up to `EOS`.
+        labels: The true label sequences, ``(N, L)``.
 
     Returns:
         Counts ``(11, 11)``: axis 0 is the true digit or `INSERTED`, axis 1 the read digit or `DELETED`. The sum of a
@@ -55,15 +56,15 @@ def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
 
 @dataclass(frozen=True)
 class DigitScore:
-    """The accuracy of one digit.
+    """The recall, precision and confusions of one digit.
 
     Attributes:
         digit: The Khmer digit.
         count: Number of occurrences in the labels.
-        recall: Share of the occurrences that were read correctly, 0 to 1; None without occurrences.
-        precision: Share of the readings of this digit that are correct, 0 to 1; None if it was never read.
-        read_as: Counts of the digits read instead of this one, and of ``missed`` if none was read.
-        insertions: Number of times it was read although the label has no digit there.
+        recall: Fraction of the occurrences that were read correctly, 0 to 1; None if the digit does not occur.
+        precision: Fraction of the readings of this digit that are correct, 0 to 1; None if it was never read.
+        read_as: Number of times that another digit was read instead, keyed by that digit; ``missed`` if none was read.
+        insertions: Number of times that this digit was read although the label has no digit there.
     """
 
     digit: str
@@ -75,7 +76,7 @@ class DigitScore:
 
 
 def digit_scores(counts: Counts) -> list[DigitScore]:
-    """Return the scores of the ten digits from the counts ``(11, 11)`` of `digit_confusion`."""
+    """Compute the scores of the ten digits from the counts ``(11, 11)`` of `digit_confusion`."""
     return [_digit_score(counts, value) for value in range(len(DIGITS))]
 
 
@@ -93,14 +94,14 @@ def _digit_score(counts: Counts, value: int) -> DigitScore:
 
 
 def _digits(rows: npt.NDArray[np.integer]) -> tuple[Counts, Counts]:
-    """Return the digits of each row, moved to its start, ``(N, L)``, and their number, ``(N,)``."""
+    """Move the digits of each row to its start; return the rows, ``(N, L)``, and the digits per row, ``(N,)``."""
     is_digit = (rows < len(DIGITS)) & ~np.logical_or.accumulate(rows == EOS, axis=1)
     first = np.argsort(~is_digit, axis=1, kind="stable")
     return np.take_along_axis(rows, first, axis=1).astype(np.int64), is_digit.sum(1)
 
 
 def _distances(true: Counts, read: Counts) -> npt.NDArray[np.int16]:
-    """Return the edit distances between all prefixes of labels and readings, ``(D + 1, D + 1, N)``."""
+    """Return the edit distances between all prefixes of labels and readings, by length: ``(L + 1, L + 1, N)``."""
     count, length = true.shape
     distances = np.zeros((length + 1, read.shape[1] + 1, count), np.int16)
     distances[:, 0] = np.arange(length + 1)[:, None]

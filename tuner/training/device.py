@@ -1,4 +1,4 @@
-"""Device and precision of a training."""
+"""The device and the numerical precision of a training run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 
 def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bool]:
-    """Return the device, and whether to use mixed precision.
+    """Select the device, and whether to use mixed precision.
 
-    ``auto`` selects CUDA if it is available. Mixed precision needs CUDA or a processor with native bfloat16; without
-    either, the training uses single precision and logs a warning.
+    ``auto`` selects CUDA if it is available. Mixed precision needs CUDA or a CPU with native bfloat16; otherwise the
+    training uses single precision and logs a warning.
 
     Raises:
-        ConfigurationError: The configuration names CUDA and this machine has none, or it names an unknown device.
+        ConfigurationError: The device is unknown, or it is ``cuda`` and PyTorch finds no CUDA device.
 
     Example::
 
@@ -37,12 +37,12 @@ def setup_training_environment(config: TrainingConfig) -> tuple[torch.device, bo
     device = torch.device("cuda" if config.device != "cpu" and has_cuda else "cpu")
     use_amp = config.mixed_precision and _supports_half_precision(device)
     if config.mixed_precision and not use_amp:
-        log.warning("mixed_precision: this processor has no native bfloat16; the training uses float32")
+        log.warning("mixed_precision: found true, but this CPU has no native bfloat16; training uses float32")
     return device, use_amp
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:
-    """Return the half-precision type of a device: bfloat16, or float16 on CUDA cards without native bfloat16."""
+    """Return the half-precision type of a device: bfloat16, or float16 on GPUs without native bfloat16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16

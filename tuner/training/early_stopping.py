@@ -11,17 +11,16 @@ from search_spaces import TrainingConfig
 class EarlyStopping:
     """The state of early stopping on one monitored metric.
 
-    `best` is the best value of all epochs, however small the improvement. The patience restarts only at a value that is
-    better by more than `min_delta` than the value at which it last restarted. So tiny improvements do not prolong a
-    training.
+    `best` changes at every improvement, however small. The patience restarts only at a value that is better by more
+    than `min_delta` than the value of the last restart, so that tiny improvements do not prolong the training.
 
     Attributes:
         mode: ``max`` if higher is better, ``min`` if lower is.
         min_delta: An improvement must be larger than this to reset the patience; 0 or more.
-        patience: Epochs without such an improvement after which training stops, 1 or more.
+        patience: Number of epochs without such an improvement after which training stops, 1 or more.
         best: Best value so far; None before the first epoch.
-        best_epoch: Epoch (1-based) of `best`, the first one if several are equal; 0 before the first epoch.
-        waited: Epochs since the last improvement by more than `min_delta`.
+        best_epoch: First epoch (1-based) with the value `best`; 0 before the first epoch.
+        waited: Number of epochs since the patience last restarted.
     """
 
     mode: str
@@ -38,7 +37,7 @@ class EarlyStopping:
         return cls(config.early_stopping_mode, config.early_stopping_min_delta, config.early_stopping_patience)
 
     def update(self, epoch: int, value: float) -> bool:
-        """Add the value of an epoch (1-based); return whether it is the best so far."""
+        """Record the monitored value of an epoch (1-based); return whether the value is the best so far."""
         if self._reference is None or self._gain(value, self._reference) > self.min_delta:
             self._reference, self.waited = value, 0
         else:
@@ -50,7 +49,7 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether `patience` epochs have passed without an improvement."""
+        """Whether `patience` epochs have passed without an improvement by more than `min_delta`."""
         return self.waited >= self.patience
 
     def _gain(self, value: float, other: float) -> float:

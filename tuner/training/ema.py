@@ -16,18 +16,19 @@ EMA_EPOCHS = 4
 class WeightEMA(nn.Module):
     """An exponential moving average of a model's weights and normalisation statistics.
 
-    Its time constant is `EMA_EPOCHS` epochs, and at most n / 9 steps after n steps. A schedule that ends at a high rate
-    leaves the weights oscillating around an optimum; their average is closer to it (Polyak and Juditsky 1992).
+    The time constant of the average is `EMA_EPOCHS` epochs, but at most n / 9 steps after n steps. A schedule that ends
+    at a high learning rate leaves the weights oscillating around an optimum; the average of the weights is closer to
+    the optimum (Polyak and Juditsky 1992).
 
     Attributes:
         module: The network with the averaged weights.
-        n_averaged: Number of updates; on the CPU, because Python code reads its value.
+        n_averaged: Number of updates so far; a CPU tensor, because Python code reads its value.
     """
 
     n_averaged: Tensor
 
     def __init__(self, model: DigitReader, weights: FlatParameters, steps_per_epoch: int) -> None:
-        """Start from a copy of a model; `weights` are its flat parameters."""
+        """Start with a copy of `model`; `weights` are the flat parameters of `model`."""
         super().__init__()
         self.module = deepcopy(model)
         self.register_buffer("n_averaged", torch.tensor(0))

@@ -1,4 +1,4 @@
-"""One epoch and one step of a training."""
+"""The training and validation of one epoch, and a single training step."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def run_epoch(
             micro_batch_size=training.micro_batch_size,
         )
     if not math.isfinite(score.loss):
-        raise NonFiniteLossError(f"epoch {epoch}: the validation loss is {score.loss}")
+        raise NonFiniteLossError(
+            f"epoch {epoch}: found validation loss {score.loss}; expected a finite number; use a lower learning_rate"
+        )
     memory_mb, cpu_percent = recorder.system_use()
     metrics = EpochMetrics(
         epoch=epoch,
@@ -69,7 +71,7 @@ def run_epoch(
 def train_epoch(
     training: TrainingState, batches: SplitBatches, recorder: Recorder, epoch: int, on_batch: OnBatch
 ) -> tuple[float, Accuracy]:
-    """Train one epoch, one optimizer step per batch; return its mean training loss and accuracy."""
+    """Train one epoch with one optimizer step per batch; return the mean training loss and the accuracy."""
     training.model.train()
     total, count = torch.zeros((), device=training.device), torch.zeros((), device=training.device)
     rows, truth = [], []
@@ -86,7 +88,10 @@ def train_epoch(
         if step % training.config.log_every_n_steps == 0 or step == len(batches):
             # The loop synchronises with the device only here (and in the CTC loss, which needs lengths on the CPU).
             if not math.isfinite(float(total)):
-                raise NonFiniteLossError(f"epoch {epoch}, step {step}: the training loss is not finite")
+                raise NonFiniteLossError(
+                    f"epoch {epoch}, step {step}: found training loss {float(total)}; expected a finite number; "
+                    "use a lower learning_rate"
+                )
             recorder.step(steps_before + step, float(loss), learning_rate)
         on_batch(step, len(batches))
     accuracy = Accuracy()
@@ -95,13 +100,14 @@ def train_epoch(
 
 
 @contextmanager
-def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None]:
-    """Set the optimizer's warm-up learning rate for one step; `share` is the share of the epoch done after that step.
+def _warm_up(training: TrainingState, epoch: int, fraction: float) -> Iterator[None]:
+    """Use the warm-up learning rate within a ``with`` block that takes one step.
 
-    The rate rises linearly from step to step and reaches the scheduled rate at the end of each warm-up epoch; it is
-    never below `min_lr`. The first epoch of a schedule without a warm-up is treated the same: Adam's first steps are as
-    large as later ones but rest on few gradients, and at a high rate some trainings learned at half the pace afterwards
-    (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization").
+    In a warm-up epoch, the rate rises linearly per step and reaches the scheduled rate at the end of the epoch; it is
+    never below `min_lr`. A schedule without a warm-up also starts with such an epoch. Otherwise Adam's first steps are
+    as large as later ones although they are based on few gradients, and at a high rate some runs then learned only half
+    as fast (Ma and Yarats 2021, "On the adequacy of untuned warmup for adaptive optimization"). `fraction` is the
+    fraction of the epoch that is finished after the step.
     """
     config = training.config
     if epoch > max(1, config.warmup_epochs if config.scheduler_type == "cosine" else 0):
@@ -110,7 +116,7 @@ def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None
     groups = training.optimizer.param_groups
     rates = [group["lr"] for group in groups]
     for group in groups:
-        group["lr"] = max(config.min_lr, group["lr"] * ((epoch - 1 + share) / epoch))
+        group["lr"] = max(config.min_lr, group["lr"] * ((epoch - 1 + fraction) / epoch))
     try:
         yield
     finally:
@@ -119,18 +125,19 @@ def _warm_up(training: TrainingState, epoch: int, share: float) -> Iterator[None
 
 
 def train_step(training: TrainingState, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the forward and backward pass, clip the gradient and update; return the batch's loss and scores, detached.
+    """Take one optimizer step on a batch; return the loss and the scores of the batch, detached.
 
-    Each micro-batch is weighted by its share of the batch's loss, so that the accumulated gradient is that of the whole
-    batch. Only batch normalisation differs: it sees one micro-batch at a time.
+    The loss of each micro-batch is weighted by the micro-batch's fraction of the terms (see `LabelLoss.count`), so that
+    the accumulated gradient equals the gradient of the whole batch. Only batch normalisation differs, because it
+    sees one micro-batch at a time.
     """
     weight = training.loss.count(batch[1])
     losses, scores = [], []
     for images, labels in split_batch(batch, training.micro_batch_size):
         with training.autocast():
             scores.append(training.model(images))
-            share = training.loss.count(labels) / weight
-            losses.append(training.loss(scores[-1], labels) * share)
+            fraction = training.loss.count(labels) / weight
+            losses.append(training.loss(scores[-1], labels) * fraction)
         torch.autograd.backward(training.scaler.scale(losses[-1]))
         losses[-1], scores[-1] = losses[-1].detach(), scores[-1].detach()
     training.weights.gather_gradient()

@@ -1,4 +1,4 @@
-"""A TensorBoard event file."""
+"""A TensorBoard event file that retries failed writes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ _AFTER_ALL_STEPS = 2**62
 
 
 class EventFile:
-    """An event file to which each event is written at once, in the calling thread.
+    """A TensorBoard event file to which each event is written immediately, in the calling thread.
 
-    PyTorch's writer uses a thread of its own, which detects a disk error too late and then drops all later events. This
-    class retries unwritten events with the next one.
+    PyTorch's writer uses a separate thread, which detects a disk error too late and then drops all later events. This
+    class keeps an event that could not be written, and retries it together with the next event.
 
-    TensorBoard discards the values of a tag in older files of the run from the step on at which this file starts the
-    tag. Its Python code does so only in files of version 1, and only if the step is lower than that of the last event.
+    After an interruption, a new file replaces the end of the older files of the run. TensorBoard discards the older
+    values of a tag from the first step that the new file contains for this tag. TensorBoard's Python code does so only
+    if the file has version 1 and that step is lower than the step of the event before. Therefore an empty event with a
+    very high step precedes each new tag.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +43,7 @@ class EventFile:
         self._append(0, file_version="brain.Event:1")
 
     def add(self, step: int, summary: Any) -> None:
-        """Add a summary.
+        """Write a summary to the file, after any events that could not be written earlier.
 
         Raises:
             OSError: The disk is full or read-only; other errors are logged.
@@ -62,7 +64,7 @@ class EventFile:
         self._write()
 
     def close(self) -> None:
-        """Close the file."""
+        """Write the remaining events and close the file."""
         try:
             self._write()
         finally:
@@ -80,7 +82,7 @@ class EventFile:
             if is_full_or_read_only(error):
                 raise
             if not self._write_failed:  # the training continues without its TensorBoard curves
-                log.warning("%s cannot be written: %s; the next event retries it", self._path, error)
+                log.warning("%s: cannot be written (%s); the next event tries again", self._path, error)
             self._write_failed = True
         else:
             self._write_failed = False

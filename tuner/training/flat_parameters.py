@@ -1,4 +1,4 @@
-"""A model's weights as a few flat tensors, so that a step updates these instead of a hundred small ones."""
+"""A model's parameters and buffers in a few 1-D tensors, so that a step updates these instead of a hundred tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 
 def weight_decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return a model's parameters in two groups: with weight decay, and without it because they are scale-invariant.
+    """Split a model's parameters into two groups: with weight decay, and without it because they are scale-invariant.
 
-    Scaling the weights before a normalisation does not change its output, but a step changes small weights more. So
-    weight decay does not regularise them; it only raises their effective learning rate (van Laarhoven 2017, "L2
-    regularization versus batch and weight normalization", https://arxiv.org/abs/1706.05350). With it, the presets
-    occasionally lost one percentage point of accuracy for several epochs.
+    Scaling the weights of a convolution does not change the output of the normalisation that follows, but a step
+    changes small weights relatively more. So weight decay does not regularise these weights; it only raises their
+    effective learning rate (van Laarhoven 2017, "L2 regularization versus batch and weight normalization",
+    https://arxiv.org/abs/1706.05350). When all weights were decayed, the presets occasionally lost one percentage point
+    of accuracy for several epochs.
     """
     chains = [module for module in model.modules() if isinstance(module, nn.Sequential)]
     scale_invariant = {
@@ -32,19 +33,19 @@ def weight_decay_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 
 
 class FlatParameters:
-    """Stores a model's parameters and buffers in a few flat tensors; the model's own tensors become views of them.
+    """A few 1-D tensors with all parameters and buffers of a model; the model's own tensors become views of them.
 
-    Starting a kernel takes some microseconds, on a CPU as on a GPU; updating one of the many small weights takes less.
-    With flat tensors, the optimizer, gradient clipping and averaging need only one or two kernels each.
+    On a CPU and on a GPU, starting a kernel takes some microseconds, which is longer than the update of one of the many
+    small tensors. With the 1-D tensors, the optimizer, gradient clipping and averaging need one or two kernels each.
 
     Attributes:
-        values: The parameters with and those without weight decay, see `weight_decay_groups`.
-        statistics: The floating-point buffers: means and variances of normalisation.
-        counts: The integer buffers: batches seen by normalisation.
+        values: One tensor for each group of `weight_decay_groups`: with weight decay, without weight decay.
+        statistics: The floating-point buffers: running means and variances of the normalisation layers.
+        counts: The integer buffers: number of batches that each normalisation layer has seen.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Flatten the weights of a model, which must stay on its device from now on."""
+        """Flatten the parameters and buffers of a model, which must then stay on its device."""
         self._groups = weight_decay_groups(model)
         self.values = [nn.Parameter(_flatten(group)) for group in self._groups]
         buffers = list(model.buffers())
@@ -52,10 +53,10 @@ class FlatParameters:
         self.counts = _flatten([buffer for buffer in buffers if not buffer.is_floating_point()])
 
     def gather_gradient(self) -> None:
-        """Move the gradients accumulated in the model into the flat parameters."""
+        """Move the gradients that the model has accumulated to `values`."""
         for flat, group in zip(self.values, self._groups, strict=True):
             gradients = [parameter.grad for parameter in group if parameter.grad is not None]
-            # A gradient has the memory layout of its parameter.
+            # A gradient has the same strides as its parameter.
             flat.grad = torch.cat([_in_memory_order(gradient) for gradient in gradients])
         self.zero_grad()
 
@@ -67,7 +68,7 @@ class FlatParameters:
 
     @torch.no_grad()
     def lerp_(self, other: FlatParameters, weight: float) -> None:
-        """Interpolate towards another model's weights and statistics by a weight from 0 to 1; copy its counts."""
+        """Interpolate values and statistics from this model (`weight` 0) to `other` (1); copy the counts of `other`."""
         for own, theirs in zip(self.values, other.values, strict=True):
             own.lerp_(theirs, weight)
         self.statistics.lerp_(other.statistics, weight)
@@ -75,7 +76,7 @@ class FlatParameters:
 
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Return a new tensor of all elements; the given tensors become views of it and keep their memory layout."""
+    """Copy tensors into one new 1-D tensor; each given tensor becomes a view of it with unchanged strides."""
     flat = torch.cat([_in_memory_order(tensor.detach()) for tensor in tensors])
     for tensor, values in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.data = values.as_strided(tensor.shape, tensor.stride())
@@ -83,5 +84,5 @@ def _flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """Return the elements of a dense tensor in memory order, channels last or not."""
+    """View a dense tensor, contiguous or channels last, as a 1-D tensor in memory order."""
     return tensor.as_strided((tensor.numel(),), (1,))

@@ -1,4 +1,4 @@
-"""The metrics of a training's epochs, and its result."""
+"""The metrics of each epoch, and the result of a training run."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """The metrics of one epoch; a line of ``metrics.jsonl``.
+    """The metrics of one epoch, stored as a line of ``metrics.jsonl``.
 
     Attributes:
-        epoch: 1-based number.
+        epoch: Number of the epoch, counted from 1.
         train_loss: Mean loss over the (augmented) training batches, measured during training.
         val_loss: Mean loss over the validation split after the epoch.
-        train_char_accuracy: Share of correct label positions up to and including ``<EOS>``, 0 to 1.
-        val_char_accuracy: The same on the validation split.
-        train_seq_accuracy: Share of labels read without any error, 0 to 1.
-        val_seq_accuracy: The same on the validation split.
-        learning_rate: The learning rate of the last step; in a warm-up, earlier steps have lower rates.
+        train_char_accuracy: Fraction of correct label positions up to and including ``<EOS>``, 0 to 1.
+        val_char_accuracy: Character accuracy on the validation split.
+        train_seq_accuracy: Fraction of labels read without any error, 0 to 1.
+        val_seq_accuracy: Sequence accuracy on the validation split.
+        learning_rate: The learning rate of the last step; earlier steps of a warm-up epoch have lower rates.
         epoch_seconds: Wall time of training and validation.
         memory_mb: Resident memory of the process, in MiB.
         cpu_percent: CPU use of the process during the epoch; 100 is one core.
-        gpu_memory_mb: Peak GPU memory of its tensors during the epoch, in MiB; 0 on a CPU.
+        gpu_memory_mb: Peak GPU memory of the process's tensors during the epoch, in MiB; 0 on a CPU.
     """
 
     epoch: int
@@ -57,16 +57,16 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Return the finished epochs from an experiment's ``metrics.jsonl``; half-written and damaged lines are skipped."""
+    """Read the finished epochs from ``metrics.jsonl``; skip damaged lines, or all if the file is unreadable."""
     path = folder / "metrics.jsonl"
     try:
         text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
     except OSError as error:
-        log.warning("%s; its epochs are not shown", disk_error_text(error, path))
+        log.warning("%s; the epochs of this trial are not shown", disk_error_text(error, path))
         text = ""
     epochs = []
     for line in text.splitlines(keepends=True):
-        # A power cut can replace a line by zeros; a resumed training rewrites the file.
+        # A power cut can replace a line by zero bytes. Resuming the training rewrites the file.
         with contextlib.suppress(ValueError):
             if line.endswith("}\n"):
                 epochs.append(STORED_METRICS.validate_json(line))
@@ -75,15 +75,15 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training.
+    """The result of a training run.
 
     Attributes:
         why_ended: ``max_epochs``, ``early_stopped``, ``pruned`` (by the caller) or ``nonfinite_loss``.
         history: All finished epochs, including those before an interruption.
-        best_epoch: Epoch with the best monitored metric; 0 if none finished.
-        parameters: Trainable parameters of the model.
-        micro_batch_size: The largest number of images per pass if memory ran out; None for whole batches.
-        threads: Number of PyTorch threads in all epochs on the CPU; None if it changed, or on another device.
+        best_epoch: Epoch with the best monitored metric; 0 if no epoch finished.
+        parameters: Number of trainable parameters of the model.
+        micro_batch_size: Maximum number of images per pass after memory ran out; None if it never ran out.
+        threads: Number of PyTorch threads on the CPU; None if it changed between epochs, or on a GPU.
     """
 
     why_ended: str

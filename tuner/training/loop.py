@@ -1,4 +1,4 @@
-"""The training loop: trains one experiment from its first to its last epoch."""
+"""The training loop of one experiment."""
 
 from __future__ import annotations
 
@@ -54,23 +54,25 @@ def train(
     on_plots: OnPlots = lambda plots: None,
     halve_micro_batch: bool = False,
 ) -> TrainingResult:
-    """Train one experiment until it ends; resume from its last checkpoint if it has one.
+    """Train one experiment to its end, resuming from its last checkpoint if there is one.
 
     Args:
         config: The experiment's configuration.
-        data: Batches on the configured device.
-        folder: The experiment's folder, for ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl``.
-        on_epoch_end: Called for every epoch after its checkpoint is saved, also for epochs before an interruption.
-        should_prune: Called after each epoch that does not end the training anyway; True ends the training as
-            ``pruned``. After an interruption it is called again for the last epoch.
-        on_batch: Called with the numbers of finished and of all batches of an epoch, before the first batch and after
-            each.
-        before_save: Called after an epoch, before its results are saved; its exceptions propagate.
-        on_plots: Called with plots of the training, occasionally while it runs and once when it has ended.
-        halve_micro_batch: Whether to halve the micro-batch size because processes ran out of memory in the next epoch.
+        data: Training and validation batches on the configured device.
+        folder: The experiment's folder, which gets ``checkpoints``, ``tensorboard``, ``configs`` and ``metrics.jsonl``.
+        on_epoch_end: Called for each epoch after its checkpoint is saved; after an interruption, first called again for
+            the earlier epochs.
+        should_prune: Called with the epoch number after each epoch, unless the training ends there anyway; True ends
+            the training as ``pruned``. After an interruption, it is called again for the last finished epoch.
+        on_batch: Called with the number of finished batches and the number of batches in the epoch, before the first
+            batch and after each batch.
+        before_save: Called before the results of an epoch are saved; exceptions that it raises propagate.
+        on_plots: Called with plots of the training run, occasionally during the run and once at its end.
+        halve_micro_batch: Whether to halve the micro-batch size, because earlier processes ran out of memory in the
+            epoch that is trained next.
 
     Raises:
-        ConfigurationError, ModelCreationError: As `TrainingState.create`.
+        ConfigurationError, ModelCreationError: See `TrainingState.create`.
         MemoryExhaustedError: There is not enough memory even for a micro-batch of one image.
     """
     training = TrainingState.create(config, steps_per_epoch=len(data.train))
@@ -80,7 +82,9 @@ def train(
     _restore(training, checkpoints)
     if halve_micro_batch and _reason_to_end(training, lambda epoch: False) is None:
         _halve_micro_batch(
-            training, training.micro_batch_size or config.batch_size, "an earlier process ran out of memory in it"
+            training,
+            training.micro_batch_size or config.batch_size,
+            "an earlier process ran out of memory in this epoch",
         )
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
@@ -128,7 +132,7 @@ def train(
 
 
 def _replay(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStopping]]:
-    """Yield the epochs before an interruption, each with the state of early stopping after it."""
+    """Yield each epoch before an interruption, with the early stopping state after that epoch."""
     early_stopping = EarlyStopping.of(training.config)
     for metrics in training.history:
         early_stopping.update(metrics.epoch, metrics.value(training.config.early_stopping_monitor))
@@ -136,7 +140,7 @@ def _replay(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStoppi
 
 
 def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
-    """Return why the training ends after the finished epochs, or None if it continues."""
+    """Return why training ends after the finished epochs, or None if it continues."""
     epochs = len(training.history)
     if epochs and training.early_stopping.should_stop:
         return "early_stopped"
@@ -148,7 +152,7 @@ def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | 
 def _run_epoch_within_memory(
     training: TrainingState, checkpoints: CheckpointFolder, data: TrainingData, recorder: Recorder, on_batch: OnBatch
 ) -> tuple[EpochMetrics, SplitScore]:
-    """Train and validate the next epoch; restart it with smaller micro-batches if memory runs out."""
+    """Train and validate the next epoch; restart the epoch with smaller micro-batches if memory runs out."""
     while True:
         try:
             return run_epoch(training, data, recorder, on_batch)
@@ -156,7 +160,7 @@ def _run_epoch_within_memory(
             if error.micro_batch_size == 1:
                 raise
             too_large, reason = error.micro_batch_size, str(error)
-        # Outside the handler, because the error keeps the frames and thus the tensors of the failed pass alive.
+        # Outside the handler, because the error references the frames and thus the tensors of the failed pass.
         training.weights.zero_grad()
         release_freed_memory()
         state = (
@@ -169,18 +173,18 @@ def _run_epoch_within_memory(
 
 
 def _halve_micro_batch(training: TrainingState, size: int, reason: str) -> None:
-    """Set the micro-batch size to half of `size`; each batch is still one optimizer step."""
+    """Set the micro-batch size to half of `size`; a batch still takes one optimizer step."""
     training.micro_batch_size = max(1, size // 2)
     log.warning(
-        f"epoch {len(training.history) + 1}: {reason}; using micro-batches of at most {training.micro_batch_size} "
-        f"images, with gradients accumulated over batches of {training.config.batch_size}"
+        f"epoch {len(training.history) + 1}: {reason}; using a micro-batch size of {training.micro_batch_size}, with "
+        f"gradients accumulated over batches of {training.config.batch_size} images"
     )
 
 
 def _complete_epoch(
     training: TrainingState, checkpoints: CheckpointFolder, val: CachedSplit, metrics: EpochMetrics, score: SplitScore
 ) -> None:
-    """Complete an epoch: update schedule, early stopping and history, then save the checkpoints."""
+    """Update the schedule, early stopping and history after an epoch, then save the checkpoints."""
     monitored = metrics.value(training.config.early_stopping_monitor)
     step_scheduler(training.scheduler, monitored)
     improved = training.early_stopping.update(metrics.epoch, monitored)
@@ -193,10 +197,10 @@ def _complete_epoch(
 
 
 def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics, score: SplitScore) -> dict[str, Any]:
-    """Return the content of ``best.pt``: the weights and the data to build the network and to assess its readings.
+    """Return the content of ``best.pt``: the weights, and the data to build the network and to assess its readings.
 
-    It includes the readings, labels and statistics of the validation images, because plots and the out-of-distribution
-    detector need them even if the dataset no longer exists.
+    The readings, labels and statistics of the validation images are included, because plots and the out-of-distribution
+    detector need these data even if the dataset no longer exists.
     """
     images = {"labels": val.labels, "aspect_ratios": val.aspect_ratios, "image_statistics": val.image_statistics}
     readings = {"rows": score.rows, "confidence": score.confidence}
@@ -212,7 +216,7 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
 def _add_tta_confidence(
     training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]
 ) -> None:
-    """Add the test-time augmentation confidence to ``best.pt``; only once, because it costs four validations."""
+    """Add test-time augmentation confidences to ``best.pt`` after training; this takes as long as four validations."""
     model, size = training.ema.module, training.micro_batch_size
     try:
         state = load_checkpoint(best)
@@ -233,7 +237,7 @@ def _add_tta_confidence(
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
         if not training.matches(state):
-            raise ValueError("it was saved by another training")
+            raise ValueError("its settings or its network differ from those of this training run")
         training.load_state_dict(state)
 
     if can_resume(checkpoints.path):
@@ -249,11 +253,11 @@ def _log_start(training: TrainingState, data: TrainingData) -> None:
     config, precision = training.config, amp_dtype(training.device) if training.use_amp else torch.float32
     log.info(
         f"training {config.experiment_name}: model {config.model_name}, {count_parameters(training.model)} parameters, "
-        f"on {training.device} in {precision}, {torch.get_num_threads()} threads"
+        f"on {training.device} in {precision}, PyTorch threads: {torch.get_num_threads()}"
     )
     log.info(
-        f"data: {len(data.train)} batches of {config.batch_size} directly from the pixel cache "
-        f"(num_workers {config.num_workers} is ignored), augmentation {'on' if config.augmentation else 'off'}"
+        f"data: {len(data.train)} x {config.batch_size} images per epoch, read directly from the pixel cache "
+        f"(num_workers {config.num_workers} has no effect), augmentation {'on' if config.augmentation else 'off'}"
     )
 
 

@@ -16,10 +16,14 @@ from tuner.data.vocabulary import BLANK, EOS, PAD
 
 
 class LabelLoss(nn.Module):
-    """A mean loss that also counts its terms, so that the losses of batches can be combined into a weighted mean."""
+    """A loss averaged over label positions (CTC: over images).
+
+    `count` returns the number of averaged positions or images, so that the mean losses of several batches can be
+    combined into a weighted mean.
+    """
 
     def count(self, labels: Tensor) -> Tensor:
-        """Return the number of terms of the mean: positions of labels ``(N, L)`` up to and including ``<EOS>``."""
+        """Return the number of averaged positions of labels ``(N, L)``: those up to and including ``<EOS>``."""
         return (labels != PAD).sum()
 
 
@@ -27,7 +31,7 @@ class CrossEntropy(LabelLoss):
     """Mean negative log likelihood of the label positions up to and including ``<EOS>``."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        """Set the share of probability that is spread over all classes, 0 or more and below 1."""
+        """Set the probability that is spread over all classes, at least 0 and below 1."""
         super().__init__()
         self.label_smoothing = label_smoothing
 
@@ -42,7 +46,7 @@ class FocalLoss(LabelLoss):
     """Mean of ``-alpha * (1 - p)**gamma * log(p)``, where p is the probability of the true class (Lin et al. 2017)."""
 
     def __init__(self, alpha: float = 1.0, gamma: float = 2.0) -> None:
-        """Set the scale `alpha` and the focus on hard positions `gamma`; alpha 1 and gamma 0 give cross-entropy."""
+        """Set the scale `alpha` and the focusing parameter `gamma`; alpha 1 and gamma 0 give cross-entropy."""
         super().__init__()
         self.alpha = alpha
         self.gamma = gamma
@@ -56,11 +60,11 @@ class FocalLoss(LabelLoss):
 
 
 class CTCLoss(LabelLoss):
-    """Connectionist temporal classification (Graves et al. 2006): the mean over images of the loss per digit."""
+    """The CTC loss (Graves et al. 2006): the loss of an image divided by its digits, averaged over the images."""
 
     def count(self, labels: Tensor) -> Tensor:
-        """Return the number of images N of labels ``(N, L)``."""
-        return labels.new_full((), len(labels))  # filled on the device; copying it there would synchronise
+        """Return N, the number of averaged images of labels ``(N, L)``."""
+        return labels.new_full((), len(labels))  # created on the device, because copying it there would synchronise
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of logits ``(N, T, C)`` and labels ``(N, L)``."""
@@ -77,7 +81,7 @@ LOSSES: Mapping[str, Callable[[TrainingConfig], LabelLoss]] = {
 
 
 def create_loss_function(config: TrainingConfig) -> LabelLoss:
-    """Build the loss of a configuration.
+    """Build the loss function that a configuration selects.
 
     Raises:
         ConfigurationError: `loss_type` is not in `LOSSES`.

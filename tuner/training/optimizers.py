@@ -18,13 +18,13 @@ _WRAPPED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_di
 
 
 def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build the optimizer of a configuration.
+    """Build the optimizer that a configuration selects.
 
     ``adam`` adds `weight_decay` to the gradient (L2 penalty, Kingma and Ba 2015), ``adamw`` decays the weights
-    themselves (Loshchilov and Hutter 2019). Scale-invariant weights have no decay, see `weight_decay_groups`.
+    themselves (Loshchilov and Hutter 2019). Scale-invariant weights are not decayed, see `weight_decay_groups`.
 
     Raises:
-        ConfigurationError: `optimizer_type` is neither of them.
+        ConfigurationError: `optimizer_type` is neither ``adam`` nor ``adamw``.
 
     Example::
 
@@ -38,7 +38,7 @@ def create_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.op
 
 
 def optimizer_for(parameters: Sequence[Tensor | list[nn.Parameter]], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Build the optimizer for two parameter groups: with weight decay, and without."""
+    """Build the optimizer for two parameter groups: with weight decay, and without weight decay."""
     if config.optimizer_type not in _OPTIMIZERS:
         raise ConfigurationError(
             f"optimizer_type: found {config.optimizer_type!r}; use one of {', '.join(_OPTIMIZERS)}"
@@ -56,12 +56,12 @@ def optimizer_for(parameters: Sequence[Tensor | list[nn.Parameter]], config: Tra
 
 
 def uncompiled(kind: type[torch.optim.Optimizer]) -> type[Any]:
-    """Return an optimizer class without the wrappers that exclude it from `torch.compile`.
+    """Create a subclass of an optimizer class without the wrappers that exclude it from `torch.compile`.
 
     These wrappers import the compiler, which costs each training process 0.8 s and 60 MB although it is not used.
     """
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED_METHODS}
-    # The wrapper of `step` also disables gradients.
+    # The wrapper of `step` also disables gradients, so its replacement must, too.
     methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), methods)
 
@@ -73,16 +73,16 @@ _OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LRScheduler:
-    """Build the learning-rate schedule of a configuration, which is stepped once at the end of every epoch.
+    """Build the learning-rate schedule that a configuration selects; step it once at the end of every epoch.
 
-    ``cosine`` rises over `warmup_epochs` and falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
+    ``cosine`` rises over `warmup_epochs`, then falls to `min_lr` (Loshchilov and Hutter 2017); ``steplr`` multiplies by
     `gamma` every `step_size` epochs; ``plateau`` multiplies by `factor` after `patience` epochs without an improvement
-    of `early_stopping_monitor` (step it with that metric). `min_lr` is the lower bound of all three. Within a warm-up
-    epoch, or the first epoch of a schedule without a warm-up, the training raises the rate from step to step: the
-    schedule gives the rate of the last step.
+    of `early_stopping_monitor` (pass that metric to `step`). `min_lr` is the lower bound of all three. In a warm-up
+    epoch, and in the first epoch of a schedule without a warm-up, the training loop raises the rate per step, and the
+    schedule defines the rate of the last step.
 
     Raises:
-        ConfigurationError: `scheduler_type` is none of these.
+        ConfigurationError: `scheduler_type` is none of these three.
 
     Example::
 
@@ -123,7 +123,7 @@ def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:
 
 
 def _cosine_factor(epoch: int, config: TrainingConfig) -> float:
-    """Return the factor of the initial rate in an epoch (0-based): ``(e+1)/W`` in the warm-up, then a half-cosine."""
+    """Return the factor on the initial rate in an epoch (0-based): linear in the warm-up, then half a cosine."""
     warmup = config.warmup_epochs
     if epoch < warmup:
         return (epoch + 1) / warmup

@@ -1,4 +1,4 @@
-"""Memory management: reuse freed memory in the next step, and recognise out-of-memory errors."""
+"""Reuse of freed memory in the next step, and recognition of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _NEVER_TRIM = 2**31 - 1
 _MMAP_MAX, _TRIM_THRESHOLD = 1 << 16, 128 << 10  # the defaults
 _IS_GLIBC = platform.libc_ver()[0] == "glibc"
 
-# Address space reserved until memory runs out. By then freed memory is fragmented: it suffices for tensors, but not for
-# the kernels that oneDNN maps for another batch size.
+# Address space that is reserved until memory runs out. Freed memory is fragmented by then: it suffices for tensors, but
+# not for the kernels that oneDNN maps for a new batch size.
 _RESERVE_BYTES = 64 << 20
 _reserve: list[mmap.mmap] = []
 
@@ -37,7 +37,7 @@ class MemoryExhaustedError(RuntimeError):
     """There was not enough memory for a micro-batch.
 
     Attributes:
-        micro_batch_size: The largest number of images in a micro-batch at that time.
+        micro_batch_size: The maximum number of images in a micro-batch when memory ran out.
     """
 
     def __init__(self, micro_batch_size: int, reason: str) -> None:
@@ -48,10 +48,10 @@ class MemoryExhaustedError(RuntimeError):
 
 @contextmanager
 def out_of_memory_as_exhausted(micro_batch_size: int) -> Iterator[None]:
-    """Convert any out-of-memory error into one that names the micro-batch size.
+    """Convert out-of-memory errors in a ``with`` block into an error with the micro-batch size.
 
     Raises:
-        MemoryExhaustedError: Replaces the out-of-memory errors of PyTorch and Python.
+        MemoryExhaustedError: PyTorch or Python ran out of memory.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def out_of_memory_as_exhausted(micro_batch_size: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is an out-of-memory error of the GPU or the CPU."""
+    """Return whether an error means that GPU or CPU memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryExhaustedError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _MESSAGES)
@@ -71,8 +71,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def keep_freed_memory() -> None:
     """Make the C library reuse freed memory instead of returning it to the kernel.
 
-    Every step allocates the same tensors. By default glibc maps each large one anew and the kernel clears it page by
-    page, which takes 10 to 20 % of a step. The peak memory use stays the same.
+    Every step allocates the same tensors. By default glibc maps each large tensor anew and the kernel clears its
+    memory page by page, which takes 10 to 20 % of a step. The peak memory use stays the same.
     """
     _set_malloc(mmap_max=0, trim_threshold=_NEVER_TRIM)
     if not _reserve:
@@ -81,7 +81,7 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return freed memory and the reserve to the kernel or the GPU, and stop keeping freed memory.
+    """Return freed memory and the reserve to the operating system or the GPU, and stop keeping freed memory.
 
     Otherwise freed memory would fill the address space of the reserve, and oneDNN would fail again.
     """

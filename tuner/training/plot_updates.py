@@ -1,4 +1,4 @@
-"""Plots of a training, updated while it runs and drawn once more when it ends."""
+"""Plots of a training run, updated during the run and drawn once more at its end."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst
 
 log = logging.getLogger(__name__)
 
-# The maximum share of a running training's time that is spent on its plots.
-_SHARE = 0.005
-# Assumed duration of the first plots, which also load matplotlib: trainings under 100 s are plotted only at their end.
+# Maximum fraction of the time of a training run that is spent on plots during the run.
+_FRACTION = 0.005
+# Assumed duration of the first plots, which also import matplotlib. A run under 100 s is plotted only at its end.
 _FIRST_SECONDS = 0.5
 
 
 class PlotUpdates:
-    """Draws the plots of a training, limiting the share of its time that they take while it runs."""
+    """Draws the plots of a training run, and limits the time spent on plots during the run."""
 
     def __init__(self, validation: CachedSplit, best: Path) -> None:
-        """Set the validation images and the path of the best checkpoint; the training's time starts now."""
+        """Set the validation images and the path of the best checkpoint; the time of the run starts now."""
         self._validation = validation
         self._best = best
         self._started = time.monotonic()
@@ -36,8 +36,8 @@ class PlotUpdates:
 
     @property
     def is_due(self) -> bool:
-        """Whether the plots so far took less than their share of the training's time."""
-        return self._spent_s <= _SHARE * (time.monotonic() - self._started)
+        """Whether the plots so far took no more than the maximum fraction of the time since the start of the run."""
+        return self._spent_s <= _FRACTION * (time.monotonic() - self._started)
 
     def draw(self, history: Sequence[EpochMetrics]) -> Plots:
         """Draw all plots for which data is available.
@@ -46,8 +46,8 @@ class PlotUpdates:
             history: The finished epochs.
 
         Returns:
-            `LEARNING_CURVES` after the first epoch; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch if its
-            checkpoint exists. Nothing if drawing fails: the error is logged and the training continues.
+            `LEARNING_CURVES` if an epoch has finished; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch if its
+            checkpoint is intact. Empty if drawing fails, because then the error is only logged.
         """
         started = time.monotonic()
         try:
@@ -65,7 +65,7 @@ class PlotUpdates:
         try:
             state = load_checkpoint(self._best)
         except (FileNotFoundError, DamagedCheckpointError) as error:
-            log.warning("only the learning curves are plotted: %s", error)
+            log.warning("the best checkpoint cannot be loaded (%s); plotting only the learning curves", error)
             return {LEARNING_CURVES: draw_learning_curves(metrics, None)}
         best_epoch = state["metrics"]["epoch"]
         rows, confidence = (state["validation"][name].numpy() for name in ("rows", "confidence"))

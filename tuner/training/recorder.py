@@ -1,4 +1,4 @@
-"""The records of a training: TensorBoard events, ``metrics.jsonl``, a log file and its configuration."""
+"""The files that record a training run: TensorBoard events, ``metrics.jsonl``, log file and configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONFIG_FILE = "training_config.yaml"
 
 
 class Recorder:
-    """Writes the epochs of one experiment; after an interruption it continues where the history ends."""
+    """Records the steps, epochs and plots of one experiment in its files."""
 
     def __init__(
         self, folder: Path, config: TrainingConfig, history: Sequence[EpochMetrics], *, parameters: int
@@ -37,7 +37,7 @@ class Recorder:
             folder: The experiment's folder.
             config: The experiment's configuration.
             history: Finished epochs of an interrupted training; records of later epochs are discarded.
-            parameters: Trainable parameters of the model.
+            parameters: Number of trainable parameters of the model.
         """
         self._metrics_path = folder / "metrics.jsonl"
         write_text(self._metrics_path, "".join(map(_metrics_line, history)))
@@ -47,36 +47,36 @@ class Recorder:
         self._process.cpu_percent()  # the first call starts the measurement
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Record a training step, counted from 1 over all epochs."""
+        """Log a training step and write it to TensorBoard; steps are counted from 1 over all epochs."""
         log.info("step %d: loss %.4f, lr %.2e", step, loss, learning_rate)
         if self._run is not None:
             self._run.add_step(step, loss, learning_rate)
 
     def discard_unfinished_epoch(self, history: Sequence[EpochMetrics]) -> None:
-        """Discard the steps after the finished epochs, because the training repeats them."""
+        """Discard the TensorBoard steps after the finished epochs, because training repeats these steps."""
         if self._run is not None:
             self._run.close()
             self._run = self._start_run(history=history)
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """Record a finished epoch."""
+        """Append a finished epoch to ``metrics.jsonl`` and write it to TensorBoard."""
         with open(self._metrics_path, "a", encoding="utf-8", opener=regular_file) as file:
             file.write(_metrics_line(metrics))
         if self._run is not None:
             self._run.add_epoch(metrics)
 
     def plots(self, plots: Plots, epoch: int) -> None:
-        """Record the plots after an epoch, unless plots of recent epochs were recorded."""
+        """Write the plots after an epoch to TensorBoard, unless it has plots of recent epochs."""
         if self._run is not None:
             self._run.add_plots(plots, epoch)
 
     def ended(self, plots: Plots, epochs: int) -> None:
-        """Record the final plots, and that the training ended without an interruption after this number of epochs."""
+        """Write the final plots to TensorBoard, and mark the run as finished after this number of epochs."""
         if self._run is not None:
             self._run.end(plots, epochs)
 
     def system_use(self) -> tuple[float, float]:
-        """Return resident memory in MiB and CPU use in per cent of a core since the last call."""
+        """Return the resident memory in MiB, and the CPU use since the last call in per cent of a core."""
         return self._process.memory_info().rss / 2**20, self._process.cpu_percent()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Recorder:
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Copy this program's log messages to ``logs/training.log`` of an experiment."""
+    """Write log messages in a ``with`` block also to an experiment's ``logs/training.log``."""
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     path = folder / "logs" / "training.log"
     handler = logging.FileHandler(path, delay=True)
@@ -105,7 +105,7 @@ def log_file(folder: Path) -> Iterator[None]:
         try:
             handler.close()
         except OSError as error:  # closing writes the buffered messages
-            log.warning("%s is not complete: %s", path, error)
+            log.warning("%s: the last log messages cannot be written (%s); the training is not affected", path, error)
 
 
 def write_config(folder: Path, config: TrainingConfig) -> Path:
@@ -118,7 +118,7 @@ def write_config(folder: Path, config: TrainingConfig) -> Path:
 
 
 def config_yaml(config: TrainingConfig) -> str:
-    """Return the effective configuration as YAML."""
+    """Format a configuration as YAML, including fields with default values."""
     text: str = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
     return "# The effective configuration of this training: all fields, including those with default values.\n" + text
 

@@ -1,6 +1,6 @@
-"""An experiment as one TensorBoard run: curves, readings and hyperparameters, continued after an interruption.
+"""The TensorBoard run of an experiment: curves, plots of readings, and hyperparameters.
 
-The step axis is the epoch for curves and readings of epochs, and the optimizer step for curves of training steps.
+TensorBoard's step is the epoch for metrics and plots of epochs, and the optimizer step for metrics of training steps.
 """
 
 from __future__ import annotations
@@ -39,41 +39,44 @@ class TensorBoardRun:
     """Writes the event files of one experiment."""
 
     def __init__(self, path: Path, config: TrainingConfig, history: Sequence[EpochMetrics], parameters: int) -> None:
-        """Start a run in a folder, or resume it after its history; arguments as for `Recorder`."""
+        """Start a run in the folder `path`, or continue it after `history`; arguments as in `Recorder`."""
         self._plotted_epoch = 0
         if not history:
             for file in path.glob("events.out.tfevents.*"):  # from an attempt without a finished epoch
                 file.unlink()
         self._file = EventFile(path)
-        if history:  # the last epoch may have been saved as a checkpoint but not as an event
+        if history:  # the last epoch may have a checkpoint but no event
             self.add_epoch(history[-1])
         else:
             self._add_scalars({"model/parameters": parameters}, 0)
             self._add_hyperparameters(config)
 
     def add_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Add a training step, counted from 1 over all epochs."""
+        """Write loss and learning rate of a training step, counted from 1 over all epochs, to the event file."""
         self._add_scalars({"loss/train_step": loss, "learning_rate_step": learning_rate}, step - 1)
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """Add a finished epoch."""
+        """Write the metrics of a finished epoch to the event file."""
         values = {tag: metrics.value(name) for name, tag in TAGS.items()}
         self._add_scalars(values, metrics.epoch)
 
     def add_plots(self, plots: Plots, epoch: int) -> None:
-        """Add the plots after an epoch if the epochs have doubled since the last plots, because images are large."""
+        """Write plots to the event file if the number of epochs has doubled since the last plots.
+
+        Plots of every epoch would make the file too large.
+        """
         if epoch >= 2 * self._plotted_epoch:
             self._add_images(plots, epoch)
 
     def end(self, plots: Plots, epochs: int) -> None:
-        """Add the final plots, and mark the run as finished."""
+        """Write the final plots to the event file, and mark the run as finished."""
         if epochs > self._plotted_epoch:
             self._add_images(plots, epochs)
         *_, session_end = _hyperparameters({})
         self._file.add(0, session_end)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the event file."""
         self._file.close()
 
     def _add_scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -101,7 +104,7 @@ class TensorBoardRun:
 
 
 def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:
-    """Return TensorBoard's three summaries: the compared metrics, the settings of a run, and its end."""
+    """Create TensorBoard's hyperparameter summaries: compared metrics, settings of the run, and end of the run."""
     from torch.utils.tensorboard.summary import hparams
 
     summaries: tuple[Any, Any, Any] = hparams(dict(settings), dict.fromkeys(_COMPARED, 0.0))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Measures the training throughput on this machine with real training steps; their results are discarded."""
+"""Measurement of the training throughput on this machine, with real training steps whose results are discarded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tuner.training.training_state import TrainingState
 
 
 class TrainingSteps:
-    """An unlimited sequence of training steps of one configuration."""
+    """An unlimited sequence of training steps with one configuration."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        """Open the dataset and build the training.
+        """Open the dataset, and build the model and the optimizer.
 
         Raises:
-            ConfigurationError, ModelCreationError: As `TrainingState.create`.
+            ConfigurationError, ModelCreationError: See `TrainingState.create`.
             DataLoaderError: The dataset is missing or damaged.
         """
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
@@ -36,21 +36,22 @@ class TrainingSteps:
         self._batches = itertools.chain.from_iterable(map(data.train.epoch, itertools.count(1)))
 
     def run_step(self) -> int:
-        """Run one step; return its number of images."""
+        """Run one step; return the number of images in its batch."""
         batch = next(self._batches)
         train_step(self._training, batch)
         return len(batch[0])
 
     def seconds_per_step(self) -> float:
-        """Run one step; return its duration."""
+        """Run one step; return its duration in seconds."""
         started = self._time_now()
         self.run_step()
         return self._time_now() - started
 
     def images_per_s(self, start: float, end: float) -> float:
-        """Run steps until `end` and return the throughput since `start`, both times of `time.monotonic`.
+        """Run steps until `end`; return the throughput since `start` in images per second.
 
-        The measurement covers all steps that start between `start` and `end`, and at least one.
+        Both times are values of `time.monotonic`. The measurement covers all steps that start between them, or one step
+        if none does.
         """
         while time.monotonic() < start:
             self.run_step()
@@ -60,13 +61,13 @@ class TrainingSteps:
         return images / (self._time_now() - started)
 
     def device_bytes(self) -> tuple[int, int]:
-        """Return the peak of GPU memory reserved by this process and the free GPU memory, in bytes; 0, 0 on a CPU."""
+        """Return the peak GPU memory that this process reserved and the free GPU memory, in bytes; 0, 0 on a CPU."""
         if self._device.type != "cuda":
             return 0, 0
         return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0]
 
     def _time_now(self) -> float:
-        """Return the time after all queued steps have finished."""
+        """Wait until all queued steps have finished; return the time."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic()

@@ -1,4 +1,4 @@
-"""The state of a training: everything that an epoch changes and a checkpoint stores."""
+"""The state of a training run: everything that an epoch changes and a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tuner.training.optimizers import create_scheduler, optimizer_for
 
 @dataclass
 class TrainingState:
-    """The state of a training, which a checkpoint stores.
+    """The state of a training run.
 
     Attributes:
         use_amp: Whether forward passes use half precision.
@@ -33,8 +33,8 @@ class TrainingState:
         ema: The moving average of the weights, which is validated and saved.
         scaler: Prevents the underflow of float16 gradients; disabled in other precisions.
         history: The finished epochs.
-        micro_batch_size: The largest number of images per pass, after memory ran out; None for whole batches.
-        threads: The numbers of threads with which epochs were trained on the CPU.
+        micro_batch_size: Maximum number of images per pass after memory ran out; None for whole batches.
+        threads: The thread counts with which epochs were trained on the CPU; 0 stands for an unknown count.
     """
 
     config: TrainingConfig
@@ -62,7 +62,7 @@ class TrainingState:
         """
         device, use_amp = setup_training_environment(config)
         model = create_model_from_config(config).to(device)
-        # No layer uses the global random state yet; one that does (dropout) will be reproducible.
+        # No layer uses the global random state yet; the seed makes future layers that do (dropout) reproducible.
         torch.manual_seed(derived_seed(config.seed, "training"))
         weights = FlatParameters(model)
         optimizer = optimizer_for(weights.values, config)
@@ -86,7 +86,7 @@ class TrainingState:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def micro_batch_size_for(self, batches: SplitBatches) -> int:
-        """Return the largest number of images per pass over these batches."""
+        """Return the maximum number of images per pass over these batches."""
         return min(self.micro_batch_size or batches.batch_size, batches.batch_size)
 
     def autocast(self) -> torch.autocast:
@@ -94,7 +94,7 @@ class TrainingState:
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the content of a checkpoint: everything needed to resume as if never interrupted, bit by bit."""
+        """Return the content of a checkpoint: everything needed to resume with bit-identical results."""
         return {
             "config": asdict(self.config),
             "history": [asdict(epoch) for epoch in self.history],
@@ -111,7 +111,7 @@ class TrainingState:
         }
 
     def matches(self, state: Mapping[str, Any]) -> bool:
-        """Return whether a checkpoint's state is complete and has the settings and the network of this training."""
+        """Return whether a checkpoint's state is complete and has the settings and the network of this training run."""
         own = self.state_dict()
         return (
             {"threads", *state} == own.keys()  # older checkpoints have no `threads`
@@ -121,7 +121,7 @@ class TrainingState:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from a checkpoint's state."""
+        """Restore the state from a checkpoint."""
         self.history = [STORED_METRICS.validate_python(epoch) for epoch in state["history"]]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["averaged"])

@@ -1,4 +1,4 @@
-"""Scoring a model on a split: loss, accuracies and the reading of each image.
+"""The scores of a model on a split: loss, accuracies and the reading of each image.
 
 Shapes: N images, L label positions.
 """
@@ -19,7 +19,7 @@ from tuner.training.losses import LabelLoss
 
 @dataclass
 class Accuracy:
-    """Counts of correct characters and sequences, kept on the device until an accuracy is read.
+    """Counts of correct characters and sequences, kept on the device until an accuracy is computed.
 
     A character is a label position up to and including ``<EOS>``; a sequence is correct if all its characters are.
     """
@@ -30,7 +30,7 @@ class Accuracy:
     correct_sequences: Tensor | int = 0
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
-        """Compare readings with labels, both ``(N, L)``, and add to the counts."""
+        """Compare label sequences that were read with labels, both ``(N, L)``, and update the counts."""
         counted = labels != PAD
         correct = (rows == labels) & counted
         self.characters += counted.sum()
@@ -39,23 +39,23 @@ class Accuracy:
         self.correct_sequences += (correct | ~counted).all(1).sum()
 
     def character_accuracy(self) -> float:
-        """Return the share of correct characters, 0 to 1; 0 without any counts."""
+        """Return the fraction of correct characters, 0 to 1; 0 if nothing was counted."""
         return float(self.correct_characters) / max(1.0, float(self.characters))
 
     def sequence_accuracy(self) -> float:
-        """Return the share of correct sequences, 0 to 1; 0 without any counts."""
+        """Return the fraction of correct sequences, 0 to 1; 0 if nothing was counted."""
         return float(self.correct_sequences) / max(1, self.sequences)
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """The score of a model on a split, in the order of the split.
+    """The score of a model on a split; the N images are in the order of the split.
 
     Attributes:
         loss: Mean loss over all terms that `LabelLoss.count` counts.
         accuracy: Counts of correct characters and sequences.
-        rows: The read label rows, ``(N, L)``, bytes on the CPU.
-        confidence: The model's probability of each row, ``(N,)``, 0 to 1, on the CPU.
+        rows: The label sequences that were read, ``(N, L)``, bytes on the CPU.
+        confidence: The model's probability of each label sequence, ``(N,)``, 0 to 1, on the CPU.
     """
 
     loss: float
@@ -74,17 +74,18 @@ def score_split(
     micro_batch_size: int | None = None,
     distorted: bool = False,
 ) -> SplitScore:
-    """Score a model over a split, in evaluation mode.
+    """Score a model on a split, in evaluation mode.
 
-    `autocast` returns the precision context of forward passes. `micro_batch_size` is the largest number of images per
-    pass; None for whole batches. If `distorted`, the confidence is `DigitReader.tta_confidence`: four times the cost.
+    `autocast` returns the precision context of forward passes. `micro_batch_size` is the maximum number of images per
+    pass; None for whole batches. If `distorted`, the confidences are those of `DigitReader.tta_confidence`, which takes
+    four times as long.
     """
     model.eval()
     accuracy = Accuracy()
-    # Double precision, because many batches are added; on the device, so that only the end synchronises.
+    # Double precision, because many batches are added; on the device, to synchronise only at the end.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
-    passes = (piece for batch in batches.epoch(0) for piece in split_batch(batch, micro_batch_size))
+    passes = (micro_batch for batch in batches.epoch(0) for micro_batch in split_batch(batch, micro_batch_size))
     for images, labels in passes:
         with autocast():
             scores = model(images)

@@ -15,7 +15,7 @@ from tuner.models.decoders import CTCDecoder, MonotonicAttention
 
 @st.composite
 def batches(draw: st.DrawFn, least: int = 1) -> list[list[int]]:
-    """Generate the likeliest class at each step of a few images."""
+    """Generate the most likely class at each step of a few images."""
     steps = draw(st.integers(least, 16))
     # Few different classes, so that repeats, blanks and end marks are frequent.
     classes = st.sampled_from([0, 1, 9, EOS, PAD, BLANK, BLANK])

@@ -13,7 +13,7 @@ from tuner.models import DigitReader, build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
 MakeConfig = Callable[..., TrainingConfig]
-PACKAGED = list(load_model_definitions(TrainingConfig.model_config_path))
+BUILT_IN = list(load_model_definitions(TrainingConfig.model_config_path))
 
 
 def weights(model: DigitReader) -> torch.Tensor:
@@ -29,8 +29,8 @@ def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
     assert 2 * medium <= large
 
 
-@pytest.mark.parametrize("name", PACKAGED)
-def test_packaged_models_score_and_read_grey_images(name: str) -> None:
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_models_score_and_read_grey_images(name: str) -> None:
     model = create_model_from_config(TrainingConfig(model_name=name)).eval()
     scores = model(torch.rand(2, 1, 64, 128))
     assert scores.shape == (2, 32 if name == "ctc" else 9, 13)
@@ -66,8 +66,8 @@ def test_vocabulary_that_differs_from_the_dataset_is_rejected(
     with pytest.raises(error) as caught:
         create(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
     assert caught.value.problems == (
-        f"vocab_size: found {vocab_size!r}; expected 13; leave it at its default",
-        f"max_sequence_length: found {max_sequence_length!r}; expected 9; leave it at its default",
+        f"vocab_size: found {vocab_size!r}; expected 13; use the default",
+        f"max_sequence_length: found {max_sequence_length!r}; expected 9; use the default",
     )
 
 

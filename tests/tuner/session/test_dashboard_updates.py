@@ -31,7 +31,7 @@ def run(config: Path, display: Display | None = None) -> None:
 
 
 def page_of(number: int) -> tuple[str, dict[str, Path]]:
-    """Return the note of a trial in the dashboard, and its files by name."""
+    """Return the note of a trial in the dashboard, and its files keyed by name."""
     study, folder = load_study(OUT)
     trial = study.get_trials()[number]
     return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
@@ -60,7 +60,7 @@ def test_study_note_shows_metric_and_targets(write_config: WriteConfig) -> None:
 def test_running_trial_updates_its_note_and_plots(
     write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plot_updates, "_SHARE", 1e9)  # after each epoch
+    monkeypatch.setattr(plot_updates, "_FRACTION", 1e9)  # after each epoch
     seen = []
 
     def read_page() -> None:

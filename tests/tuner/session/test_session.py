@@ -238,7 +238,7 @@ class TestReopen:
         assert not OUT.exists()
 
     def test_without_a_study_nothing_is_created(self, tmp_path: Path) -> None:
-        message = "no such folder; name the --output-dir of a study, or create one with `khmer-tuner run`"
+        message = "no such folder; choose the --output-dir of a study, or create one with `khmer-tuner run`"
         with pytest.raises(ConfigurationError, match=message):
             reopened()
         assert list(tmp_path.iterdir()) == []
@@ -268,7 +268,9 @@ class TestReopen:
         images = sorted((metadata.parent / "train").glob("*.png"))
         images[0].write_bytes(images[1].read_bytes())
         for open_again in (reopened, lambda: opened(config)):
-            with pytest.raises(ConfigurationError, match=r"the dataset differs .* instead of .*; change it back"):
+            with pytest.raises(
+                ConfigurationError, match=r"the dataset differs .* instead of .*; use the study's dataset"
+            ):
                 open_again()
 
     @pytest.mark.parametrize("is_known", [True, False])
@@ -296,7 +298,7 @@ class TestReopen:
         for open_again in (reopened, lambda: opened(config)):
             with pytest.raises(ConfigurationError) as caught:
                 open_again()
-            message = f"its images are in {other}/train, earlier in {before}; change it back"
+            message = f"its images are in {other}/train, earlier in {before}; use the study's dataset"
             assert message in str(caught.value)
 
     def test_reopening_notes_changed_library_versions(
@@ -346,7 +348,7 @@ class TestSearch:
         assert settings is not None
         start = settings.start
         assert (start.early_stopping_patience, start.log_every_n_steps, start.optimizer_type) == (3, 7, "adam")
-        assert start.num_epochs == 30  # from the packaged search space
+        assert start.num_epochs == 30  # from the built-in search space
 
     @pytest.mark.parametrize(
         ("search", "message"),

@@ -37,7 +37,7 @@ def run() -> Run:
 
 @pytest.fixture
 def last_state() -> LastState:
-    """Return a text of every bit of a training's last checkpoint except measured times."""
+    """Format every bit of a training run's last checkpoint, except measured times, as text."""
 
     def read(folder: Path) -> str:
         state = load_checkpoint(folder / "checkpoints" / "last.pt")

@@ -6,7 +6,7 @@ from tuner.training.confusion_counts import DELETED, INSERTED, digit_confusion, 
 
 
 def _row(arabic: str) -> list[int]:
-    """Return the label row of digits; an empty text is a reading without digits."""
+    """Encode digits as a label sequence; an empty text is a reading without digits."""
     digits = [int(digit) for digit in arabic]
     return [*digits, EOS, *[PAD] * LABEL_LENGTH][:LABEL_LENGTH]
 
@@ -77,7 +77,7 @@ def test_encoded_labels_of_the_dataset_are_counted() -> None:
     assert digit_confusion(labels, labels).tolist() == np.diag([1] * 10 + [0]).tolist()
 
 
-def test_digit_scores_are_shares_of_the_counts() -> None:
+def test_digit_scores_are_fractions_of_the_counts() -> None:
     pairs = [("11", "11"), ("1", "7"), ("41", "4"), ("2", "21"), ("3", "1")]
     counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
     scores = {DIGITS.index(score.digit): score for score in digit_scores(counts)}

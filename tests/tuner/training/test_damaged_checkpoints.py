@@ -173,8 +173,8 @@ def test_checkpoint_of_another_training_is_not_resumed_and_logs_a_warning(
     config = tiny_config(num_epochs=3)
     result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
     assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
-    assert "last.pt: damaged: " in caplog.text
-    assert "previous.pt: damaged: " in caplog.text
+    assert "last.pt: training cannot resume from this checkpoint: " in caplog.text
+    assert "previous.pt: training cannot resume from this checkpoint: " in caplog.text
     assert "restarting at epoch 1" in caplog.text
 
 
@@ -261,7 +261,7 @@ def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_
     assert "not written by khmer-tuner" in done.stderr
 
 
-def test_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(
+def test_symbolic_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(
     interrupted: Path, tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside.pt"

@@ -50,7 +50,7 @@ def test_unwritten_events_are_written_with_the_next_one(tmp_path: Path, caplog: 
     folder.write_text("in the way")
     file = EventFile(folder)
     file.add(1, point(0.5))
-    assert "cannot be written: " in caplog.text
+    assert "cannot be written (" in caplog.text
     folder.unlink()
     file.add(2, point(0.25))
     file.close()

@@ -68,7 +68,7 @@ TESTED_ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    """Results by configuration, because many fields are compared with the same one."""
+    """Results keyed by configuration, because many fields are compared with the same result."""
     return {}
 
 
@@ -155,7 +155,7 @@ def test_every_field_is_tested() -> None:
 
 @pytest.mark.skipif(
     not setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))[1],
-    reason="this processor has no native bfloat16",
+    reason="this CPU has no native bfloat16",
 )
 def test_mixed_precision_changes_the_loss_and_keeps_the_weights_in_float32(
     tiny_config: MakeConfig, run: Run, tmp_path: Path

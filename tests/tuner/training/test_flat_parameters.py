@@ -24,7 +24,7 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_flattening_keeps_weights_scores_and_memory_layout(model: DigitReader) -> None:
+def test_flattening_keeps_weights_scores_and_strides(model: DigitReader) -> None:
     images = torch.rand(4, 1, 64, 128)
     before, scores = copies(model), model.eval()(images)
     weights = FlatParameters(model)
@@ -40,7 +40,7 @@ def test_flattening_keeps_weights_scores_and_memory_layout(model: DigitReader) -
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_optimizer_updates_flat_parameters_like_single_ones(tiny_config: MakeConfig, optimizer: str) -> None:
+def test_optimizer_updates_flat_parameters_like_separate_parameters(tiny_config: MakeConfig, optimizer: str) -> None:
     config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, flattened = create_model_from_config(config), create_model_from_config(config)

@@ -137,7 +137,7 @@ def test_checkpoint_with_other_settings_is_not_resumed(
     with caplog.at_level(logging.INFO, "tuner"):
         run(tiny_config(), tmp_path / "interrupted")
     run(tiny_config(), tmp_path / "uninterrupted")
-    assert "it was saved by another training; restarting at epoch 1" in caplog.text
+    assert "its settings or its network differ from those of this training run; restarting at epoch 1" in caplog.text
     assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
@@ -321,7 +321,7 @@ def test_on_batch_is_called_before_the_first_and_after_each_batch(
     assert counted == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_mixed_precision_trains_if_the_processor_supports_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_mixed_precision_trains_if_the_cpu_supports_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(mixed_precision=True)
     half = run(config, tmp_path / "half").history[-1].train_loss
     single = run(tiny_config(), tmp_path / "single").history[-1].train_loss
@@ -337,7 +337,7 @@ def test_metrics_file_contains_every_epoch(tiny_config: MakeConfig, run: Run, tm
 
 
 @pytest.mark.slow
-def test_packaged_model_on_several_threads_is_resumed_bit_by_bit(
+def test_built_in_model_on_several_threads_is_resumed_bit_by_bit(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(
@@ -357,7 +357,7 @@ def test_packaged_model_on_several_threads_is_resumed_bit_by_bit(
 @pytest.mark.parametrize(
     ("schedule", "shares"),
     [
-        # Shares of the initial rate in the four steps of each of three epochs.
+        # Fractions of the initial rate in the four steps of each of three epochs.
         ({"scheduler_type": "steplr", "step_size": 1, "gamma": 0.5}, [0.25, 0.5, 0.75, 1] + [0.5] * 4 + [0.25] * 4),
         ({"scheduler_type": "plateau"}, [0.25, 0.5, 0.75] + [1] * 9),
         ({"scheduler_type": "cosine", "warmup_epochs": 0}, [0.25, 0.5, 0.75, 1] + [0.75] * 4 + [0.25] * 4),

@@ -121,7 +121,7 @@ def test_halve_micro_batch_is_applied_and_logged(
         result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
     assert result.micro_batch_size == 4
     assert result.why_ended == "max_epochs"
-    assert "epoch 1: an earlier process ran out of memory in it; using micro-batches of at most 4 images" in caplog.text
+    assert "epoch 1: an earlier process ran out of memory in this epoch; using a micro-batch size of 4," in caplog.text
     assert "accumulated over batches of 8" in caplog.text
 
 

@@ -28,10 +28,10 @@ def test_plots_are_drawn_when_the_training_ends(tiny_config: MakeConfig, run: Ru
         assert Image.open(io.BytesIO(content)).format == "PNG"
 
 
-def test_plots_are_updated_after_each_epoch_if_their_time_share_allows(
+def test_plots_are_updated_after_each_epoch_if_the_time_limit_allows(
     tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plot_updates, "_SHARE", 1e9)
+    monkeypatch.setattr(plot_updates, "_FRACTION", 1e9)
     shown: list[Plots] = []
     run(tiny_config(num_epochs=3), tmp_path, on_plots=shown.append)
     assert len(shown) == 4

@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("shares", "seconds", "machine", "warnings"),
+    ("fractions", "seconds", "machine", "warnings"),
     [
         pytest.param([0.9, 0.9, 0.9, 0.9], 6.0, 100.0, 0, id="idle machine"),
         pytest.param([0.9, 0.1, 0.9, 0.1], 6.0, 100.0, 0, id="process paused repeatedly"),
@@ -37,8 +37,8 @@ sys.exit(main(sys.argv[1:]))
         pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="short epochs"),
     ],
 )
-def test_warning_if_other_programs_use_the_processor(
-    shares: list[float],
+def test_warning_if_other_programs_use_the_cpu(
+    fractions: list[float],
     seconds: float,
     machine: float,
     warnings: int,
@@ -48,8 +48,8 @@ def test_warning_if_other_programs_use_the_processor(
     monkeypatch.setattr("psutil.cpu_percent", lambda: machine)
     processor_share = ProcessorShare()
     with caplog.at_level(logging.WARNING):
-        for share in shares:
-            percent = 100 * min(torch.get_num_threads(), usable_cores()) * share
+        for fraction in fractions:
+            percent = 100 * min(torch.get_num_threads(), usable_cores()) * fraction
             processor_share.epoch_ended(replace(EPOCH, epoch_seconds=seconds, cpu_percent=percent))
     assert len(caplog.records) == warnings
 
@@ -97,7 +97,7 @@ def test_warning_about_slow_training_names_cause_and_remedy(
         for process in busy:
             process.kill()
             process.wait()
-    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "processor time" in line]
+    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "CPU time" in line]
     assert len(warnings) == 1
     cores = min(2, usable_cores())
     assert f"of {cores} core" in warnings[0]

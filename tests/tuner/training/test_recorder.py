@@ -30,7 +30,7 @@ STEPS = 4
 
 
 def curves(folder: Path) -> dict[str, dict[int, float]]:
-    """Return all curves that TensorBoard shows for an experiment, as values by step; steps must be unique."""
+    """Return all curves that TensorBoard shows for an experiment: values keyed by step; steps must be unique."""
     events = events_of(folder)
     found = {}
     for tag in events.Tags()["scalars"]:
@@ -47,7 +47,7 @@ def events_of(folder: Path) -> EventAccumulator:
 
 
 def images(folder: Path) -> dict[str, dict[int, bytes]]:
-    """Return all plots that TensorBoard shows for an experiment, by step; steps must be unique."""
+    """Return all plots that TensorBoard shows for an experiment, keyed by step; steps must be unique."""
     events = events_of(folder)
     found = {}
     for tag in events.Tags()["images"]:
@@ -267,4 +267,7 @@ def test_full_disk_for_the_log_file_is_only_a_warning(
     fill(disk, 0)
     with log_file(disk):
         log.info("not written")
-    assert f"{disk}/logs/training.log is not complete: [Errno 28] No space left on device" in caplog.text
+    assert (
+        f"{disk}/logs/training.log: the last log messages cannot be written ([Errno 28] No space left on device"
+        in caplog.text
+    )

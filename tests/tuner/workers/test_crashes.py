@@ -65,7 +65,7 @@ def memory_group() -> Iterator[Path]:
 
 
 def metrics_of(name: str, out: Path = OUT) -> list[dict[str, Any]]:
-    """Return the metrics of a trial's epochs without values that vary from run to run."""
+    """Return the metrics of a trial's epochs, without those that vary from run to run."""
     epochs = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
     varying = {"epoch_seconds", "memory_mb", "cpu_percent"}
     return [{key: value for key, value in epoch.items() if key not in varying} for epoch in epochs]
@@ -73,12 +73,11 @@ def metrics_of(name: str, out: Path = OUT) -> list[dict[str, Any]]:
 
 def test_result_is_unchanged_after_four_kills_in_one_epoch(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 3, "batch_size": 16}}})
-    undisturbed = RunOptions(output_dir="undisturbed")
-    HyperparameterTuner(str(config), options=undisturbed).run_experiments()
+    HyperparameterTuner(str(config), options=RunOptions(output_dir="reference")).run_experiments()
     kill_in_epochs(config, "one", *[1] * 4)
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 3)
-    assert metrics_of("one") == metrics_of("one", Path("undisturbed"))
+    assert metrics_of("one") == metrics_of("one", Path("reference"))
     record = record_of("one")
     assert record.outcome is not None
     assert record.outcome.micro_batch_size is None
@@ -126,7 +125,7 @@ def test_error_message_names_missing_metrics_of_another_machine(write_config: Wr
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert deadly["error_message"] == (
         "10 processes in a row were killed before epoch 3 was finished; find out what kills them; "
-        "the metrics of 2 epochs are in another machine's folder"
+        "the metrics of epochs 1 to 2 are in another machine's output folder"
     )
     assert deadly["total_epochs"] == 2
 
@@ -155,7 +154,7 @@ def test_trial_uses_micro_batches_after_running_out_of_memory_twice_in_one_epoch
     assert record.outcome is not None
     assert record.outcome.micro_batch_size == 8
     log = (OUT / "large" / "logs" / "training.log").read_text()
-    assert "epoch 2: an earlier process ran out of memory in it; using micro-batches of at most 8 images" in log
+    assert "epoch 2: an earlier process ran out of memory in this epoch; using a micro-batch size of 8," in log
     assert main(["show", "large"]) == 0
     shown = capsys.readouterr().out
     assert "micro-batch: 8 images, because memory ran out with whole batches" in shown

@@ -271,7 +271,7 @@ def test_lease_is_updated_during_a_long_epoch(write_config: WriteConfig, monkeyp
 
 
 class TestWaitForOthers:
-    """A claim of the test process stands in for another process: nothing else can claim its trial."""
+    """The test process claims a trial in place of another process, so that no worker can claim the trial."""
 
     @pytest.fixture(autouse=True)
     def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +484,7 @@ class TestStopRequest:
 
 
 class StatusRecorder(Display):
-    """Records each polled status, as states of the trials by name."""
+    """A display that records the trial states of each polled status, keyed by name."""
 
     def __init__(self) -> None:
         self.statuses: list[dict[str, RowState]] = []
@@ -514,7 +514,7 @@ def test_status_is_polled_at_the_start_and_after_each_trial(write_config: WriteC
 
 def test_status_is_polled_during_training(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_POLLS", 0.0)
-    monkeypatch.setattr("tuner.session.status_poller._MAX_SHARE", 1e9)
+    monkeypatch.setattr("tuner.session.status_poller._MAX_FRACTION", 1e9)
     display = StatusRecorder()
     work(open_session(write_config({"one": ONE_EPOCH}), display), TrialFilter(), StopConditions())
     assert {"one": RowState.RUNNING} in display.statuses

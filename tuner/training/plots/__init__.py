@@ -1,6 +1,6 @@
-"""Plots of a training, as PNG: learning curves, confusion matrix, worst readings.
+"""Plots of a training run as PNG files: learning curves, confusion matrix, worst readings.
 
-They are drawn from plain numbers, so that this package does not depend on the rest of the training.
+The plots are drawn from plain numbers, so that this package does not depend on the rest of `tuner.training`.
 """
 
 from __future__ import annotations
@@ -12,4 +12,4 @@ CONFUSION_MATRIX = "confusion_matrix.png"
 WORST_READINGS = "worst_readings.png"
 
 Plots = Mapping[str, bytes]
-"""PNG files by the names above."""
+"""The bytes of PNG files, keyed by the file names above."""

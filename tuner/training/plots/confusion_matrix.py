@@ -10,7 +10,7 @@ from tuner.data.vocabulary import DIGITS
 from tuner.training.plots.figure import BLUE, FAINT, INK, RED, figure_png, new_figure
 
 _EMPTY = "#f1f5f9"
-# Exponent for the share of a confusion, so that a share of 1 % is visible.
+# Exponent of the colour scale for confusions, so that 1 % is visible.
 _STRENGTH = 0.35
 
 
@@ -22,15 +22,15 @@ def draw_confusion_matrix(counts: npt.NDArray[np.int64]) -> bytes:
             last cell is 0 and stays empty.
 
     Returns:
-        A PNG of 580 x 580 pixels. The colour of a cell shows its share of the row.
+        A PNG of 580 x 580 pixels. The colour of a cell shows its fraction of the row's sum.
     """
     from matplotlib.colors import to_rgb
     from matplotlib.font_manager import FontProperties
 
     size = len(counts)
     is_correct = np.eye(size, dtype=bool)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    strength = np.where(is_correct, shares, shares**_STRENGTH)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    strength = np.where(is_correct, fractions, fractions**_STRENGTH)
     colors = 1 - (1 - np.where(is_correct[..., None], to_rgb(BLUE), to_rgb(RED))) * strength[..., None]
     colors[counts == 0] = to_rgb(_EMPTY)
     colors[-1, -1] = 1.0

@@ -1,4 +1,4 @@
-"""Matplotlib figures (matplotlib is imported for the first one), and the colours of all plots."""
+"""Matplotlib figures, and the colours of all plots; matplotlib is not imported before the first figure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logging.getLogger("matplotlib").addHandler(logging.NullHandler())
 
 
 def new_figure(width_px: int, height_px: int) -> Figure:
-    """Return an empty figure of this size in pixels."""
+    """Create an empty figure of this size in pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_px / _DPI, height_px / _DPI), dpi=_DPI)
 
 
 def figure_png(figure: Figure) -> bytes:
-    """Return a figure as PNG; equal figures give equal bytes."""
+    """Render a figure as PNG; equal figures give equal bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -38,7 +38,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def to_png(image: Image.Image) -> bytes:
-    """Return an image as PNG with a palette, which suffices for flat colours and needs a third of the bytes."""
+    """Encode an image as PNG with a palette of 256 colours, which makes the file of a plot a third of its RGB size."""
     buffer = io.BytesIO()
     image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(buffer, "PNG")
     return buffer.getvalue()

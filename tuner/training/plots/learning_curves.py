@@ -25,7 +25,7 @@ def draw_learning_curves(metrics: Mapping[str, Sequence[float]], best_epoch: int
     """Draw loss and accuracies over the epochs, and mark the best epoch.
 
     Args:
-        metrics: The values of each metric, by its name, for at least one epoch. Values that are not finite are
+        metrics: The values per epoch, keyed by metric name, for at least one epoch. Values that are not finite are
             omitted.
         best_epoch: Epoch of the best checkpoint, counted from 1; None if there is none.
 

@@ -1,4 +1,4 @@
-"""Images with their labels and readings, the worst readings first."""
+"""A sheet of images with their labels and readings."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def read_wrong(rows: Rows, labels: Rows) -> npt.NDArray[np.bool_]:
 def worst_first(wrong: npt.NDArray[np.bool_], confidence: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
     """Return the indices of the worst readings, at most `MAX_SHOWN`.
 
-    Wrong readings come first, sorted by falling confidence; then correct readings by rising confidence.
+    Wrong readings come first, in order of falling confidence; then correct readings, in order of rising confidence.
 
     Args:
         wrong: Mask of the wrong readings, ``(N,)``.
         confidence: Confidence of each reading, ``(N,)``, 0 to 1.
     """
-    # A stable sort: equal readings keep their order.
+    # `lexsort` is stable: readings with equal confidence keep their order.
     return np.lexsort((np.where(wrong, -confidence, confidence), ~wrong))[:MAX_SHOWN]
 
 
@@ -46,8 +46,8 @@ def draw_readings(
 
     Args:
         images: Grey, 0 black to 255 white, ``(N, 64, 128)``.
-        rows: Read label rows, ``(N, L)``.
-        labels: True label rows, ``(N, L)``.
+        rows: Label sequences that were read, ``(N, L)``.
+        labels: True label sequences, ``(N, L)``.
         confidence: Confidence of each reading, 0 to 1, ``(N,)``.
         title: Title of the sheet, in ASCII.
 

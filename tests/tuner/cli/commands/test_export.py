@@ -101,7 +101,7 @@ def test_preset_waiting_for_a_retry_exports_its_last_epochs(cli, run_study, copy
 
 @pytest.mark.parametrize("form", ["json", "csv", "epochs-csv"])
 @pytest.mark.parametrize(
-    ("path", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; name a file")]
+    ("path", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; expected a file")]
 )
 def test_unwritable_file_and_missing_study_are_reported_together(cli, tmp_path, form, path, problem):
     refused = cli("export", "--format", form, "--results-file", path, "--output-dir", tmp_path / "no study")

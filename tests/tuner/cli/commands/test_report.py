@@ -42,7 +42,7 @@ def test_report_overwrites_an_earlier_report(cli, run_study):
 @pytest.mark.parametrize(
     ("out", "expected"),
     [
-        ("folder", "this is a folder; name a file"),
+        ("folder", "this is a folder; expected a file; add a file name"),
         ("missing/report.html", "there is no folder"),
         ("notes.html", "this file exists and is not a report, so it is not overwritten"),
         ("link.html", "this file exists and is not a report, so it is not overwritten"),
