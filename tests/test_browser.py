@@ -32,7 +32,8 @@ PATIENCE_S = 60
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (BROWSER and DRIVER), reason="no browser here; on Debian: apt-get install chromium chromium-driver"
+        not (BROWSER and DRIVER),
+        reason="chromium or chromedriver is missing; on Debian: apt-get install chromium chromium-driver",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""A tiny dataset and tiny networks, with which a training takes a second, and configurations that use both."""
+"""A tiny dataset and tiny networks, with which a training run takes a second, and configurations that use both."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def interrupt() -> None:
 
 
 class Watcher(Display):
-    """Records the events of a run; performs an action once, after an epoch or in a batch.
+    """A display that records the events of a run and performs an action once, after an epoch or in a batch.
 
     Attributes:
         planned_trials: Names of the trials that the run planned at its start.
-        started: Name, number, and whether it was resumed, of each started trial.
-        configs: Configurations of the started trials by name.
+        started: Name and number of each started trial, and whether the trial was resumed.
+        configs: Configurations of the started trials, keyed by name.
         epochs: Trial number and epoch of each finished epoch.
         finished: Names of the finished trials.
         interrupted: Numbers of the interrupted trials.
@@ -72,9 +72,9 @@ class Watcher(Display):
         """Set the action and its time.
 
         Args:
-            in_batch: Act at this `batch` event, counted over all trials; each epoch has one more than it has batches.
+            in_batch: Act at this `batch` event, counted over all trials; an epoch of N batches has N + 1 events.
             after_epoch: Act after this epoch of a trial.
-            of_trial: Number of that trial; None for the first trial that reaches the epoch.
+            of_trial: Number of the trial for `after_epoch`; None for the first trial that reaches the epoch.
             action: The action; a KeyboardInterrupt by default.
         """
         self.planned_trials: list[str] = []
@@ -230,7 +230,7 @@ def write_space(tmp_path: Path, spaces_in: Callable[[Path], WriteSpace]) -> Writ
 
 @pytest.fixture
 def tiny_config(tiny_dataset: Path, tiny_models: Path) -> MakeConfig:
-    """Make the configuration of a short training of `tiny`; keyword arguments replace fields."""
+    """Make the configuration of a short training run of `tiny`; keyword arguments replace fields."""
     base = TrainingConfig(
         model_name="tiny",
         model_config_path=str(tiny_models),
@@ -270,7 +270,7 @@ def read_results() -> Callable[[Path], dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _random_state_restored() -> Iterator[None]:
-    """Restore PyTorch's global random state, which trainings seed, so that tests stay independent."""
+    """Restore PyTorch's global random state, which training runs seed, so that tests stay independent."""
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)

@@ -28,7 +28,7 @@ from studies import (
     study_status,
 )
 from studies.trials.claims import claim_next
-from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, stop_on_signals
+from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, signal_text, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,11 @@ def test_signal_unwinds_the_block_and_handlers_are_restored(signum, code):
     assert isinstance(stop.value, KeyboardInterrupt)
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
     raise_if_requested()  # the stop is finished, so this raises nothing
+
+
+@pytest.mark.parametrize(("signum", "text"), [(9, "SIGKILL (signal 9)"), (40, "signal 40")])
+def test_signal_text_names_known_signals(signum, text):
+    assert signal_text(signum) == text
 
 
 def test_swallowed_stop_is_raised_again():

@@ -40,7 +40,7 @@ class LiveDisplay(PrintingDisplay):
         self._refresh()
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
-        """Add the trial to the live view, and print that it was resumed."""
+        """Add the trial to the live view; print a note if the trial was resumed."""
         self._progress.trial_started(number, name, config)
         if resumed:
             self.note(f"{title(number, name)}: resumed")

@@ -1,1 +1,1 @@
-"""The work loop and the processes that run it."""
+"""The loop that claims and trains trials, and the worker processes that run it."""

@@ -1,4 +1,4 @@
-"""``--workers auto``: measure how many parallel workers train the most trials per hour."""
+"""The measurement for ``--workers auto``: the number of parallel workers that train the most trials per hour."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe
 
 AUTO: Literal["auto"] = "auto"
 
-# Prefer fewer workers within this margin: they need less memory, and a single one is reproducible bit for bit.
+# Prefer fewer workers within this margin: they need less memory, and one worker is reproducible bit for bit.
 _TIE = 0.03
 _CLEARLY_WORSE = 0.05
 _MAX_ON_A_GPU = 8
-# Time limits of the measurement: to start the processes, for each worker count, and as a share of `--timeout`.
+# Time limits of the measurement: to start the processes, per worker count, and as a fraction of `--timeout`.
 _SECONDS_TO_START = 10.0
 _SECONDS_PER_COUNT = 8.0
-_SHARE_OF_TIME = 0.25
+_MAX_FRACTION_OF_TIMEOUT = 0.25
 
 
 def choose_worker_count(
@@ -39,31 +39,31 @@ def choose_worker_count(
     """Choose the number of workers for the pending trials and show the reason; 1 if nothing can be measured.
 
     Processes take training steps with the settings of the first pending trial: one process alone, then two in parallel
-    and so on, until more are clearly slower. The smallest count within 3 % of the fastest is chosen.
+    and so on, until more processes are clearly slower. The smallest count within 3 % of the fastest count is chosen.
 
     Args:
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        pending: Settings of the pending trials by name; None until they have been sampled.
+        pending: Settings of the pending trials, keyed by name; None until they have been sampled.
     """
     display = session.context.display
     trials = trials_to_start(session, trial_filter) if pending and may_start(session, stop_conditions) else 0
     if trials < 2:
         if trials:
-            display.note("workers: 1, since only one trial is pending")
+            display.note("workers: 1, because only one trial is pending")
         return 1
     name, config = _probe_config(session, pending)
     threads = torch.get_num_threads()
     counts = counts_to_measure(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
     if len(counts) < 2:
-        display.note("workers: 1, since PyTorch uses one thread here")
+        display.note("workers: 1, because PyTorch uses only one thread here")
         return 1
-    display.note(f"workers: measuring how many in parallel are fastest, with {name}")
+    display.note(f"workers: measuring which number is fastest, with {name}")
     started = time.monotonic()
     seconds = _SECONDS_TO_START + _SECONDS_PER_COUNT * len(counts)
     if stop_conditions.deadline is not None:
-        seconds = min(seconds, _SHARE_OF_TIME * (stop_conditions.deadline - started))
+        seconds = min(seconds, _MAX_FRACTION_OF_TIMEOUT * (stop_conditions.deadline - started))
     rates, problem = measure(config, counts, threads, seconds)
     chosen = smallest_near_fastest(rates)
     display.note(
@@ -82,9 +82,9 @@ def counts_to_measure(threads: int, pending: int, *, on_gpu: bool) -> list[int]:
 
 
 def may_be_faster(rates: Mapping[int, float]) -> bool:
-    """Return whether more workers may be faster than those measured so far, fewest first.
+    """Return whether more workers may be faster than the worker counts measured so far, in ascending order.
 
-    False once the last count is clearly slower than the one before, or neither of the last two is the fastest.
+    False if the last count is clearly slower than the count before it, or if neither of the last two is the fastest.
     """
     measured = list(rates.values())
     if len(measured) > 1 and measured[-1] < (1 - _CLEARLY_WORSE) * measured[-2]:
@@ -93,41 +93,41 @@ def may_be_faster(rates: Mapping[int, float]) -> bool:
 
 
 def smallest_near_fastest(rates: Mapping[int, float]) -> int:
-    """Return the smallest worker count that is about as fast as the fastest; 1 if none was measured."""
+    """Return the smallest worker count within 3 % of the fastest count; 1 if none was measured."""
     fastest = max(rates.values(), default=0.0)
     return min((count for count, rate in rates.items() if rate >= (1 - _TIE) * fastest), default=1)
 
 
 def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
-    """Measure worker counts, smallest first, while more may be faster and for at most `seconds`.
+    """Measure worker counts in ascending order while more workers may be faster, for at most `seconds`.
 
     Returns:
-        Images per second of all workers together, by their number; and the error that ended it early, "" if none.
+        Images per second in total, keyed by worker count; and the error that ended the measurement, "" if none.
     """
     rates: dict[int, float] = {}
     with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:
         try:
-            processes.start(2)  # faster than one after the other
+            processes.start(2)  # faster than one after another
             for count in counts:
                 rates[count] = processes.images_per_s(shared_threads(threads, count))
                 if not may_be_faster(rates):
                     break
         except MeasurementError as error:
             return rates, str(error)
-        # Measure the two fastest again, in case other programs slowed one of them down.
-        with suppress(MeasurementError):  # both have a first measurement
+        # Measure the two fastest counts again, in case other programs slowed one of them down.
+        with suppress(MeasurementError):  # keep the first measurements
             for count in sorted(rates, key=rates.__getitem__)[-2:]:
                 rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
     return rates, ""
 
 
 def _probe_config(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
-    """Return a title and the settings to measure: those of the first pending trial."""
+    """Return the settings of the first pending trial, to measure with, after a text that names them in messages."""
     name, config = next(iter(pending.items()))
-    title, context = name, session.context
+    title, context = f"the settings of {name}", session.context
     if config is None:
         search = search_settings(session.study)
-        assert search is not None, "search trials are enqueued after the settings of the search"
+        assert search is not None, "found a pending search trial, but no search settings in the study"
         title = "the search's base settings"
         config = fit_loss(search.start, study_invariants(session.study).definitions)
     return title, context.local_config(config, name)
@@ -135,13 +135,13 @@ def _probe_config(session: Session, pending: Mapping[str, TrainingConfig | None]
 
 def _summary(rates: Mapping[int, float], chosen: int, problem: str, measured: str) -> str:
     if not rates:
-        return f"1, since nothing could be measured: {problem}"
+        return f"1, because nothing could be measured: {problem}"
     figures = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items())
     if chosen > 1:
-        result = f"{chosen} in parallel, {rates[chosen] / rates[1]:.2f} times the images/s of one"
+        result = f"{chosen}, with {rates[chosen] / rates[1]:.2f} times the images/s of one worker"
     elif len(rates) > 1:
-        result = f"1, since more in parallel are not {_TIE:.0%} faster"
+        result = f"1, because more workers are not {_TIE:.0%} faster"
     else:
-        result = "1, the only number that could be measured"
-    not_measured = f"; larger numbers were not measured: {problem}" if problem else ""
+        result = "1, the only count that could be measured"
+    not_measured = f"; larger counts were not measured: {problem}" if problem else ""
     return f"{result} ({figures} images/s, {measured}{not_measured})"

@@ -1,4 +1,4 @@
-"""The work loop of `run`, `search`, `resume` and `worker`: claim and train trials until none is left."""
+"""The loop of `run`, `search`, `resume` and `worker`, which claims and trains trials until none can be claimed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.supervisor import work_in_processes
 
 _SECONDS_BETWEEN_POLLS = 5.0
-# How soon a waiting worker notices that a trial was enqueued.
+# How often a waiting worker tries to claim a new trial.
 _SECONDS_BETWEEN_CLAIMS = 2.0
 # After minutes of reconnecting, a worker reports the database as unreachable and pauses this long.
 _SECONDS_BETWEEN_RETRIES = 15.0
@@ -68,15 +68,15 @@ def work(
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        workers: Number of parallel worker processes; ``auto`` measures which is fastest. 1 trains in this process.
-        wait: Whether a single worker waits for new trials when none is pending, until a stop condition holds.
+        workers: Number of parallel worker processes; ``auto`` measures the fastest number, 1 trains in this process.
+        wait: Whether this process, as the only worker, waits for new trials until a stop condition holds.
         wait_for_others: Whether to wait until other processes have finished their trials, and to take over the trials
             of a process that exits.
 
     Raises:
-        ConfigurationError, ExperimentFailedError: As `work_here` and `work_in_processes` do.
+        ConfigurationError, ExperimentFailedError: Raised by `work_here` or `work_in_processes`.
     """
-    # A process that was killed just after it reported a result may not have removed the checkpoints.
+    # A process that was killed just after it reported a result may not have deleted the trial's checkpoints.
     delete_unneeded_checkpoints(
         session.study, session.context.folder, ended_records(session.study), session.context.checkpoints_deleted
     )
@@ -95,7 +95,7 @@ def work(
     in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
     noted: set[str] = set()
     while True:
-        # Each pass uses the same number of threads, because the results depend on it.
+        # All passes train with the same number of threads, because the results depend on it.
         if in_processes:
             wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
         elif wait:
@@ -110,9 +110,9 @@ def work(
 def work_here(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller | None = None
 ) -> bool:
-    """Train the study's pending trials one after another in this process; return whether it trained any.
+    """Train the study's pending trials one after another in this process; return whether any was trained.
 
-    The poller updates the display between batches and trials; it is None if the parent process does this.
+    The poller updates the display between batches and trials; None if the parent process updates the display.
 
     Raises:
         ExperimentFailedError: Two trials in a row failed with the same error.
@@ -148,7 +148,7 @@ def work_here(
 
 
 def _train_claimed(claim: Claim, context: RunContext, skipped: set[int]) -> bool:
-    """Train a trial and return True, or False if a stop interrupted it.
+    """Train a claimed trial; return True, or False if a stop interrupted the trial.
 
     If an error leaves the trial pending, its number is added to `skipped`.
     """
@@ -211,9 +211,9 @@ def _work_and_wait(
 def _wait_for_others(
     session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller, noted: set[str]
 ) -> bool:
-    """Wait while other processes train all pending trials; return whether one can be claimed.
+    """Wait while other processes train all pending trials; return whether a trial can be claimed.
 
-    Each of their workers is shown in a note once and added to `noted`.
+    Each worker of these processes is shown once, in a note, and added to `noted`.
     """
     while True:
         try:
@@ -228,7 +228,7 @@ def _wait_for_others(
                 text = f"waiting for the trials of {listed(sorted(workers), 3)}; see `khmer-tuner status`"
                 session.context.display.note(text)
             noted |= workers
-            # Read the study only when the display polls it: with many trials this takes long.
+            # Read the study only when the display polls it, because reading many trials takes long.
             while not poller.is_due and not should_interrupt(session, stop_conditions):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
@@ -243,7 +243,7 @@ def _pause_after(error: Exception, session: Session) -> None:
 
 
 def planned_trials(session: Session, trial_filter: TrialFilter) -> dict[str, TrainingConfig | None]:
-    """Return the settings of the trials that match the filter, by name; None until they have been sampled."""
+    """Return the settings of the trials that match the filter, keyed by name; None until they have been sampled."""
     records = latest_records(session.study)
     experiments = session.context.experiments
     names: dict[str, TrainingConfig | None] = {}
@@ -280,7 +280,7 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
     elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(pending):
         reason = f"another process is training {'them' if len(pending) > 1 else 'it'}"
     else:
-        reason = "all workers have exited; `khmer-tuner resume` trains them"
+        reason = "all workers have exited; run `khmer-tuner resume` to continue"
     session.context.display.note(f"{listed(pending, 3)}: still pending, because {reason}")
 
 

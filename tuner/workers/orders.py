@@ -18,17 +18,18 @@ TRIALS_PENDING = 75  # exit code of a worker if trials stay pending after errors
 
 @dataclass(frozen=True)
 class WorkerOrders:
-    """The order to train pending trials of a study.
+    """The order to a worker process to train the pending trials of a study.
 
     Attributes:
         output_dir: The study's output folder.
-        storage: Its storage URL.
-        stop_token: The latest stop request before the command started; a later one stops the worker, too.
-        device: Where all trials train; None for the device of each configuration.
+        storage: The study's storage URL.
+        stop_token: The latest stop request before the command started; the worker stops on a later request.
+        device: The device for all trials; None for the device in each trial's configuration.
         metadata: The dataset's metadata file.
-        experiments: The command's experiments, whose settings without effect on the result replace the study's.
+        experiments: The command's experiments, keyed by name. Settings that cannot change results, such as
+            ``log_every_n_steps``, are taken from here, all other settings from the study.
         trial_filter: The trials to train.
-        stop_conditions: When to stop early; all processes of a machine have the same clock.
+        stop_conditions: When to stop early; the deadline's clock, `time.monotonic`, is common to a machine's processes.
         threads: The number of PyTorch threads.
     """
 
@@ -45,7 +46,7 @@ class WorkerOrders:
 
 @dataclass(frozen=True)
 class ProbeOrders:
-    """The order to take training steps of a configuration for a measurement; answered by `ProbeReady`."""
+    """The order to a measurement process to start training with a configuration; answered by `ProbeReady`."""
 
     config: TrainingConfig
     threads: int
@@ -53,14 +54,14 @@ class ProbeOrders:
 
 @dataclass(frozen=True)
 class ProbeReady:
-    """The answer to `ProbeOrders` after the first steps."""
+    """The answer to `ProbeOrders` after the first training steps."""
 
     seconds_per_step: float
 
 
 @dataclass(frozen=True)
 class ProbeWindow:
-    """The order to measure from `start` to `end` (`time.monotonic`), then to train until the next line arrives."""
+    """The order to measure from `start` to `end` (`time.monotonic`), then to train until the next message arrives."""
 
     threads: int
     start: float
@@ -77,22 +78,22 @@ class ProbeRate:
 
 
 def to_line(message: object) -> str:
-    """Return a message as one line of JSON, without the newline."""
+    """Format a message as one line of JSON, without the newline."""
     # Not pydantic's own JSON, which rejects paths that are not valid UTF-8.
     return json.dumps(TypeAdapter(type(message)).dump_python(message), default=list)
 
 
 def from_line(kind: type[Message], line: str | bytes) -> Message:
-    """Parse a message of a kind from a line.
+    """Parse a line as a message of the class `kind`.
 
     Raises:
-        ValueError: The line is no such message.
+        ValueError: The line is not a message of this class.
     """
     return TypeAdapter(kind).validate_python(json.loads(line))
 
 
 def read_orders(line: bytes) -> WorkerOrders | ProbeOrders:
-    """Parse the orders of a worker process, the first line of its standard input.
+    """Parse the orders to a worker process, which are the first line of its standard input.
 
     Raises:
         ValueError: The line contains no orders.

@@ -1,4 +1,4 @@
-"""A worker process from its parent's side: start it with orders, read its events, stop it.
+"""The parent's interface to a worker process: start the process with orders, read its events, stop it.
 
 The parent writes orders to the worker's standard input, and the worker writes events to its standard output. The worker
 stops when its standard input closes, which the kernel does even if the parent is killed. Each worker has a process
@@ -30,14 +30,14 @@ def shared_threads(threads: int, workers: int) -> list[int]:
 
 
 class WorkerProcess:
-    """A worker process.
+    """A running worker process.
 
     Attributes:
-        threads: The number of its PyTorch threads.
-        process: The process.
-        running: Number of the trial that it trains; None between two trials.
-        interrupted: Numbers of the trials that it has interrupted.
-        failed_starts: How many of its predecessors in a row were killed before they started a trial.
+        threads: The number of the worker's PyTorch threads.
+        process: The operating system process.
+        running: Number of the trial that the worker is training; None between two trials.
+        interrupted: Numbers of the trials that the worker has interrupted.
+        failed_starts: The number of predecessors in a row that were killed before they started a trial.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class WorkerProcess:
 
     @property
     def problems(self) -> list[str]:
-        """The problems that it reported on standard error; without any, the last line of standard error."""
+        """The problems that the worker reported on standard error; if there are none, its last line."""
         problems = [line.removeprefix("error: ") for line in self._errors if line.startswith("error: ")]
         return problems or [line for line in self._errors if line][-1:]
 
     @property
     def stderr_text(self) -> str:
-        """Its whole standard error output."""
+        """The worker's complete output on standard error."""
         return "\n".join(self._errors)
 
     def send(self, message: object) -> None:
-        """Write a message of the module `orders` to its standard input."""
+        """Write a message of the module `orders` to the worker's standard input."""
         self._write(to_line(message))
 
     def _write(self, line: str) -> None:
@@ -101,11 +101,11 @@ class WorkerProcess:
             self.process.stdin.flush()
 
     def request_stop(self) -> None:
-        """Close its standard input, so that it interrupts its trial and exits."""
+        """Close the worker's standard input, so that the worker interrupts its trial and exits."""
         _close(self.process.stdin)
 
     def close(self) -> None:
-        """Read the rest of the output of a process that has exited, and close its pipes."""
+        """Read the remaining output of the exited process, and close its pipes."""
         for listener in self._listeners:
             listener.join()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -121,7 +121,7 @@ class WorkerProcess:
 
 
 def end_processes(processes: Sequence[WorkerProcess]) -> None:
-    """Stop processes; kill those that do not exit in time."""
+    """Stop worker processes; kill those that do not exit within eight seconds."""
     for process in processes:
         process.request_stop()
     deadline = time.monotonic() + _SECONDS_TO_STOP

@@ -1,4 +1,4 @@
-"""Train a study's pending trials and write its results, also after an interruption."""
+"""The training of a study's pending trials, and its results file, which is written even after an interruption."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 def run_request(session: Session, request: RunRequest) -> dict[str, Any]:
-    """Train the trials of a request in the session that was opened for it; returns and raises as `run_study`."""
+    """Train the trials of a request in the session opened for the request; return the results of the whole study."""
     options = request.options
     return run_study(
         session,
@@ -55,7 +55,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Train a study's pending trials, write its results even after an interruption, and show the summary.
 
-    The function also waits for the trials that other processes train, so that the results include them.
+    The function also waits for trials that other processes are training, so that the results include these trials.
 
     Args:
         session: The opened study.
@@ -63,7 +63,7 @@ def run_study(
         stop_conditions: When to stop early.
         workers: Number of parallel worker processes; ``auto`` measures which is fastest.
         results_file: The results file; None for a default name with the time, in the working directory. If nothing was
-            trained, only a named file without these results is written.
+            trained, results are written only to a named file that lacks them.
 
     Returns:
         The documented results of the whole study.
@@ -85,7 +85,7 @@ def _count_attempts(session: Session) -> int:
 
 
 def _write_partial_results(session: Session, results_file: str | None, attempts: int) -> None:
-    """Write the results after an interruption; a failure here must not hide its cause."""
+    """Write the results after an interruption, without raising errors that would hide the cause of the interruption."""
     try:
         # Do not wait for a lost connection while stopping.
         with without_retries(session.study):
@@ -102,8 +102,8 @@ def _write_partial_results(session: Session, results_file: str | None, attempts:
 def _write_new_results(
     session: Session, results: Mapping[str, Any], results_file: str | None, attempts: int
 ) -> Path | None:
-    """Write the results unless nothing was trained since `attempts` were counted; return the path or None."""
-    # A named file may still lack results: a killed command wrote none.
+    """Write results that are new since `attempts` was counted; return the path, or None if nothing was written."""
+    # A named file may still lack results, because a killed command wrote none.
     if _count_attempts(session) == attempts:
         if results_file is None:
             return None
@@ -116,7 +116,7 @@ def _write_new_results(
 def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
     """Write results atomically and return the path.
 
-    If `may_replace` is False for `results_file`, the results go to a default name in the same folder.
+    If `results_file` exists and is not a results file, the results are written under a default name in its folder.
     """
     wanted = Path(results_file or default_results_name(results["timestamp"])).absolute()
     names = (default_results_name(f"{results['timestamp']}{'_' * number}") for number in count())

@@ -1,4 +1,4 @@
-"""Run several worker processes for one command: start, watch, replace if killed, stop."""
+"""The supervisor of a command's worker processes: it starts, watches and stops them, and replaces killed ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
-from tuner.signals import raise_if_requested
+from tuner.signals import raise_if_requested, signal_text
 from tuner.workers.orders import TRIALS_PENDING, WorkerOrders
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
@@ -56,7 +56,7 @@ def work_in_processes(
     trials: int,
     poller: StatusPoller,
 ) -> bool:
-    """Let worker processes train the study's pending trials until all have exited.
+    """Train the study's pending trials in worker processes; return when all processes have exited.
 
     A killed worker is replaced, and another worker takes over its trial. More workers start when matching trials are
     added.
@@ -66,7 +66,7 @@ def work_in_processes(
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         max_workers: The largest number of worker processes; they share this process's PyTorch threads.
-        trials: The number of pending trials; at first no more workers than this start.
+        trials: The number of pending trials; at first, at most this number of workers start.
         poller: Updates the display.
 
     Returns:
@@ -112,7 +112,7 @@ class _Supervisor:
         self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
-        """Show the workers' events and the study's status until all have exited; return whether one succeeded."""
+        """Show the workers' events and the study's status until all workers exit; return whether one succeeded."""
         while self._workers:
             raise_if_requested()
             if self._poller.is_due:
@@ -135,10 +135,10 @@ class _Supervisor:
         end_processes(self._workers)
 
     def _start_if_needed(self) -> None:
-        # Each worker that is starting, or between two trials, claims a trial.
+        # Each worker that is starting or between two trials will claim a trial.
         idle = sum(worker.running is None for worker in self._workers)
         if len(self._workers) < self._max_workers and self._startable_trials() > idle:
-            # The running workers keep their threads, so the new one gets only its share.
+            # The running workers keep their threads, so the new worker gets only its part.
             self.start(shared_threads(torch.get_num_threads(), self._max_workers)[-1])
 
     def _startable_trials(self) -> int:
@@ -173,7 +173,7 @@ class _Supervisor:
             self._trial_filter.skipped.update(skipped)
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", possibly out of memory" if -code in _MEMORY_SIGNALS else ""
-            self._display.note(f"a worker was killed by signal {-code}{reason}; a new worker replaces it")
+            self._display.note(f"a worker was killed by {signal_text(-code)}{reason}; a new worker replaces it")
             self.start(worker.threads, worker.failed_starts + (worker.running is None))
         else:
             self._max_workers -= 1  # a replacement would exit for the same reason
@@ -183,17 +183,18 @@ class _Supervisor:
         """Report why a worker that is not replaced has exited."""
         if code < 0:
             self._problems.append(
-                f"worker processes were killed (signal {-code}) before they started a trial; find out what "
+                f"worker processes were killed by {signal_text(-code)} before they started a trial; find out what "
                 "kills them, then run `khmer-tuner resume`"
             )
         elif code > 128:
-            self._display.note(f"a worker was stopped by signal {code - 128}")
+            self._display.note(f"a worker was stopped by {signal_text(code - 128)}")
         else:
-            problems = worker.problems or [f"a worker process exited with code {code}"]
+            unknown = f"a worker process exited with code {code} without a message; run `khmer-tuner resume` to retry"
+            problems = worker.problems or [unknown]
             self._problems += problems
             self._user_can_fix &= code == _INVALID_INPUT
             self._stderr_texts.append(worker.stderr_text)
-            self._display.note(f"a worker exited: {problems[0]}")
+            self._display.note(f"worker error: {problems[0]}")
 
     def _error(self) -> Exception:
         problems = list(dict.fromkeys(self._problems))

@@ -10,19 +10,20 @@ from pathlib import Path
 import psutil
 
 from search_spaces import TrainingConfig
-from tuner.signals import raise_if_requested
+from search_spaces.diagnostics.plural import counted
+from tuner.signals import raise_if_requested, signal_text
 from tuner.workers.orders import Message, ProbeOrders, ProbeRate, ProbeReady, ProbeWindow, from_line
 from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
 _WINDOW_S = 1.0
-# The slowest process takes this many steps in a window, unless the window reaches its maximum.
+# The slowest process takes this many training steps per window, unless the window reaches its maximum length.
 _STEPS = 8
 _MAX_WINDOW_S = 4.0
-# A full training needs more memory than its first steps: larger validation batches, logs, the study.
+# A full training run needs more memory than its first steps: larger validation batches, logs, the study.
 _MEMORY_MARGIN = 1.25
-_DEVICE_CONTEXT_BYTES = 2**30  # GPU memory of the CUDA context of each process
+_DEVICE_CONTEXT_BYTES = 2**30  # GPU memory for the CUDA context of each process
 _GB = 1e9
 
 
@@ -31,15 +32,15 @@ class MeasurementError(Exception):
 
 
 class ThroughputProbe:
-    """Processes that are started as needed and take training steps on request."""
+    """Measurement processes that are started as needed and take training steps on request."""
 
     def __init__(self, config: TrainingConfig, *, threads: int, seconds: float) -> None:
         """Prepare a measurement; no process is started yet.
 
         Args:
             config: The settings with which each process trains.
-            threads: The PyTorch threads that the processes share.
-            seconds: Time limit from now on, including the start of the processes.
+            threads: The total number of PyTorch threads, which are divided among the processes.
+            seconds: Time limit for the whole measurement, which starts now and includes the start of the processes.
         """
         self._config = config
         self._threads = threads
@@ -56,7 +57,7 @@ class ThroughputProbe:
         end_processes(self._processes)
 
     def start(self, count: int) -> None:
-        """Start processes until there are `count`, and wait until the new ones are ready to train.
+        """Start processes until there are `count`, and wait until the new processes are ready to train.
 
         Raises:
             MeasurementError: There is not enough memory, a process exited, or the time limit was reached.
@@ -66,7 +67,7 @@ class ThroughputProbe:
             return
         if self._processes:
             self._check_memory(more)
-        # Only the first process may later get more threads than its share now.
+        # Only the first process may get more threads later.
         share = max(shared_threads(self._threads, count))
         for _ in range(more):
             self._processes.append(WorkerProcess(ProbeOrders(self._config, share), self._lines))
@@ -74,10 +75,13 @@ class ThroughputProbe:
         self._seconds_per_step = max(answer.seconds_per_step for answer in answers)
 
     def images_per_s(self, threads: Sequence[int]) -> float:
-        """Return the throughput of `len(threads)` processes together, each with its number of threads.
+        """Measure the total throughput of parallel processes in images per second.
+
+        Args:
+            threads: The number of PyTorch threads of each process.
 
         Raises:
-            MeasurementError: As `start` does.
+            MeasurementError: There is not enough memory, a process exited, or the time limit was reached.
         """
         self.start(len(threads))
         chosen = self._processes[: len(threads)]
@@ -86,30 +90,29 @@ class ThroughputProbe:
         for process, share in zip(chosen, threads, strict=True):
             process.send(ProbeWindow(share, start, start + window))
         answers = self._answers(chosen, ProbeRate)
-        for process in chosen:  # each trains on until the slowest has measured
+        for process in chosen:  # each continues training until the slowest has measured
             process.send(None)
         self._device_bytes = max(answer.device_bytes for answer in answers) + _DEVICE_CONTEXT_BYTES
         self._device_free_bytes = min(answer.device_free_bytes for answer in answers)
         return sum(answer.images_per_s for answer in answers)
 
     def _check_memory(self, more: int) -> None:
-        """Raise if more processes would need more memory than is free."""
+        """Raise `MeasurementError` if `more` additional processes need more memory than is free."""
         needs = [("memory", max(map(_memory_of, self._processes)), free_memory())]
         if self._device_free_bytes:
             needs.append(("GPU memory", self._device_bytes, self._device_free_bytes))
         for name, each, free in needs:
             needed = more * each * _MEMORY_MARGIN
             if needed > free:
-                raise MeasurementError(
-                    f"{more} more workers need {needed / _GB:.1f} GB of {name}, {free / _GB:.1f} GB are free"
-                )
+                workers = counted(more, "more worker needs", "more workers need")
+                raise MeasurementError(f"{workers} {needed / _GB:.1f} GB of {name}; only {free / _GB:.1f} GB is free")
 
     def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
         answers: dict[int, Message] = {}
         while len(answers) < len(processes):
             raise_if_requested()
             if time.monotonic() > self._deadline:
-                raise MeasurementError("the time limit was reached")
+                raise MeasurementError("the time limit of the measurement was reached")
             try:
                 process, line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
@@ -121,7 +124,7 @@ class ThroughputProbe:
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the free memory of this machine, or of the container that this process runs in, in bytes."""
+    """Return the free memory in bytes: of the machine, or of the container that this process runs in."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
@@ -132,7 +135,7 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _memory_of(process: WorkerProcess) -> int:
-    """Return the memory of a process in bytes, with its part of the memory that it shares with others."""
+    """Return the memory of a process in bytes, including its proportional part of shared memory."""
     try:
         measured = psutil.Process(process.process.pid)
         try:
@@ -140,7 +143,7 @@ def _memory_of(process: WorkerProcess) -> int:
         except psutil.AccessDenied:  # macOS shows it only to administrators
             return int(measured.memory_info().rss)
     except psutil.Error as error:
-        raise MeasurementError("a process of the measurement exited") from error
+        raise MeasurementError("a measurement process exited") from error
     return int(getattr(used, "pss", used.uss))
 
 
@@ -148,5 +151,5 @@ def _exit_reason(process: WorkerProcess) -> str:
     code = process.process.wait()
     process.close()
     if code < 0:
-        return f"a process of the measurement was killed by signal {-code}"
-    return next(iter(process.problems), f"a process of the measurement exited with code {code}")
+        return f"a measurement process was killed by {signal_text(-code)}"
+    return next(iter(process.problems), f"a measurement process exited with code {code} without a message")

@@ -20,8 +20,8 @@ OUT = "training_output"
 SECONDS_TO_STOP = 10
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 MEASURED = (
-    r"^workers: (?:1, since more in parallel are not 3% faster|2 in parallel, \d+\.\d\d times the images/s of one) "
-    r"\(1: [\d,]+, 2: [\d,]+ images/s, measured with one in \d+ s\)$"
+    r"^workers: (?:1, because more workers are not 3% faster|2, with \d+\.\d\d times the images/s of one worker) "
+    r"\(1: [\d,]+, 2: [\d,]+ images/s, measured with the settings of one in \d+ s\)$"
 )
 
 
@@ -53,7 +53,7 @@ class TestWithTwoThreads:
         ran = cli(*argv, "--json", "--results-file", "r.json")
         assert ran.code == 0, ran.err
         measuring, chosen = workers_lines(ran.err)
-        assert measuring == "workers: measuring how many in parallel are fastest, with one"
+        assert measuring == "workers: measuring which number is fastest, with the settings of one"
         assert re.match(MEASURED, chosen)
         assert [entry["status"] for entry in json.loads(ran.out)["all_results"]] == ["completed"] * 2
 
@@ -62,17 +62,17 @@ class TestWithTwoThreads:
         assert workers_lines(again.err) == []
 
         single = cli(*argv, "--trials", "1")
-        assert workers_lines(single.err) == ["workers: 1, since only one trial is pending"]
+        assert workers_lines(single.err) == ["workers: 1, because only one trial is pending"]
         assert set(states().values()) == {"completed"}
 
     def test_measurement_uses_only_part_of_the_timeout(self, cli, write_config, monkeypatch):
-        monkeypatch.setattr("tuner.workers.auto_count._SHARE_OF_TIME", 0.01)  # no process starts in 0.1 s
+        monkeypatch.setattr("tuner.workers.auto_count._MAX_FRACTION_OF_TIMEOUT", 0.01)  # no process starts in 0.1 s
         assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
         late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert late.code == 0
         assert workers_lines(late.err) == [
-            "workers: measuring how many in parallel are fastest, with the search's base settings",
-            "workers: 1, since nothing could be measured: the time limit was reached",
+            "workers: measuring which number is fastest, with the search's base settings",
+            "workers: 1, because nothing could be measured: the time limit of the measurement was reached",
         ]
 
     def test_nothing_is_measured_if_the_targets_are_met(self, cli, write_config):
@@ -90,7 +90,7 @@ class TestWithTwoThreads:
         ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
         assert ran.code == 0
         assert workers_lines(ran.err)[1].startswith(
-            "workers: 1, since nothing could be measured: unexpected ModuleNotFoundError: import of torch halted"
+            "workers: 1, because nothing could be measured: unexpected ModuleNotFoundError: import of torch halted"
         )
         assert set(states().values()) == {"completed"}
 
@@ -98,7 +98,7 @@ class TestWithTwoThreads:
 def test_nothing_is_measured_with_one_thread(cli, write_config):
     ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
     assert ran.code == 0
-    assert workers_lines(ran.err) == ["workers: 1, since PyTorch uses one thread here"]
+    assert workers_lines(ran.err) == ["workers: 1, because PyTorch uses only one thread here"]
     assert set(states().values()) == {"completed"}
 
 

@@ -36,7 +36,7 @@ for name in EVENTS:
 
 @pytest.fixture
 def calls(config, make_record, make_metrics, make_signal):
-    """A call of every event, with arguments that JSON can hardly represent."""
+    """A call of every event, with arguments that are difficult to represent in JSON."""
     unusual = replace(config, experiment_name="ខ្មែរ", optimizer_betas=[0.85, 0.9999], learning_rate=0.1 + 0.2)
     ended = make_record("ខ្មែរ", 3, of=unusual, converged_epoch=7)
     failed = make_record("search_0004", 4, "failed", error_type="OSError", error_message="no\nfile \udce9.png\u2028")

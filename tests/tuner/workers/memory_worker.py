@@ -17,7 +17,7 @@ from tuner.session.run_options import RunOptions
 
 
 class MemoryPrinter(Display):
-    """Prints the memory usage after each trial."""
+    """A display that prints the memory usage after each trial."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         memory = psutil.Process().memory_info()

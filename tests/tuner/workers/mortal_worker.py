@@ -25,7 +25,7 @@ GROUP = os.environ.get("MEMORY_GROUP")
 
 
 class SelfKiller(Display):
-    """Kills this process in the middle of an epoch, or after the last one."""
+    """A display that kills this process in the middle of an epoch, or after the last one."""
 
     def __init__(self, name: str, epochs: int) -> None:
         self._name = name

@@ -110,7 +110,7 @@ def test_killed_worker_is_replaced_and_its_trial_resumed(write_config: WriteConf
     )
 
     assert watcher.lost == [1]
-    assert "a worker was killed by signal 9; a new worker replaces it" in watcher.notes
+    assert "a worker was killed by SIGKILL (signal 9); a new worker replaces it" in watcher.notes
     assert [note for note in watcher.notes if "last.pt" in note and "resuming one epoch earlier" in note]
     assert {name: row.state for name, row in rows().items()} == {
         "one": RowState.COMPLETED,
@@ -182,9 +182,9 @@ def test_workers_stopped_by_a_signal_are_not_replaced_and_their_trials_are_inter
 
     watcher = make_watcher(after_epoch=1, action=stop_all)
     work(open_session(write_config({"one": LONG, "two": LONG}), watcher), TrialFilter(), StopConditions(), workers=2)
-    assert watcher.notes.count("a worker was stopped by signal 15") == 2
+    assert watcher.notes.count("a worker was stopped by SIGTERM (signal 15)") == 2
     assert watcher.notes[-1] == (
-        "one, two: still pending, because all workers have exited; `khmer-tuner resume` trains them"
+        "one, two: still pending, because all workers have exited; run `khmer-tuner resume` to continue"
     )
     assert {row.state for row in rows().values()} <= {RowState.INTERRUPTED, RowState.WAITING}
 
@@ -282,8 +282,8 @@ loop.run_epoch = run_or_die
     run_at_startup(tmp_path, monkeypatch, code)
     work(session, TrialFilter(), StopConditions(), workers=2)
     assert [note for note in watcher.notes if "killed by" in note] == [
-        f"a worker was killed by signal {number}, possibly out of memory; a new worker replaces it"
-        for number in (signal.SIGABRT, signal.SIGSEGV)
+        f"a worker was killed by {killer}, possibly out of memory; a new worker replaces it"
+        for killer in ("SIGABRT (signal 6)", "SIGSEGV (signal 11)")
     ]
     one, two = latest_records(load_study(OUT)[0])
     assert one.outcome is not None
@@ -301,12 +301,15 @@ class TestFailingWorkers:
         with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
             work(session, TrialFilter(), StopConditions(), workers=2)
         assert len(caught.value.problems) == 1
-        assert watcher.notes == [f"a worker exited: {caught.value}"] * 2
+        assert watcher.notes == [f"worker error: {caught.value}"] * 2
         assert watcher.started == []
 
     @pytest.mark.parametrize(
         ("stderr_text", "problem"),
-        [(b"first line\nlast line\n", "last line"), (b"", "a worker process exited with code 3")],
+        [
+            (b"first line\nlast line\n", "last line"),
+            (b"", "a worker process exited with code 3 without a message; run `khmer-tuner resume` to retry"),
+        ],
     )
     def test_worker_that_exits_before_its_start_is_an_error_of_the_command(
         self,
@@ -321,7 +324,7 @@ class TestFailingWorkers:
         run_at_startup(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
         assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
         lines = capfd.readouterr().err.splitlines()
-        assert lines.count(f"a worker exited: {problem}") == 2
+        assert lines.count(f"worker error: {problem}") == 2
         assert f"error: {problem}" in lines
         assert "Traceback" not in "".join(lines)
         assert {row.state for row in rows().values()} == {RowState.WAITING}
@@ -337,7 +340,7 @@ class TestFailingWorkers:
         argv = ["run", "--config", str(write_config({"one": {}, "two": {}})), "--workers", "2", "--debug"]
         assert main([*argv, "--results-file", "r.json"]) == 1
         stderr = capfd.readouterr().err
-        assert "a worker exited: unexpected ModuleNotFoundError: import of torch halted" in stderr
+        assert "worker error: unexpected ModuleNotFoundError: import of torch halted" in stderr
         assert "in a worker process:\nTraceback (most recent call last):" in stderr
         assert "worker_main.py" in stderr
 
@@ -359,9 +362,9 @@ class TestFailingWorkers:
         watcher = make_watcher()
         session = open_session(write_config({"one": {}, "two": {}}), watcher)
         run_at_startup(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
-        with pytest.raises(ConfigurationError, match=r"killed \(signal 9\) before they started a trial"):
+        with pytest.raises(ConfigurationError, match=r"killed by SIGKILL \(signal 9\) before they started a trial"):
             work(session, TrialFilter(), StopConditions(), workers=2)
-        assert watcher.notes.count("a worker was killed by signal 9; a new worker replaces it") == 6
+        assert watcher.notes.count("a worker was killed by SIGKILL (signal 9); a new worker replaces it") == 6
 
 
 @pytest.mark.slow
