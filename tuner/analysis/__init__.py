@@ -1,1 +1,1 @@
-"""Analysis of a study: its best trial, the candidates for retraining, and their confirmation."""
+"""Analysis of a study: its best trial, and confirmation of its best configurations by retraining."""

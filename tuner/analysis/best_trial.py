@@ -27,17 +27,17 @@ from tuner.training.history import EpochMetrics, read_metrics
 class Winner:
     """The best completed trial of a study.
 
-    It is the same as in the results file: the completed trial with the highest validation character accuracy; in case
-    of a tie, with the highest sequence accuracy, then the lowest number. Pruned trials are ignored.
+    The results file names the same trial: the completed trial with the highest validation character accuracy. Ties are
+    resolved by the highest validation sequence accuracy, then by the lowest trial number. Pruned trials are ignored.
 
     Attributes:
         study: The study's name.
-        folder: Its output folder.
+        folder: The study's output folder.
         invariants: The fixed settings of the study.
         targets: The study's targets.
         record: The trial.
         completed: The number of completed trials.
-        leader: The trial that is better by the study's monitored metric; None if there is none.
+        leader: The name of a trial with a better value of the study's monitored metric; None if there is none.
     """
 
     study: str
@@ -50,29 +50,29 @@ class Winner:
 
     @property
     def name(self) -> str:
-        """The experiment's or search trial's name."""
+        """The name of the experiment or search trial."""
         return self.record.experiment_name
 
     @property
     def outcome(self) -> TrialOutcome:
         """The outcome of the trial."""
-        assert self.record.outcome is not None, "a completed trial has an outcome"
+        assert self.record.outcome is not None, f"trial {self.record.number} has completed, but has no outcome"
         return self.record.outcome
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint of its best epoch; the file may be missing."""
+        """The path of the trial's best checkpoint; the file may be missing."""
         return best_checkpoint_path(self.folder.trial_dir(self.name))
 
     @property
     def best_epoch(self) -> EpochMetrics | None:
-        """The metrics of its best epoch; None if the trial's files are missing."""
+        """The metrics of the trial's best epoch; None if the trial's files are missing."""
         epochs = read_metrics(self.folder.trial_dir(self.name))
         return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
 
     @property
     def why(self) -> str:
-        """The reason why it is the winner, as text."""
+        """Why the trial is the winner, as text."""
         if self.completed == 1:
             return "the only completed trial"
         return f"the highest validation character accuracy of {self.completed} completed trials"
@@ -88,7 +88,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
     if not ranked:
         raise ConfigurationError(
             f"output folder {folder.path}: no trial of its study has completed yet, so there is no best trial; "
-            "`khmer-tuner status` shows the progress"
+            "run `khmer-tuner status` to see the progress"
         )
     leader = study_status(study, folder).leader_over(ranked[0].experiment_name)
     return Winner(
@@ -106,19 +106,19 @@ def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
     """Return the checkpoint of a study's best completed trial.
 
     Raises:
-        ConfigurationError: As `find_winner`, or the checkpoint is missing.
+        ConfigurationError: No trial of the study has completed, or the checkpoint is missing.
     """
     winner = find_winner(study, folder)
     if not winner.checkpoint.is_file():
         raise ConfigurationError(
             f"checkpoint {winner.checkpoint}: the checkpoint of the best trial, {winner.name!r} "
-            f"(number {winner.record.number}), is missing; restore it, or name the checkpoint of another trial"
+            f"(number {winner.record.number}), is missing; restore it, or use the checkpoint of another trial"
         )
     return winner.checkpoint
 
 
 def winner_lines(winner: Winner) -> list[str]:
-    """Return a description of a winner, one line per property."""
+    """Format the description of a winner, one line per property."""
     outcome, config = winner.outcome, winner.record.training_config
     ended = f"{outcome.why_ended.text} after {outcome.total_epochs} of {config.num_epochs} epochs"
     lines = [
@@ -127,7 +127,7 @@ def winner_lines(winner: Winner) -> list[str]:
         f"validation  {_metrics_text(winner)}",
     ]
     if winner.leader is not None:
-        lines.append(f"            by {winner.invariants.monitor}, the study's metric, {winner.leader} is better")
+        lines.append(f"            {winner.leader} is better by {winner.invariants.monitor}, the study's metric")
     missing = "" if winner.checkpoint.is_file() else " (missing)"
     return [
         *lines,
@@ -138,7 +138,10 @@ def winner_lines(winner: Winner) -> list[str]:
 
 
 def _metrics_text(winner: Winner) -> str:
-    """Return the metrics of the winner's checkpoint as text; the best of all epochs if its metrics file is missing."""
+    """Format the metrics of the winner's best epoch.
+
+    Without the trial's metrics file, the highest accuracies of all epochs are shown instead.
+    """
     epoch = winner.best_epoch
     if epoch is None:
         return f"char {winner.outcome.best_val_char_accuracy:.4f}, seq {winner.outcome.best_val_seq_accuracy:.4f}"

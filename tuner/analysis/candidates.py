@@ -1,4 +1,4 @@
-"""Finding the best configurations of a study to retrain, without importing PyTorch."""
+"""Selecting the best configurations of a study for retraining, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Candidates:
 
     @property
     def root(self) -> Path:
-        """The folder of their repetitions, in the same folder as the study's output folder."""
+        """The folder of all repetitions; it is in the same folder as the study's output folder."""
         return self.folder.confirmation_path.parent
 
     @property
@@ -54,24 +54,27 @@ class Candidates:
         return str(self.invariants.dataset["metadata_path"])
 
     def seed_dir(self, seed: int) -> Path:
-        """Return the output folder of the repetitions with a seed."""
+        """Return the output folder of all repetitions with one seed."""
         return self.root / f"seed_{seed}"
 
     def new_seeds(self, count: int) -> list[int]:
-        """Return `count` new seeds: those after the study's seed, so that a repeated command uses the same ones."""
+        """Return the next `count` seeds after the study's seed.
+
+        A repeated command gets the same seeds, so it resumes the repetitions or uses their results.
+        """
         return [(self.invariants.seed + step) % _SEEDS for step in range(1, count + 1)]
 
 
 def find_candidates(
     study: optuna.Study, folder: OutputFolder, top: int, overrides: Overrides | None = None
 ) -> Candidates:
-    """Return the best configurations of a study, and check that they can be compared on the test split.
+    """Select the best configurations of a study, and check that they can be compared on the test split.
 
     Args:
         study: The study.
         folder: Its output folder.
         top: The maximum number of configurations, 2 or more.
-        overrides: Settings of the repetitions that replace those of the configurations.
+        overrides: Settings that replace those of the configurations in all repetitions.
 
     Raises:
         ConfigurationError: Fewer than two configurations have completed, an override is incompatible with a
@@ -83,8 +86,8 @@ def find_candidates(
         distinct.setdefault(config_digest(record.training_config), record)
     if len(distinct) < 2:
         raise ConfigurationError(
-            f"output folder {folder.path}: {len(distinct) or 'none'} of its configurations has completed; expected at "
-            "least two to compare; `khmer-tuner status` shows the progress, `khmer-tuner search` adds trials"
+            f"output folder {folder.path}: completed configurations: found {len(distinct)}; expected at least "
+            "2 to compare; run `khmer-tuner status` to see the progress, or `khmer-tuner search` to add trials"
         )
     best = tuple(_overridden(record, folder, overrides or {}) for record in list(distinct.values())[:top])
     candidates = Candidates(folder, study_invariants(study), study_targets(study), best)
@@ -95,18 +98,18 @@ def find_candidates(
 
 def _overridden(record: TrialRecord, folder: OutputFolder, overrides: Overrides) -> TrialRecord:
     config = replace(record.training_config, model_config_path=str(folder.model_definitions_path))
-    # Overrides are checked like experiments of a file, which may not have the name of a search trial.
+    # Overrides are validated like the experiments of a file, which must not have the names of search trials.
     [changed] = override({"candidate": config}, overrides).values()
     return replace(record, config=asdict(replace(changed, experiment_name=config.experiment_name)))
 
 
 def _check_test_split(candidates: Candidates) -> None:
     dataset = candidates.invariants.dataset
-    rule = f"the best configurations are compared on the split {TEST_SPLIT!r}, which no trial may use"
-    used = {dataset["train_split"]: "trains on it", dataset["val_split"]: "validates on it"}
+    rule = f"the best configurations are compared on the split {TEST_SPLIT!r}, so no trial may use it"
+    used = {dataset["train_split"]: "trains on the test split", dataset["val_split"]: "validates on the test split"}
     if TEST_SPLIT in used:
         raise ConfigurationError(
-            f"{candidates.metadata_path}: {rule}; this study {used[TEST_SPLIT]}; start a study with other splits"
+            f"{candidates.metadata_path}: the study {used[TEST_SPLIT]}; {rule}; start a study with other splits"
         )
     try:
         open_pixel_cache(candidates.metadata_path, [TEST_SPLIT])
@@ -116,7 +119,7 @@ def _check_test_split(candidates: Candidates) -> None:
 
 
 def _check_dataset(study: optuna.Study, candidates: Candidates) -> None:
-    """Refuse a changed dataset, since the study selected its best configurations on the original one."""
+    """Raise if the dataset has changed, because the study selected its best configurations on the original one."""
     dataset = candidates.invariants.dataset
     cache = open_pixel_cache(candidates.metadata_path, [dataset["train_split"], dataset["val_split"]])
     current = current_invariants(candidates.invariants, cache.fingerprint, cache.image_folder)

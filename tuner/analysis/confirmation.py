@@ -26,15 +26,15 @@ from tuner.workers.run_study import run_request
 
 @dataclass(frozen=True)
 class Repetition:
-    """One configuration, trained with one new seed.
+    """One configuration, retrained with one new seed.
 
     Attributes:
         seed: The seed.
         state: ``completed``, ``failed`` or ``unfinished``.
-        val_char_accuracy: Validation accuracy of the best epoch, 0 to 1; None if the training has not completed.
-        val_seq_accuracy: The same for whole sequences.
-        test_char_accuracy: Accuracy of the same epoch on the test split, which training and validation do not use.
-        test_seq_accuracy: The same for whole sequences.
+        val_char_accuracy: Validation character accuracy of the best epoch, 0 to 1; None unless ``completed``.
+        val_seq_accuracy: Validation sequence accuracy of the best epoch.
+        test_char_accuracy: Character accuracy of that epoch on the test split, which no trial uses.
+        test_seq_accuracy: Sequence accuracy of that epoch on the test split.
     """
 
     seed: int
@@ -53,9 +53,9 @@ class Candidate:
     """A configuration and its repetitions.
 
     Attributes:
-        name: The name of its trial in the study.
-        first_val_char_accuracy: That of the trial, 0 to 1; optimistically biased, since the study selected the best.
-        repetitions: One for each seed.
+        name: The name of the configuration's trial in the study.
+        first_val_char_accuracy: Validation character accuracy of that trial; optimistically biased by the selection.
+        repetitions: One repetition per seed.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Candidate:
     repetitions: tuple[Repetition, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return one of `METRICS` of each completed repetition."""
+        """Return the values of a metric, one of `METRICS`, in the completed repetitions."""
         values = (getattr(repetition, metric) for repetition in self.repetitions)
         return [value for value in values if value is not None]
 
@@ -73,7 +73,7 @@ class Candidate:
         return statistics.fmean(values) if values else None
 
     def deviation(self, metric: str) -> float | None:
-        """Return the standard deviation of a metric over the seeds; None if fewer than two have completed."""
+        """Return the standard deviation of a metric over the seeds; None with fewer than two completed repetitions."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
@@ -85,8 +85,8 @@ class Confirmation:
     Attributes:
         seeds: The new seeds.
         folder: The folder of the repetitions.
-        candidates: The configurations, in their order in the study.
-        comparisons: Comparisons of the study's winner with each other configuration, by test character accuracy.
+        candidates: The configurations; the first one is the study's winner.
+        comparisons: The winner compared with each other configuration by test character accuracy.
     """
 
     seeds: tuple[int, ...]
@@ -109,13 +109,13 @@ def confirm(
 ) -> Confirmation:
     """Train configurations on new seeds and evaluate them on the test split; finished repetitions are not retrained.
 
-    Each seed is a normal study in ``{output_dir}_confirm/seed_{seed}``, so that it can be interrupted and resumed.
+    The repetitions with one seed are a normal study, in ``{output_dir}_confirm/seed_{seed}``, that can be resumed.
 
     Args:
         candidates: The configurations.
         seeds: The new seeds.
-        open_display: Opens the progress display of a seed.
-        workers: Number of processes that train in parallel; ``auto`` measures the fastest number for each seed.
+        open_display: Called for each seed to open its progress display.
+        workers: Number of parallel worker processes; ``auto`` measures the fastest number for each seed.
         device: The device of all repetitions; None for the device of each configuration.
 
     Raises:
@@ -161,12 +161,12 @@ def _session(candidates: Candidates, request: RunRequest, display: Display) -> S
         if not folder.exists():
             raise
         # The remedies of the original problems do not apply, since the user did not choose this folder.
-        remedy = f"{folder} is from an earlier state of the study; move {candidates.root} away to retrain all"
+        remedy = f"{folder} is from an earlier state of the study; move {candidates.root} away to retrain everything"
         raise ConfigurationError([*error.problems, remedy]) from error
 
 
 def _name(record: TrialRecord) -> str:
-    """Return the name of a trial's repetitions, which is unique and does not depend on --top."""
+    """Return the experiment name of a trial's repetitions; it is unique and does not depend on --top."""
     name = record.experiment_name
     if record.kind is TrialKind.SEARCH:
         return preset_name("best", name)  # presets must not have the names of search trials
@@ -190,7 +190,7 @@ def _confirmation(
 ) -> Confirmation:
     items = []
     for record in candidates.records:
-        assert record.outcome is not None, "a completed trial has an outcome"
+        assert record.outcome is not None, f"trial {record.number} has completed, but has no outcome"
         name = record.experiment_name
         own = tuple(repetitions.get((name, seed), Repetition(seed, "unfinished")) for seed in seeds)
         items.append(Candidate(name, record.outcome.best_val_char_accuracy, own))

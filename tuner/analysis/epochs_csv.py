@@ -14,14 +14,14 @@ EPOCH_COLUMNS = ("number", "experiment_name", "epoch", *METRIC_NAMES)
 
 
 def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]]:
-    """Return a row for each finished epoch in the trials' folders, sorted by trial and epoch.
+    """Return a row for each finished epoch in the trials' folders, in order of trial number and epoch.
 
     Args:
-        study: The study; it is only read, like the folder.
+        study: The study; it is not changed.
         folder: Its output folder.
 
     Returns:
-        Values by column, in the order of `EPOCH_COLUMNS`; `EpochMetrics` documents them.
+        Values keyed by column, in the order of `EPOCH_COLUMNS`; `EpochMetrics` documents the metrics.
     """
     # If a preset was enqueued again, its folder has the epochs of its latest trial.
     latest = {record.experiment_name: record for record in own_records(study) if record.phase is not TrialPhase.WAITING}

@@ -1,4 +1,4 @@
-"""Comparison of two configurations that were trained on the same seeds, by a paired t-test."""
+"""Paired t-test between two configurations that were trained on the same seeds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Comparison:
     Attributes:
         first: Name of the configuration that is expected to be better.
         second: Name of the other configuration.
-        seeds: Number of pairs.
-        difference: Mean difference, first minus second; None without a pair.
-        low: Lower end of its confidence interval; None with fewer than two pairs.
-        high: Upper end of its confidence interval; None with fewer than two pairs.
+        seeds: Number of seeds on which both configurations were trained.
+        difference: Mean difference of the metric, first minus second; None without a seed.
+        low: Lower end of the confidence interval of the mean; None with fewer than two seeds.
+        high: Upper end of the confidence interval of the mean; None with fewer than two seeds.
     """
 
     first: str
@@ -34,19 +34,19 @@ class Comparison:
 
     @property
     def better(self) -> str | None:
-        """The configuration that is significantly better; None if neither is."""
+        """The name of the significantly better configuration; None if the difference is not significant."""
         if self._interval is None or self._interval[0] <= 0 <= self._interval[1]:
             return None
         return self.first if self._interval[0] > 0 else self.second
 
     def sentence(self, what: str) -> str:
-        """Return the result of the comparison as a sentence.
+        """Format the result of the comparison as a sentence.
 
         Args:
             what: The compared metric, for example ``test char``.
         """
         if self.difference is None:
-            return f"{self.first} and {self.second} cannot be compared: there is no seed on which both were trained"
+            return f"{self.first} and {self.second} cannot be compared, because no seed has completed for both"
         if self._interval is None:
             text = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
             seeds = "on one seed" if self.seeds == 1 else f"the same on all {self.seeds} seeds"
@@ -65,7 +65,7 @@ class Comparison:
     def _interval(self) -> tuple[float, float] | None:
         """The confidence interval; None if there is none or its width is 0.
 
-        Accuracies are shares of counts, so a few seeds can all have the same difference by chance.
+        An accuracy is a ratio of two counts, so a few seeds can all have the same difference by chance.
         """
         if self.low is None or self.high is None or self.high - self.low <= _NO_WIDTH:
             return None
@@ -75,13 +75,14 @@ class Comparison:
 def compare(first: str, second: str, pairs: Sequence[tuple[float, float]]) -> Comparison:
     """Compare two configurations by a paired t-test.
 
-    Both values of a pair are from the same seed, so the common effect of the seed cancels out in the differences. The
-    confidence interval of their mean is Student's: mean -+ t s / sqrt(n), with n - 1 degrees of freedom.
+    Both values of a pair are from the same seed, so the common effect of the seed cancels out in their difference. The
+    n differences have a standard deviation s, and their mean has the confidence interval mean -+ t s / sqrt(n) with the
+    quantile t of Student's distribution with n - 1 degrees of freedom.
 
     Args:
         first: Name of the configuration that is expected to be better.
         second: Name of the other configuration.
-        pairs: The values of both, higher is better.
+        pairs: For each seed, the metric of both configurations; higher is better.
     """
     differences = [one - other for one, other in pairs]
     if not differences:

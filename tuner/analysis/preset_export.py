@@ -24,13 +24,13 @@ from tuner.session.output_paths import NETWORKS, PRESET, check_output_file
 
 @dataclass(frozen=True)
 class Preset:
-    """The winner of a study as an experiment.
+    """An experiments file that retrains the winner of a study.
 
     Attributes:
         name: The experiment's name.
-        config: Its settings.
+        config: The experiment's settings.
         text: The content of the experiments file.
-        models_path: The model definitions file that it needs in its folder; None if it needs none.
+        models_path: The model definitions file to write to the same folder; None if no such file is needed.
         models_text: The content of the model definitions file.
     """
 
@@ -42,27 +42,27 @@ class Preset:
 
 
 def preset_name(prefix: str, experiment_name: str) -> str:
-    """Return a valid name for the repetition of an experiment: the prefix and its name, truncated if too long."""
+    """Return a valid name for the repetition of an experiment: prefix and experiment name, truncated if too long."""
     return fitting_name(f"{prefix}_{experiment_name}")
 
 
 def fitting_name(name: str, suffix: str = "") -> str:
-    """Return a name and a suffix; the name is truncated until both together are a valid name."""
+    """Append a suffix to a name; the name is truncated until the result is valid."""
     while name_problem(f"{name}{suffix}") is not None:
         name = name[:-1]
     return f"{name}{suffix}"
 
 
 def preset_config(record: TrialRecord, invariants: StudyInvariants, name: str, models_path: Path) -> TrainingConfig:
-    """Return settings that retrain a trial of a study, bit for bit on the same kind of machine.
+    """Return the settings that retrain a trial of a study, with bit-identical metrics on the same CPU model.
 
-    A training only depends on its settings (including the seed), the dataset and the model definitions.
+    The result of training only depends on the settings (including the seed), the dataset and the model definitions.
 
     Args:
         record: The trial.
-        invariants: The fixed settings of its study, with the last known path of the dataset.
-        name: The experiment's name.
-        models_path: The file with its model definition.
+        invariants: The fixed settings of the trial's study, with the last known path of the dataset.
+        name: The name of the new experiment.
+        models_path: The file with the trial's model definition.
     """
     return replace(
         record.training_config,
@@ -73,17 +73,17 @@ def preset_config(record: TrialRecord, invariants: StudyInvariants, name: str, m
 
 
 def best_preset(winner: Winner, out: Path | None) -> Preset:
-    """Return a study's winner as a preset.
+    """Create the experiments file that retrains the winner of a study.
 
     Args:
         winner: The winner.
-        out: The file to write; model definitions that are not packaged are written to the same folder. None to use the
-            model definitions file of the study.
+        out: The file to be written; model definitions that are not built-in are written to the same folder. None to use
+            the model definitions file of the study.
     """
     name = preset_name("best", winner.name)
-    is_packaged = _uses_packaged_models(winner)
-    existing = Path(TrainingConfig.model_config_path) if is_packaged else winner.folder.model_definitions_path
-    to_write = None if is_packaged or out is None else _models_path(out)
+    is_built_in = _uses_built_in_models(winner)
+    existing = Path(TrainingConfig.model_config_path) if is_built_in else winner.folder.model_definitions_path
+    to_write = None if is_built_in or out is None else _models_path(out)
     config = preset_config(winner.record, winner.invariants, name, to_write or existing)
     config = replace(config, threads=winner.outcome.threads)
     text = f"{_head(winner, out)}\n{experiments_yaml({name: config}, winner.targets)}"
@@ -91,16 +91,16 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
 
 def check_preset_path(out: Path, output_dir: str | Path) -> None:
-    """Check that a preset and its model definitions file may and can be written, as `check_output_file` does."""
+    """Check, as `check_output_file` does, that a preset and its model definitions file can be written."""
     check_output_file(out, PRESET, output_dir, "--out")
     check_output_file(_models_path(out), NETWORKS, output_dir, f"--out {out}: model definitions file")
 
 
 def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
-    """Write a preset; its model definitions are written first, so that no preset lacks them.
+    """Write a preset, after its model definitions file, so that a preset never lacks its model definitions.
 
     Raises:
-        ConfigurationError: As `check_preset_path`.
+        ConfigurationError: One of the two files cannot be written.
     """
     check_preset_path(out, output_dir)
     if preset.models_path is not None:
@@ -112,12 +112,12 @@ def _models_path(out: Path) -> Path:
     return out.absolute().with_name(f"{out.stem}_models.yaml")
 
 
-def _uses_packaged_models(winner: Winner) -> bool:
-    """Return whether the default model definitions file is the packaged one and has the winner's network."""
+def _uses_built_in_models(winner: Winner) -> bool:
+    """Return whether the default model definitions file is the built-in one and has the winner's network."""
     default, name = Path(TrainingConfig.model_config_path), winner.record.training_config.model_name
     # A file of that name in the working directory takes precedence.
-    is_packaged = resolve_config_path(default) == PACKAGE_FOLDER / default
-    return is_packaged and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
+    is_built_in = resolve_config_path(default) == PACKAGE_FOLDER / default
+    return is_built_in and load_model_definitions(default).get(name) == winner.invariants.definitions.get(name)
 
 
 def _head(winner: Winner, out: Path | None) -> str:
@@ -126,8 +126,8 @@ def _head(winner: Winner, out: Path | None) -> str:
     lines = [
         "# Written by khmer-tuner best: the best trial of a study. To retrain it:",
         f"#   khmer-tuner run --config {file} --output-dir ANOTHER_FOLDER",
-        "# On a CPU the metrics are bit-identical, given the same dataset, PyTorch version and kind of processor"
-        f"{'' if winner.outcome.threads else ', and the same number of threads in each epoch'}.",
+        "# On a CPU, this gives bit-identical metrics with the same dataset, PyTorch version and CPU model"
+        f"{'' if winner.outcome.threads else ', and with the same number of threads in each epoch'}.",
         "#",
         *(f"# {line}" for line in winner_lines(winner)),
         f"# dataset     fingerprint {dataset}",

@@ -1,4 +1,4 @@
-"""Loading the best model of a study to read images."""
+"""Loading a model that reads images, from a study or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, d
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: There is no such study, checkpoint or device, the study has no completed trial, or the
-            checkpoint is damaged.
+        ConfigurationError: The study, the checkpoint or the device does not exist, the study has no completed trial,
+            or the checkpoint is damaged.
     """
     path = Path(source)
     if path.suffix != ".pt" and not path.is_file():

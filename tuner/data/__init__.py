@@ -1,1 +1,1 @@
-"""Datasets: generating, reading, caching, loading."""
+"""Datasets: generation, metadata, pixel cache, augmentation and batches."""

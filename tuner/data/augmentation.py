@@ -1,4 +1,4 @@
-"""Data augmentation: random distortion of whole batches of training images, on their device.
+"""Data augmentation: random distortions of whole batches of images, on the device of the images.
 
 Shapes: N images, one grey channel, height H, width W.
 """
@@ -19,14 +19,14 @@ from tuner.seeds import derived_seed
 # Chosen so that distorted images stay readable: the digits of an eight-digit label are 8 pixels wide.
 MAX_ROTATION = math.radians(2.5)
 MAX_SHEAR = 0.06
-ZOOM = (0.97, 1.12)  # of the view: mostly wider, so that labels that fill the image are not cut
-MIN_SHIFT = 0.03  # share of half the width, of half the height
+ZOOM = (0.97, 1.12)  # above 1, the text shrinks: mostly so, because labels can fill the image
+MIN_SHIFT = 0.03  # smallest limit of a shift, in units of half the width or height
 MAX_TONE_CURVE = 0.6
-MAX_BLUR = 0.4  # weight of the blurred image
-MAX_NOISE = 0.08  # in standard deviations of the image
+MAX_BLUR = 0.4  # weight of the blurred copy
+MAX_NOISE = 0.08  # as a multiple of the image's standard deviation
 
-# Affine maps for test-time augmentation (TTA): taller and wider; shifted by 1.3 pixels; taller and slanted.
-_TTA_MAPS = (
+# Affine matrices for test-time augmentation (TTA): taller and wider; shifted by 1.3 pixels; taller and sheared.
+_TTA_MATRICES = (
     ((0.97, 0.0, 0.0), (0.0, 0.9, 0.0)),
     ((1.0, 0.0, 0.02), (0.0, 1.0, 0.0)),
     ((1.0, -0.054, 0.0), (0.0, 0.9, 0.0)),
@@ -40,14 +40,15 @@ class Distortions:
     """The random distortion parameters of N images.
 
     Attributes:
-        affine_maps: Affine maps ``(N, 2, 3)`` from output to input coordinates, both -1 to 1 across the image.
-        tone_curves: The coefficient of the tone curve, ``(N,)``.
-        blur_weights: The weight of the blurred image, ``(N,)``.
-        noise_levels: Noise in standard deviations of the image, ``(N,)``.
-        noise_offsets: Offset in the stored noise for a batch that starts with this image, ``(N,)``, 0 to 1; on the CPU.
+        affine_matrices: Affine matrices ``(N, 2, 3)`` from output to input coordinates, as for `F.affine_grid`.
+        tone_curves: The coefficient c of each tone curve ``x + c x (1 - x)``, ``(N,)``.
+        blur_weights: The weight of each image's blurred copy in the result, 0 to `MAX_BLUR`, ``(N,)``.
+        noise_levels: Standard deviation of the noise, as a multiple of the image's standard deviation, ``(N,)``.
+        noise_offsets: Random numbers, 0 to 1, on the CPU, ``(N,)``. The number of the first image of a batch selects
+            the part of the stored noise that the batch gets.
     """
 
-    affine_maps: Tensor
+    affine_matrices: Tensor
     tone_curves: Tensor
     blur_weights: Tensor
     noise_levels: Tensor
@@ -55,32 +56,32 @@ class Distortions:
 
     @classmethod
     def random(cls, count: int, size: Sequence[int], generator: torch.Generator, device: torch.device) -> Distortions:
-        """Return random distortions of `count` images; one call for a whole epoch takes almost no time.
+        """Return random distortions of N images; a single call for all images of an epoch takes almost no time.
 
         Args:
-            count: N.
-            size: H and W.
-            generator: The source of all random numbers: a CPU generator, so that they are the same on every device.
+            count: The number of images N.
+            size: The height H and width W of the images.
+            generator: A CPU generator, so that the distortions are the same on every device.
             device: The device of the images.
         """
         uniform = torch.rand((10, count), generator=generator)
         noise_offsets = uniform[9]
         uniform = uniform.to(device)
         curves, blurs, noises = _signed(uniform[6]) * MAX_TONE_CURVE, uniform[7] * MAX_BLUR, uniform[8] * MAX_NOISE
-        return cls(_affine_maps(uniform, size), curves, blurs, noises, noise_offsets)
+        return cls(_affine_matrices(uniform, size), curves, blurs, noises, noise_offsets)
 
     def __getitem__(self, images: slice) -> Distortions:
-        fields = (self.affine_maps, self.tone_curves, self.blur_weights, self.noise_levels, self.noise_offsets)
+        fields = (self.affine_matrices, self.tone_curves, self.blur_weights, self.noise_levels, self.noise_offsets)
         return Distortions(*(values[images] for values in fields))
 
 
 def augment(images: Tensor, distortions: Distortions) -> Tensor:
     """Return distorted copies of float images ``(N, 1, H, W)``, 0 to 1.
 
-    All get an affine map and a tone curve, every third a blur, every second noise. Batches are shuffled, so this is as
-    random as choosing each image with a probability of one third or one half, and much cheaper.
+    Every image gets an affine transformation and a tone curve; every second image also gets noise, and every third one
+    blur. Selecting images by position is cheap, and random enough because batches are shuffled.
     """
-    images = _warp(images, distortions.affine_maps)
+    images = _warp(images, distortions.affine_matrices)
     _apply_tone_curves(images, distortions.tone_curves)
     _blur(images[::3], distortions.blur_weights[::3])
     _add_noise(images[::2], distortions.noise_levels[::2], float(distortions.noise_offsets[0]))
@@ -88,78 +89,79 @@ def augment(images: Tensor, distortions: Distortions) -> Tensor:
 
 
 def distorted_copies(images: Tensor) -> Iterator[Tensor]:
-    """Yield slightly distorted copies of images ``(N, 1, H, W)`` for TTA, each with one distortion for all images."""
-    for affine_map in _TTA_MAPS:
-        yield _warp(images, torch.tensor(affine_map, device=images.device).expand(len(images), 2, 3))
+    """Yield slightly distorted copies of a batch ``(N, 1, H, W)`` for TTA; a copy has one distortion for all images."""
+    for matrix in _TTA_MATRICES:
+        yield _warp(images, torch.tensor(matrix, device=images.device).expand(len(images), 2, 3))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Scale each image ``(N, 1, H, W)`` to mean 0 and standard deviation 1, so that ink and paper tones cancel out."""
+    """Scale each image ``(N, 1, H, W)`` to mean 0 and standard deviation 1, which removes brightness and contrast."""
     return F.group_norm(images, 1, eps=1e-10)
 
 
-def _affine_maps(uniform: Tensor, size: Sequence[int]) -> Tensor:
-    """Return ``(N, 2, 3)`` maps from output to input coordinates for uniform numbers ``(6 or more, N)``, 0 to 1."""
+def _affine_matrices(uniform: Tensor, size: Sequence[int]) -> Tensor:
+    """Convert uniform random numbers ``(6 or more, N)``, 0 to 1, to affine matrices ``(N, 2, 3)``."""
     angle, shear = _signed(uniform[0]) * MAX_ROTATION, _signed(uniform[3]) * MAX_SHEAR
     zoom_x, zoom_y = ZOOM[0] + uniform[1:3] * (ZOOM[1] - ZOOM[0])
-    # Limited to the margin that the wider view adds.
+    # A shift is limited to the margin that zooming out adds, but never to less than MIN_SHIFT.
     shift_x, shift_y = (
-        _signed(share) * (zoom - 1).clamp_min(MIN_SHIFT) for share, zoom in ((uniform[4], zoom_x), (uniform[5], zoom_y))
+        _signed(number) * (zoom - 1).clamp_min(MIN_SHIFT)
+        for number, zoom in ((uniform[4], zoom_x), (uniform[5], zoom_y))
     )
-    aspect = size[0] / size[1]  # angles and shears are relative to pixels, coordinates to half the width and height
+    aspect = size[0] / size[1]  # angles and shears apply to pixels, coordinates are -1 to 1 in both directions
     row_x = torch.stack([angle.cos() * zoom_x, (shear - angle.sin()) * zoom_y * aspect, shift_x], dim=1)
     row_y = torch.stack([angle.sin() * zoom_x / aspect, angle.cos() * zoom_y, shift_y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
 
 
-def _warp(images: Tensor, maps: Tensor) -> Tensor:
-    return F.grid_sample(images, _grid(maps, images), padding_mode="border", align_corners=False)
+def _warp(images: Tensor, matrices: Tensor) -> Tensor:
+    return F.grid_sample(images, _grid(matrices, images), padding_mode="border", align_corners=False)
 
 
-def _grid(maps: Tensor, images: Tensor) -> Tensor:
-    """Return the sampling grid ``(N, H, W, 2)`` of `F.affine_grid`, in a twentieth of its time.
+def _grid(matrices: Tensor, images: Tensor) -> Tensor:
+    """Return the same sampling grid ``(N, H, W, 2)`` as `F.affine_grid`, but 20 times as fast.
 
-    x and y are separate in memory, which makes `F.grid_sample` faster too.
+    `F.grid_sample` is faster too, because the x and y coordinates of an image are stored in separate blocks.
     """
     height, width = images.shape[2:]
     across, down = (_pixel_centres(size, images.device) for size in (width, height))
-    from_x = maps[:, :, 0, None, None] * across
-    from_y = maps[:, :, 1, None, None] * down[:, None] + maps[:, :, 2, None, None]
+    from_x = matrices[:, :, 0, None, None] * across
+    from_y = matrices[:, :, 1, None, None] * down[:, None] + matrices[:, :, 2, None, None]
     return (from_x + from_y).permute(0, 2, 3, 1)
 
 
 @cache
 def _pixel_centres(size: int, device: torch.device) -> Tensor:
-    """Return the coordinates of the `size` pixels of a row or column; -1 and 1 are the edges of the image."""
+    """Return the coordinates of `size` pixel centres in a row or column; -1 and 1 are the edges of the image."""
     return (torch.arange(size, device=device) * 2 + 1) / size - 1
 
 
 def _apply_tone_curves(images: Tensor, coefficients: Tensor) -> None:
-    """Map tones, in place, by the curve ``x + c x (1 - x)``, which keeps black, white and the order of tones.
+    """Apply the tone curve ``x + c x (1 - x)`` in place, with the coefficient c of each image.
 
-    `normalise` would undo a linear change of contrast.
+    The curve keeps black, white and the order of tones. A linear curve would be useless, because `normalise` undoes it.
     """
     images.lerp_(images.square(), -coefficients.view(-1, 1, 1, 1))
 
 
 def _blur(images: Tensor, weights: Tensor) -> None:
-    """Blend images, in place, with their 3 x 3 box blur; the outermost pixels stay as they are."""
-    # Sums of shifted images take a tenth of the time of F.avg_pool2d.
+    """Blend each image with its 3 x 3 box blur, in place; border pixels do not change."""
+    # Adding shifted images is ten times as fast as F.avg_pool2d.
     rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
     boxes = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
     images[:, :, 1:-1, 1:-1].lerp_(boxes.div_(9), weights.view(-1, 1, 1, 1))
 
 
 def _add_noise(images: Tensor, levels: Tensor, offset: float) -> None:
-    """Add white noise to images, in place, in proportion to their own contrast.
+    """Add white noise to each image, in place, in proportion to the contrast of the image.
 
     Args:
         images: ``(N, 1, H, W)``.
-        levels: Standard deviation of the noise, in standard deviations of the image, ``(N,)``.
-        offset: Offset in the stored noise, 0 to 1.
+        levels: Standard deviation of the noise, as a multiple of the image's standard deviation, ``(N,)``.
+        offset: Random number, 0 to 1, that selects a part of the stored noise.
     """
     values, pixels = _stored_noise(images.device), images[0].numel()
-    # Views at different offsets, without a copy: they overlap, but no two images get the same noise at a pixel.
+    # Overlapping views instead of copies; their offsets differ, so no two images have the same noise at a pixel.
     span = (len(values) - pixels) // 2
     noise = values[int(offset * span) :].unfold(0, pixels, span // len(images))[: len(images)]
     images.addcmul_(noise.view(images.shape), (levels * _deviations(images)).view(-1, 1, 1, 1))
@@ -167,7 +169,7 @@ def _add_noise(images: Tensor, levels: Tensor, offset: float) -> None:
 
 @cache
 def _stored_noise(device: torch.device) -> Tensor:
-    """Return normal random numbers that all batches reuse: new ones would take half of the augmentation time."""
+    """Return normal random numbers that all batches reuse; new numbers would take half of the augmentation time."""
     generator = torch.Generator().manual_seed(derived_seed("noise"))
     return torch.randn(_NOISE_VALUES, generator=generator).to(device)
 

@@ -1,6 +1,6 @@
-"""Batches from the pixel cache, on the device that trains.
+"""Batches of images and labels from the pixel cache, on the training device.
 
-Shapes: N images of a batch, one grey channel, height H = 64, width W = 128, L = 9 label positions.
+Shapes: N images in a batch, one grey channel, height H = 64, width W = 128, L = 9 label positions.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 VALIDATION_BATCH_SIZE = 250
 
-# The minimum number of images that are gathered and distorted together, then split into batches. With 32 an image
-# takes 1.5 times as long, since short kernels start with cold caches; with 1,000 memory bandwidth is the bottleneck.
+# The minimum number of images that are gathered and distorted together, then split into batches. With 32 images, each
+# takes 1.5 times as long, because short kernels start with cold caches; with 1,000, memory bandwidth is the bottleneck.
 _MIN_GATHERED = 128
 
 Batch = tuple[Tensor, Tensor]
 
 
 class SplitBatches:
-    """The batches of one split, by epoch.
+    """The batches of one split, for any epoch.
 
-    A batch only costs a copy of its bytes: no worker process, no decoding, no Python code per image. On CUDA the whole
-    split (8 KiB per image) stays in the device's memory.
+    The pixels of a batch are only copied: there are no worker processes, no decoding and no Python code per image. On
+    CUDA, the whole split (8 KiB per image) stays in GPU memory.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class SplitBatches:
 
         Args:
             split: Images and labels.
-            batch_size: Number of images per batch; the last one of an epoch may be smaller.
+            batch_size: Number of images per batch; the last batch of an epoch may be smaller.
             device: The device of the batches.
-            shuffle_seed: Seed of order and distortions; None for the order of the split and distortions of seed 0.
+            shuffle_seed: Seed of order and distortions. None keeps the order and uses seed 0 for distortions.
             augmented: Whether images are distorted at random.
         """
         self.split = split
@@ -71,7 +71,7 @@ class SplitBatches:
         order = torch.arange(len(self._labels))
         if self._shuffle_seed is not None:
             order = torch.randperm(len(order), generator=_generator(self._shuffle_seed, "order", epoch))
-        order = order.to(self.device)  # one copy for all batches, since each copy waits for the GPU
+        order = order.to(self.device)  # one transfer per epoch, since each transfer waits for the GPU
         distortions = self._distortions(epoch)
         gathered = self.batch_size * -(-_MIN_GATHERED // self.batch_size)
         for start in range(0, len(order), gathered):
@@ -94,7 +94,7 @@ class SplitBatches:
 
 
 def split_batch(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """Split a batch into batches or micro-batches of at most `size` images; None for the whole batch."""
+    """Split a batch into batches or micro-batches of at most `size` images; None keeps the batch whole."""
     images, labels = batch
     size = size or len(images)
     return zip(torch.split(images, size), torch.split(labels, size), strict=True)
@@ -102,14 +102,14 @@ def split_batch(batch: Batch, size: int | None) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training: shuffled training batches, and validation batches in order."""
+    """The batches of a training run: shuffled for training, in the order of the split for validation."""
 
     train: SplitBatches
     val: SplitBatches
 
     @classmethod
     def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
-        """Return the batches of the configured splits of an open cache."""
+        """Prepare the batches of the two splits of `cache` that `config` selects."""
         train = SplitBatches(
             cache[config.train_split],
             batch_size=config.batch_size,
@@ -121,12 +121,12 @@ class TrainingData:
 
 
 def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:
-    """Return the batches of a split for scoring: undistorted and in order."""
+    """Return the batches of a split for scoring: undistorted, in the order of the split."""
     return SplitBatches(split, batch_size=VALIDATION_BATCH_SIZE, device=device, shuffle_seed=None, augmented=False)
 
 
 class SplitDataset(Dataset[Batch]):
-    """A cached split for PyTorch's `DataLoader`, which fetches and distorts a whole batch in one call."""
+    """A cached split as a dataset for PyTorch's `DataLoader`; one call fetches and distorts a whole batch."""
 
     def __init__(self, split: CachedSplit, *, augmented: bool, seed: int) -> None:
         self._split = split
@@ -146,22 +146,22 @@ class SplitDataset(Dataset[Batch]):
         selected = np.asarray(indices)
         images = _to_float(torch.from_numpy(self._split.images[selected]))
         if self._augmented:
-            # Workers have copies of the same `_generator`; the loader seeds their default generators differently.
+            # Workers have copies of the same `_generator`; only their default generators have different seeds.
             generator = torch.default_generator if get_worker_info() else self._generator
             images = augment(images, Distortions.random(len(images), images.shape[2:], generator, images.device))
         return images, torch.from_numpy(self._split.labels[selected].astype(np.int64))
 
 
 def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    """Build PyTorch loaders of the training and the validation split.
+    """Create PyTorch data loaders for the training and the validation split.
 
-    Batches are grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``. The training loader shuffles and, with
-    `augmentation`, distorts, which can move values slightly out of that range. The same seed gives the same order and
-    distortions. A hanging worker process raises an error after two minutes.
+    Batches are grey images ``(N, 1, H, W)``, 0 to 1, and labels ``(N, L)``. The training loader shuffles the images
+    and, with `augmentation`, distorts them; noise can then move values slightly outside of 0 to 1. The same seed gives
+    the same order and distortions. If a worker process hangs, an error is raised after two minutes.
 
     Raises:
         ConfigurationError: `vocab_size` or `max_sequence_length` does not match the dataset.
-        DataLoaderError: The dataset is missing or damaged, or has no such split.
+        DataLoaderError: The dataset is missing or damaged or lacks a split, or both splits are the same.
 
     Example::
 
@@ -175,12 +175,12 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
         raise ConfigurationError(problems)
     if config.train_split == config.val_split:
         raise DataLoaderError(
-            f"val_split: found {config.val_split!r}, which is also train_split; validate on another split"
+            f"val_split: found {config.val_split!r}, which is also train_split; use two different splits"
         )
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     workers = min(config.num_workers, os.cpu_count() or 1)
     if workers < config.num_workers:
-        log.warning("num_workers: found %d; the loaders use %d, one per CPU core", config.num_workers, workers)
+        log.warning("num_workers: found %d; the data loaders use %d, one per CPU core", config.num_workers, workers)
     return (
         _loader(cache[config.train_split], config, workers, training=True),
         _loader(cache[config.val_split], config, workers, training=False),
@@ -209,7 +209,7 @@ def _generator(*seeds: int | str) -> torch.Generator:
 
 
 def _to_float(pixels: Tensor) -> Tensor:
-    """Return grey bytes ``(N, H, W)`` as float images ``(N, 1, H, W)``, 0 to 1."""
+    """Convert grey bytes ``(N, H, W)`` to float images ``(N, 1, H, W)``, 0 to 1."""
     return pixels.unsqueeze(1).float().div_(255)
 
 

@@ -1,7 +1,7 @@
-"""The folder with the cached pixels of a dataset: its files, and the lock of the process that writes them.
+"""The folder with the cached pixels of a dataset: its files, and the lock that lets only one process write them.
 
-A split has two files. `NAME.npy` has the grey pixels. `NAME.jsonl` has two lines: the SHA-256 of the second line, and
-the description of the split in JSON, with a digest of the pixels.
+A split has two files. `NAME.npy` contains the grey pixels. `NAME.jsonl` contains two lines: the SHA-256 of the second
+line, and the description of the split as JSON, which includes a digest of the pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
 
-_LAYOUT = 4  # version of the format; caches of other versions are recreated
+_LAYOUT = 4  # format version; caches of other versions are recreated
 _FOLDER_NAME = ".pixel_cache"
 _LOCK_FILE = "lock"
 _PIXELS_SUFFIX = ".npy"
@@ -42,9 +42,9 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class PixelFile:
-    """Grey pixels `(N, 64, 128)`, read from a file on indexing.
+    """A file with the grey pixels `(N, 64, 128)` of N images; indexing reads the selected images.
 
-    Not a memory map: if the file is truncated, reading a memory map kills the process (SIGBUS).
+    A memory map is not used: if another process truncated the file, reading it would kill this process with SIGBUS.
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -69,7 +69,7 @@ class PixelFile:
 
 
 class CachedPixels(NamedTuple):
-    """The verified pixels `(N, 64, 128)` of one split, and the description that their writer stored."""
+    """The verified pixels `(N, 64, 128)` of one split, and the description that `PixelWriter` stored with them."""
 
     images: PixelFile
     description: Mapping[str, Any]
@@ -77,14 +77,14 @@ class CachedPixels(NamedTuple):
 
 @dataclass
 class PixelWriter:
-    """Writes the pixels of one split in batches; they replace the old ones at the end if `description` is set."""
+    """Writes the pixels of one split in batches; at the end, they replace the cached ones if `description` is set."""
 
     file: BinaryIO
     description: Mapping[str, Any] | None = None
     sums: list[bytes] = field(default_factory=list)
 
     def write(self, images: Bytes) -> None:
-        """Append images `(n, 64, 128)`."""
+        """Append images `(N, 64, 128)`."""
         self.file.write(images.data)
         os.utime(Path(self.file.name).with_name(_LOCK_FILE))  # shows progress to processes that wait for the lock
         self.sums.append(_sums(images))
@@ -92,13 +92,13 @@ class PixelWriter:
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder with the cached pixels of the metadata file `metadata_name`."""
+    """A folder with the cached pixels of the dataset whose metadata file is `metadata_name`."""
 
     path: Path
     metadata_name: str
 
     def read(self, split: str) -> CachedPixels | None:
-        """Return the pixels of `split`, or None if they are missing or damaged."""
+        """Read and verify the cached pixels of `split`; return None if they are missing or damaged."""
         pixels_file, description_file = self._files(split)
         description = _read_description(description_file)
         if description is None:
@@ -111,12 +111,12 @@ class CacheFolder:
         return CachedPixels(images, description) if _digest(sums) == description["pixels_digest"] else None
 
     def remove(self, split: str) -> None:
-        """Remove the files of `split`, if any."""
+        """Remove the cache files of `split`, if any."""
         for file in self._files(split):
             file.unlink(missing_ok=True)
 
     def remove_stale(self, metadata_digest: str) -> None:
-        """Remove caches of earlier contents of the metadata file, and unfinished files of killed processes."""
+        """Remove damaged caches, caches of earlier versions of the metadata file, and files of killed processes."""
         for unfinished in self.path.glob(f"*{_UNFINISHED_SUFFIX}"):
             unfinished.unlink(missing_ok=True)
         for suffix in (_PIXELS_SUFFIX, _DESCRIPTION_SUFFIX):
@@ -129,10 +129,10 @@ class CacheFolder:
 
     @contextmanager
     def writer(self, split: str, count: int) -> Iterator[PixelWriter]:
-        """Yield a writer for the `count` images of `split`.
+        """Yield a writer for the `count` images of `split`, whose file replaces the cached one at the end.
 
         Raises:
-            DataLoaderError: They cannot be written; the message gives the required disk space.
+            DataLoaderError: The files cannot be written; the message gives the required disk space.
         """
         pixels_file, description_file = self._files(split)
         unfinished = self.path / f"{secrets.token_hex(8)}{_UNFINISHED_SUFFIX}"
@@ -154,7 +154,7 @@ class CacheFolder:
                 self.remove(split)
             raise DataLoaderError(
                 f"{self.path}: cannot write the pixel cache: {error.strerror or error}; "
-                f"it needs {count * 8500 // 10**6 + 1} MB: free disk space there"
+                f"it needs {count * 8500 // 10**6 + 1} MB; free some space on that disk"
             ) from error
         finally:
             unfinished.unlink(missing_ok=True)
@@ -167,7 +167,7 @@ class CacheFolder:
 
 
 def _read_description(file: Path) -> dict[str, Any] | None:
-    """Return the description in `file`; None if it is missing, damaged or of another layout."""
+    """Read the description in `file`; return None if it is missing or damaged or has another format version."""
     try:
         digest, _, line = read_bytes(file).partition(b"\n")
         if hashlib.sha256(line).hexdigest().encode() != digest:
@@ -179,7 +179,7 @@ def _read_description(file: Path) -> dict[str, Any] | None:
 
 
 def _sums(images: Bytes) -> bytes:
-    """Return the sum of each image's 64-bit words: a checksum that runs at memory speed."""
+    """Return a fast checksum of each image: the sum of the image's 64-bit words."""
     sums: npt.NDArray[np.uint64] = images.view("<u8").sum(axis=(1, 2), dtype=np.uint64)
     return sums.tobytes()
 
@@ -189,7 +189,7 @@ def _digest(sums: list[bytes]) -> str:
 
 
 def cache_folders(metadata_path: Path) -> list[CacheFolder]:
-    """Return the possible cache folders of a dataset: in the metadata's folder, then in the user's cache folder."""
+    """Return a dataset's possible cache folders: in the metadata file's folder, then in the user's cache folder."""
     real_path = os.path.realpath(metadata_path)
     dataset_key = hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]
     paths = [metadata_path.parent / _FOLDER_NAME, _user_cache_folder() / "khmer-ocr-tuner" / dataset_key]
@@ -198,9 +198,9 @@ def cache_folders(metadata_path: Path) -> list[CacheFolder]:
 
 @contextmanager
 def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
-    """Lock and yield the first writable cache folder; other processes cannot write to it in the meantime.
+    """Lock and yield the first writable cache folder; other processes cannot write to it until the ``with`` block ends.
 
-    After an error, a folder that this function created is removed, unless it has other files than the lock.
+    After an error, a folder that this function created is removed, unless it contains files other than the lock file.
 
     Raises:
         DataLoaderError: No cache folder is writable.
@@ -211,7 +211,7 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             lock = wait_for_lock(folder.path / _LOCK_FILE)
-        except (OSError, ConfigurationError) as error:  # the latter: the lock's holder hangs, or locks are unsupported
+        except (OSError, ConfigurationError) as error:  # the latter: another process hangs, or locks are unsupported
             problems.append(f"{folder.path}: {getattr(error, 'strerror', None) or error}")
             continue
         with lock:
@@ -224,12 +224,12 @@ def writable_folder(metadata_path: Path) -> Iterator[CacheFolder]:
         return
     raise DataLoaderError(
         f"{metadata_path}: found no writable folder for the pixel cache ({'; '.join(problems)}); "
-        "make one of them writable, or set XDG_CACHE_HOME to a writable folder"
+        "make one of these folders writable, or set XDG_CACHE_HOME to a writable folder"
     )
 
 
 def _remove_unused(path: Path) -> None:
-    """Remove a folder if it only has its lock file, which this process has locked."""
+    """Remove a folder if it only contains its lock file; the caller must hold the lock."""
     with contextlib.suppress(OSError):
         if os.listdir(path) == [_LOCK_FILE]:
             os.unlink(path / _LOCK_FILE)

@@ -1,4 +1,4 @@
-"""Decoding image files to small grey images."""
+"""Decoding image files to grey images of 128 x 64 pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search_spaces.files.regular_files import read_bytes
 IMAGE_WIDTH_PX = 128
 IMAGE_HEIGHT_PX = 64
 
-# Pillow's other readers are of no use here, and one of them runs PostScript files in an interpreter.
+# Other formats are not needed, and Pillow's reader for PostScript runs the file in an interpreter.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
 MAX_FILE_BYTES = 256 * 10**6
 MAX_PIXELS = 50_000_000  # an image of this size with transparency needs 600 MB of memory
@@ -27,11 +27,11 @@ THREADS = 2  # Pillow releases the GIL while it decodes, but hashing and bookkee
 
 
 class UnreadableImageError(Exception):
-    """The image cannot be read; the text gives the reason."""
+    """An image cannot be read; the text is the reason."""
 
 
 class DecodedImage(NamedTuple):
-    """Grey pixels `(64, 128)` and the original width and height in pixels, after rotation as given in the EXIF data."""
+    """Grey pixels `(64, 128)` of an image, and its original size after the rotation in its EXIF data."""
 
     pixels: npt.NDArray[np.uint8]
     width_px: int
@@ -39,9 +39,9 @@ class DecodedImage(NamedTuple):
 
 
 class DecodedImages(NamedTuple):
-    """A batch of images in order: pixels `(n, 64, 128)`, original widths and heights, digests of the files, problems.
+    """N image files in order: grey pixels `(N, 64, 128)`, original widths and heights, file digests, problems.
 
-    Unreadable images have zero pixels and a problem, but no size and no digest.
+    The pixels of an unreadable file are zeros, and it has an entry in `problems`, but none in `sizes` and `digests`.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -51,7 +51,7 @@ class DecodedImages(NamedTuple):
 
 
 def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
-    """Decode the images at `paths` in order; yield them in batches."""
+    """Decode image files and yield them in batches, in the order of `paths`."""
     batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
     with ThreadPoolExecutor(THREADS) as threads:
         yield from threads.map(_decode_batch, batches)
@@ -63,7 +63,7 @@ def file_digest(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Return the bytes of an image file as `grey_pixels`, rotated as given in its EXIF data.
+    """Decode the bytes of an image file as `grey_pixels`, after the rotation in its EXIF data.
 
     Raises:
         UnreadableImageError: The file is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
@@ -80,11 +80,11 @@ def decode_image(data: bytes) -> DecodedImage:
 
 
 def grey_pixels(image: Image.Image) -> DecodedImage:
-    """Return an image as grey pixels.
+    """Convert an image to grey pixels, 0 black to 255 white, and the expected size.
 
-    Other sizes are resized; transparency becomes white. Images with more than 8 bits per pixel are scaled so that the
-    darkest pixel becomes 0 and the brightest 255: their black and white levels are unknown, and the networks normalise
-    contrast anyway.
+    Transparency becomes white. The tones of an image with more than 8 bits per channel are scaled so that the darkest
+    pixel becomes 0 and the brightest 255, because the black and white levels of the image are unknown. The networks
+    normalise contrast anyway.
     """
     grey = _grey(image)
     width, height = grey.size

@@ -1,4 +1,4 @@
-"""Finding the image files of a dataset, and detecting whether they have changed."""
+"""Finding the image files of a dataset, and detecting changes to them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 
 class ImageName(NamedTuple):
-    """An image's `image_path` and `image_filename` in the metadata; a missing one is empty."""
+    """The `image_path` and `image_filename` of a sample in the metadata; empty text for a missing key."""
 
     path: str
     filename: str
 
 
 class ImageLookup:
-    """Finds the images of a split in the documented folders, searched in order."""
+    """Finds the images of a split in the folders that `read_metadata` documents, in that order."""
 
     def __init__(self, metadata_path: Path, split: str) -> None:
-        # Links are resolved first: the images are in the folder of the real metadata file.
+        # Symbolic links are resolved first: the images are in the folder of the real metadata file.
         folders = dict.fromkeys(map(os.path.dirname, (os.path.realpath(metadata_path), str(metadata_path))))
         self._split_folders = [os.path.join(folder, split) for folder in folders]
         self._locations = [
@@ -34,16 +34,16 @@ class ImageLookup:
         self._is_folder: dict[str, bool] = {}
 
     def candidates(self, name: ImageName) -> Iterator[str]:
-        """Yield the possible absolute paths of an image in search order; empty where a location does not apply."""
+        """Yield the absolute path of an image in each searched folder; empty if the sample lacks the needed key."""
         name = name._replace(filename=name.filename or os.path.basename(name.path))
         for folder, key in self._locations:
             relative = name.path if key == "path" else name.filename
             yield os.path.normpath(os.path.join(folder, relative)) if relative else ""
 
     def find(self, name: ImageName) -> tuple[str, str]:
-        """Return the absolute path of an image and the searched folder in which it was found; empty if not found.
+        """Return the absolute path of an image and the searched folder that contains it; both are empty if not found.
 
-        The folder is also empty for an absolute `image_path`.
+        The folder is also empty if the image was found at an absolute `image_path`.
         """
         for (searched, key), path in zip(self._locations, self.candidates(name), strict=True):
             folder = os.path.dirname(path)
@@ -58,9 +58,10 @@ class ImageLookup:
 def find_images(
     names: Sequence[ImageName], metadata_path: Path, split: str, entry: Callable[[int], str]
 ) -> tuple[list[str], list[str]]:
-    """Return the absolute paths of `names`, and a problem for each missing image and each additional folder of images.
+    """Return the absolute paths of the images that exist, and the problems.
 
-    `entry` returns the file, line and key of an image in the metadata.
+    Each missing image is a problem, and so is each folder with images after the first one. `entry` returns the file,
+    line and key of the sample with a given index.
     """
     lookup = ImageLookup(metadata_path, split)
     paths: list[str] = []
@@ -71,19 +72,19 @@ def find_images(
         if path:
             paths.append(path)
             if folder and folder not in first_by_folder:
-                first_by_folder[folder] = f"{entry(number)}: its image was found in {folder}: {path}"
+                first_by_folder[folder] = f"{entry(number)}: its image was found in {folder} ({path})"
         elif any(name):  # a sample without any image name has been reported already
             missing[number] = list(dict.fromkeys(path for path in lookup.candidates(name) if path))
     if missing and not paths and len(missing) > 1:
-        remedy = f"all {len(missing)} images of this split are missing: run the command in the folder in which the "
-        remedy += "dataset was generated, or keep metadata and images together"
+        remedy = f"all {len(missing)} images of this split are missing; run the command in the working directory of "
+        remedy += "the dataset generator, or copy the images together with the metadata file"
         missing = dict(list(missing.items())[:1])
     else:
-        remedy = "copy it to one of these paths, or delete the sample"
+        remedy = "copy the image to one of these paths, or remove the sample"
     problems = [f"{entry(number)}: {_missing_text(searched, remedy)}" for number, searched in missing.items()]
-    rule = "all images of a split must be in one folder; move them together, or correct image_path"
+    rule = "expected all images of a split in one folder; move them to the same folder, or correct 'image_path'"
     first, *others = first_by_folder.values() or [""]
-    return paths, [f"{other}; but {first}; {rule}" for other in others] + problems
+    return paths, [f"{other}, but {first}; {rule}" for other in others] + problems
 
 
 def states_digest(paths: Iterable[str]) -> str:
@@ -101,5 +102,5 @@ def states_digest(paths: Iterable[str]) -> str:
 
 def _missing_text(searched: list[str], remedy: str) -> str:
     if folder := next((path for path in searched if os.path.isdir(path)), None):
-        return f"its image is a folder, {folder}; name the file in it"
-    return f"its image does not exist; looked for {', '.join(searched)}; {remedy}"
+        return f"its image {folder} is a folder; expected a file; add the file name"
+    return f"its image does not exist; searched: {', '.join(searched)}; {remedy}"

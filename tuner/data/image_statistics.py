@@ -1,6 +1,6 @@
 """Seven statistics of an image, computed without a network, that distinguish digits on paper from other images.
 
-Shapes: N grey images, H = 64, W = 128.
+Shapes: N grey images, height H = 64, width W = 128.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ ImageStatistics = npt.NDArray[np.float64]
 def image_statistics(pixels: Bytes | PixelFile) -> ImageStatistics:
     """Return the statistics ``(N, 7)`` of grey images ``(N, H, W)``, in the order of `STATISTICS`.
 
-    Contrast is the standard deviation of the tones. The others are computed after normalisation to mean 0 and standard
-    deviation 1, as for the networks: third and fourth moment of the tones (little ink on much paper is skewed), mean
-    difference between horizontal and vertical neighbours, and standard deviation of the row means and column means (a
-    line of text fills some rows). All are on logarithmic scales, since ratios matter, not differences.
+    Contrast is the standard deviation of the tones. The other statistics are computed after the tones have been
+    normalised to mean 0 and standard deviation 1, as for the networks:
+
+    - the third and fourth moments of the tones: little ink on much paper is skewed,
+    - the mean absolute differences between horizontal neighbours and between vertical neighbours,
+    - the standard deviations of the row means and of the column means: a line of text fills only some rows.
+
+    All statistics are on logarithmic scales, because ratios matter, not differences.
     """
     chunks = [_statistics(pixels[start : start + _CHUNK].astype(np.float32)) for start in range(0, len(pixels), _CHUNK)]
     return np.concatenate(chunks) if chunks else np.zeros((0, len(STATISTICS)))

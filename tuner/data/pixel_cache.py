@@ -1,7 +1,7 @@
-"""Grey pixels and labels of a dataset, decoded once and shared by all processes.
+"""The pixel cache: grey pixels and labels of a dataset, decoded once and shared by all processes.
 
-Opening a dataset for the first time reads its YAML and decodes its images; later calls read the cached result. The
-cache is valid as long as the digest of the metadata and the size and modification time of each image are the same.
+When a dataset is opened for the first time, its metadata are read and its images are decoded; later, the cached result
+is read. The cache is valid until the metadata file, or the size or modification time of an image, changes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class CachedSplit:
     """One split: N samples in the order of the metadata.
 
     Attributes:
-        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`, read from the file on indexing.
-        labels: Digits, EOS, PAD, as returned by `encode_label`, `(N, 9)`.
+        images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`; indexing reads them from the file.
+        labels: Encoded labels as returned by `encode_label`, `(N, 9)`.
         image_paths: Absolute paths of the image files.
-        font_names: The fonts of the split; empty text for samples without one.
+        font_names: The names of the split's fonts; empty text for samples without a font.
         font_numbers: Index of each sample's font in `font_names`, `(N,)`.
         sizes: Original width and height of each image in pixels, `(N, 2)`.
-        digest: SHA-256 of the bytes of all image files and labels, independent of their paths.
+        digest: SHA-256 of the contents of all image files and of all labels; independent of the paths.
     """
 
     images: PixelFile | Bytes
@@ -53,7 +53,7 @@ class CachedSplit:
 
     @cached_property
     def aspect_ratios(self) -> npt.NDArray[np.float64]:
-        """Original width divided by height of each image, `(N,)`."""
+        """The original width of each image divided by the image's height, `(N,)`."""
         return self.sizes[:, 0] / self.sizes[:, 1]
 
     @cached_property
@@ -74,7 +74,7 @@ class PixelCache:
 
     Attributes:
         metadata_path: The metadata file, absolute.
-        splits: The splits by name.
+        splits: The splits, keyed by name.
     """
 
     metadata_path: Path
@@ -82,7 +82,7 @@ class PixelCache:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the names and contents of these splits: equal for equal data on all machines."""
+        """Digest of the names and contents of these splits: the same data have the same digest on all machines."""
         digests = {name: split.digest for name, split in self.splits.items()}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
@@ -101,15 +101,15 @@ def open_pixel_cache(
     """Open the cached pixels of a dataset; decode the images first if they are not cached or have changed.
 
     If several processes open a new dataset, one decodes it and the others wait. A damaged cache is recreated. The
-    cache is `.pixel_cache` in the metadata's folder or, if that folder is read-only, in the user's cache folder.
+    cache is `.pixel_cache` in the metadata file's folder or, if that folder is read-only, in the user's cache folder.
 
     Args:
         metadata_path: The dataset's metadata file.
         splits: Names of the requested splits.
-        verify: Read all image files and compare their content, not only size and modification time.
+        verify: Whether to compare the contents of all image files with the cache, not only size and modification time.
 
     Raises:
-        DataLoaderError: As `read_metadata`; also if an image cannot be read or the cache cannot be written.
+        DataLoaderError: The same as for `read_metadata`; an image cannot be read, or the cache cannot be written.
     """
     file = Path(os.path.abspath(metadata_path))
     digest = hashlib.sha256(read_metadata_bytes(file)).hexdigest()
@@ -121,7 +121,7 @@ def open_pixel_cache(
     requested = list(dict.fromkeys(splits))
     found = find(cache_folders(file), requested)
     if missing := [split for split in requested if split not in found]:
-        metadata = read_metadata(file, missing)  # first: if it has problems, no folder is created
+        metadata = read_metadata(file, missing)  # before the folder is created, as this may fail
         with writable_folder(file) as folder:
             found |= find([folder], missing)  # another process may have decoded them during the wait for the lock
             found |= _decode(folder, metadata, [split for split in missing if split not in found])
@@ -131,7 +131,7 @@ def open_pixel_cache(
 def _find(
     folders: Iterable[CacheFolder], split: str, metadata_path: Path, metadata_digest: str, *, verify: bool
 ) -> CachedSplit | None:
-    """Return `split` if one of `folders` has an undamaged and valid cache of the dataset; else None."""
+    """Return `split` from the first of `folders` with a valid cache of it; None if there is none."""
     for folder in folders:
         pixels = folder.read(split)
         if pixels is None or pixels.description["metadata_digest"] != metadata_digest:
@@ -166,13 +166,13 @@ def _decode(folder: CacheFolder, metadata: DatasetMetadata, splits: Sequence[str
 
 
 def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[str]:
-    """Write the pixels of `split`, unless its images have problems; return the problems."""
+    """Decode and cache the images of `split`; if there are problems, return them and cache nothing."""
     samples = metadata.splits[split]
     states = states_digest(samples.image_paths)  # first, so that a change during decoding invalidates the cache
     labels = np.array([encode_label(label) for label in samples.labels])
     base = os.path.dirname(os.path.realpath(metadata.path))
     font_numbers = {name: number for number, name in enumerate(dict.fromkeys(samples.fonts))}
-    # All relative paths start in the same folder, so finding the first one again shows that all are still valid.
+    # All relative paths were found in the same folder. If the first image is found there again, all paths are valid.
     first = next((number for number, name in enumerate(samples.names) if not os.path.isabs(name.path)), 0)
     problems: list[str] = []
     sizes: list[tuple[int, int]] = []

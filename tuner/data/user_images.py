@@ -1,4 +1,4 @@
-"""Loading images of the user: files, the files of a folder, or images in memory."""
+"""Loading the user's images: image files, all images in a folder, or images in memory."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class UserImage:
-    """An image of the user.
+    """One of the user's images.
 
     Attributes:
         path: The file; None for an image in memory.
         pixels: Grey pixels as returned by `decode_image`, ``(64, 128)``; None if there is a problem.
-        aspect_ratio: Original width divided by height, after rotation as given in the EXIF data; 0 if there is a
-            problem.
-        problem: Why the image cannot be read, without its path; empty if it can.
+        aspect_ratio: Original width divided by height, after the rotation in the EXIF data; 0 if there is a problem.
+        problem: Why the image cannot be read, without the path; empty text if it can be read.
     """
 
     path: Path | None
@@ -45,7 +44,7 @@ class UserImage:
 
 
 def load_user_images(images: Iterable[ImageSource], batch_size: int) -> Iterator[list[UserImage]]:
-    """Decode images in order and yield them in batches; replace a folder by the images in it, sorted by name."""
+    """Decode images in order and yield them in batches; replace a folder by its images in order of name."""
     files: list[UserImage | InMemory] = []
     for image in images:
         files += _files_of(Path(image)) if isinstance(image, str | os.PathLike) else [image]
@@ -67,7 +66,7 @@ def count_subfolders(path: str) -> int:
 
 
 def _files_of(path: Path) -> list[UserImage]:
-    """Return `path`, or the images in it if it is a folder; none is read yet."""
+    """Return `path`, or the images in it if it is a folder, without reading them."""
     if not os.path.isdir(path):  # unlike Path.is_dir, it never raises
         return [UserImage(path)]
     try:
@@ -75,7 +74,7 @@ def _files_of(path: Path) -> list[UserImage]:
     except OSError as error:
         return [UserImage(path, problem=f"the folder cannot be listed: {error.strerror}; check its permissions")]
     if not names:
-        return [UserImage(path, problem=f"the folder contains no images ({', '.join(sorted(SUFFIXES))})")]
+        return [UserImage(path, problem=f"the folder contains no images ({', '.join(sorted(SUFFIXES))}); add an image")]
     return [UserImage(path / name) for name in names]
 
 
@@ -96,7 +95,7 @@ def _load(image: UserImage | InMemory) -> UserImage:
     except OSError as error:
         problem = f"the file cannot be read: {error.strerror or error}; check the file and its permissions"
     except (UnreadableImageError, ValueError) as error:  # ValueError: the path is invalid, for example has a null byte
-        problem = f"the file cannot be read as an image: {error}; name an image file, or recreate it"
+        problem = f"the file cannot be read as an image: {error}; choose an image file, or recreate the file"
     return UserImage(image.path, problem=problem)
 
 
@@ -107,11 +106,11 @@ def _load_from_memory(source: InMemory) -> UserImage:
         return UserImage(None, decoded.pixels, decoded.width_px / decoded.height_px)
     except Exception as error:  # Pillow raises almost any exception
         expected = "expected a PIL image, or an array of bytes: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
-        return UserImage(None, problem=f"it cannot be read as an image: {error}; {expected}; convert it first")
+        return UserImage(None, problem=f"it cannot be read as an image: {error}; {expected}; convert the image first")
 
 
 def _similar_image(path: Path) -> str:
-    """Return a hint with the most similar image name in the folder of a missing image."""
+    """Return a remedy for a missing image: the most similar image name in its folder, if any."""
     try:
         names = [name for name in os.listdir(path.parent) if _is_image_name(name)]
     except (OSError, ValueError):

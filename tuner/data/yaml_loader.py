@@ -1,4 +1,4 @@
-"""A YAML loader for large files of plain data: all scalars are text, and each mapping has its line number."""
+"""A YAML loader for large files of plain data: all scalars are text, and each mapping has a line number."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _MAX_DEPTH = 50
 
 
 class YamlMapping(dict[str, "Node"]):
-    """A mapping of the file, and its first line, counted from 1."""
+    """A mapping in the file; `line` is its first line, counted from 1."""
 
     line: int = 0
 
 
 Node = str | list["Node"] | YamlMapping
-"""A value of the file: text, a list, or a mapping with text keys."""
+"""A value in the file: text, a list, or a mapping with text keys."""
 
 
 class _TextLoader(_Loader):  # type: ignore[misc]
-    """Understands aliases and merge keys and ignores all tags."""
+    """A PyYAML loader that returns all scalars as text; aliases and merge keys are resolved, tags ignored."""
 
     _depth = 0
 
@@ -57,10 +57,10 @@ class _TextLoader(_Loader):  # type: ignore[misc]
 
 
 def load_yaml(data: bytes, file: Path) -> Node:
-    """Return the first document in `data`; empty text if the file is empty.
+    """Parse the first YAML document in `data`; return empty text if there is none.
 
     Raises:
-        DataLoaderError: It is not YAML in UTF-8; the message gives `file`, line and column.
+        DataLoaderError: `data` is not YAML in UTF-8; the message gives `file`, line and column.
     """
     try:
         document: Node = next(yaml.load_all(data, _TextLoader), "")
@@ -72,6 +72,6 @@ def load_yaml(data: bytes, file: Path) -> Node:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0]
         raise DataLoaderError(
-            f"{file}: is not YAML in UTF-8: {why}; name the dataset's metadata.yaml, or save the file as UTF-8"
+            f"{file}: is not YAML in UTF-8: {why}; use the dataset's metadata.yaml, or save the file as UTF-8"
         ) from error
     return document

@@ -1,4 +1,4 @@
-"""Flagging of readings that may be wrong since the image is out-of-distribution.
+"""Flagging of readings that may be wrong because the image is out-of-distribution.
 
 A network reads digits in any image, and is confident even for designs that it was not trained on. So a reading is
 flagged if its confidence in slightly distorted copies of the image (`DigitReader.tta_confidence`), the statistics of
@@ -19,12 +19,12 @@ import numpy.typing as npt
 from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
 
 MIN_IMAGES = 100  # fewer images do not suffice to estimate a quantile of 1 %
-# Shares of correct validation readings that are flagged by confidence, image statistics, or their combination.
+# Fractions of the correct validation readings that each limit flags: confidence, image statistics, and both combined.
 FLAGGED_CONFIDENCE = 0.02
 FLAGGED_DISTANCE = 0.002
 FLAGGED_COMBINED = 0.01
 FLAGGED_ASPECT_RATIOS = 0.005  # at each end
-# Accuracy hardly changes if digits are squeezed or stretched by 25 %; at 50 % only half of the images are read.
+# Accuracy hardly changes if digits are squeezed or stretched by 25 %; at 50 %, half of the readings are wrong.
 ASPECT_MARGIN = 1.25
 
 _DEFAULT_MIN_CONFIDENCE = 0.5  # for fewer than MIN_IMAGES images; below it, the reading is more likely wrong than right
@@ -39,19 +39,19 @@ class OODDetector:
 
     The confidence in distorted copies detects most wrong readings, but only some images without text. So there is also
     a limit for the Mahalanobis distance of the image statistics from the validation images (Lee et al. 2018,
-    https://arxiv.org/abs/1807.03888, who use features of the network), and one for the combination of both by Fisher's
-    method, which adds the logarithms of the p-values: it flags a slightly unusual image with a slightly uncertain
-    reading.
+    https://arxiv.org/abs/1807.03888, who use features of the network). A third limit applies to both combined by
+    Fisher's method, which adds the logarithms of the p-values; it flags slightly unusual images with a slightly
+    uncertain reading.
 
     Attributes:
         mean: The mean image statistics of all validation images, ``(K,)``.
-        precision: The inverse of their covariance, ``(K, K)``.
+        precision: The inverse of the covariance of these statistics, ``(K, K)``.
         confidences: TTA confidences of correct validation readings, ascending, ``(R,)``.
-        distances: Squared Mahalanobis distances of their images, ascending, ``(R,)``.
+        distances: Squared Mahalanobis distances of correctly read validation images, ascending, ``(R,)``.
         min_confidence: Readings with a lower TTA confidence are flagged.
         max_distance: Images with a larger squared distance are flagged.
         max_rarity: Readings with a larger combined rarity of confidence and distance are flagged.
-        aspect_ratios: Images with a smaller or larger aspect ratio (width by height) are flagged.
+        aspect_ratios: Images with a smaller or larger aspect ratio (width divided by height) are flagged.
         is_complete: Whether the checkpoint has the TTA confidences from which the limits are derived.
     """
 
@@ -69,12 +69,13 @@ class OODDetector:
     def of(cls, validation: Mapping[str, Any]) -> OODDetector:
         """Derive the limits from the validation readings in a checkpoint.
 
-        With fewer than `MIN_IMAGES` correct readings, and before the training has finished, a confidence below 0.5 is
-        flagged, and image statistics are ignored.
+        If fewer than `MIN_IMAGES` readings are correct or training has not finished, the confidence limit is 0.5, and
+        image statistics are ignored.
 
         Args:
-            validation: ``rows`` and ``labels`` ``(N, L)``, ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)``,
-                and once the training has finished ``tta_confidence`` ``(N,)``; tensors or arrays.
+            validation: Tensors or arrays: the read label sequences ``rows`` and the true ``labels``, ``(N, L)``,
+                ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)`` and, if the training has finished,
+                ``tta_confidence`` ``(N,)``.
         """
         arrays = {name: np.asarray(values) for name, values in validation.items()}
         statistics = arrays["image_statistics"]
@@ -101,13 +102,13 @@ class OODDetector:
     def flags(
         self, row: npt.NDArray[np.int64], confidence: float, aspect_ratio: float, statistics: Floats
     ) -> tuple[str, ...]:
-        """Return the reasons to flag a reading, as text; an empty tuple if it is not flagged.
+        """Return the reasons why a reading is flagged, as text; an empty tuple if it is not flagged.
 
         Args:
-            row: The label row that was read, ``(L,)``.
-            confidence: Its TTA confidence: the mean over the image and slightly distorted copies, 0 to 1.
+            row: The label sequence that was read, ``(L,)`` for L label positions.
+            confidence: The TTA confidence: the mean over the image and slightly distorted copies, 0 to 1.
             aspect_ratio: Original width of the image divided by its height.
-            statistics: The image's statistics, ``(K,)``.
+            statistics: The K statistics of the image, ``(K,)``.
         """
         low, high = self.aspect_ratios
         distance = _distances(statistics[None], self.mean, self.precision)
@@ -118,7 +119,7 @@ class OODDetector:
             f"no end mark was read within {MAX_DIGITS} digits": EOS not in row,
             f"the reading is not stable when the image is slightly distorted: mean confidence {confidence:.2f}, "
             f"below {self.min_confidence:.2f}": is_uncertain,
-            f"aspect ratio is {aspect_ratio:.2f}, not {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
+            f"aspect ratio {aspect_ratio:.2f} is outside {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,
             "the image is unlike the validation images": is_outlier,
             "low confidence under distortion combined with unusual image statistics": bool(rarity[0] > self.max_rarity)
             and not is_uncertain
@@ -137,7 +138,7 @@ def _mean_and_precision(statistics: Floats) -> tuple[Floats, Floats]:
 
 
 def _distances(statistics: Floats, mean: Floats, precision: Floats) -> Floats:
-    """Return the squared Mahalanobis distances ``(M,)`` of image statistics ``(M, K)``."""
+    """Return the squared Mahalanobis distances ``(M,)`` of image statistics ``(M, K)`` from `mean`."""
     centred = statistics - mean
     distances: Floats = np.einsum("mi,ij,mj->m", centred, precision, centred)
     return distances
@@ -148,9 +149,9 @@ def _rarity(confidence: Floats, distance: Floats, confidences: Floats, distances
 
     Args:
         confidence: TTA confidences of the readings, ``(M,)``.
-        distance: Squared distances of their images, ``(M,)``.
+        distance: Squared Mahalanobis distances of the images, ``(M,)``.
         confidences: TTA confidences of correct validation readings, ascending, ``(R,)``.
-        distances: Squared distances of their images, ascending, ``(R,)``.
+        distances: Squared Mahalanobis distances of correctly read validation images, ascending, ``(R,)``.
     """
     count = len(confidences)
     less_certain = (np.searchsorted(confidences, confidence, "right") + 1) / (count + 1)

@@ -1,6 +1,6 @@
 """Reading images with a trained model, and evaluating the model on a dataset.
 
-Shapes: N images, H = 64, W = 128, L = 9 label positions.
+Shapes: N images, height H = 64, width W = 128, L = 9 label positions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Reading:
         confidence: The model's probability of `text`, 0 to 1: for attention the product over the characters and the
             end mark; for CTC the sum over all alignments of `text` with the image's columns. 0 if there is a problem.
         flags: The reasons why the reading is flagged, as text; empty if it is not flagged or there is a problem.
-        problem: Why the image cannot be read, without its path; empty if it can.
+        problem: Why the image cannot be read, without the path; empty text if it can be read.
     """
 
     path: Path | None
@@ -65,8 +65,8 @@ class Accuracies:
 
     Attributes:
         samples: Number of images.
-        char_accuracy: Share of correct label positions up to and including the end mark, 0 to 1.
-        seq_accuracy: Share of images read without any error, 0 to 1.
+        char_accuracy: Fraction of correct label positions up to and including the end mark, 0 to 1.
+        seq_accuracy: Fraction of images read without any error, 0 to 1.
     """
 
     samples: int
@@ -80,8 +80,8 @@ class Evaluation(Accuracies):
 
     Attributes:
         loss: Mean of the loss function with which the model was trained.
-        by_length: Accuracies by number of digits, ascending.
-        by_font: Accuracies by font, sorted by name; images without a font have an empty name.
+        by_length: Accuracies keyed by number of digits, in ascending order.
+        by_font: Accuracies keyed by font name, in order of name; the name is empty for images without a font.
         confusion: Confusion matrix of the digits, ``(11, 11)``, as returned by `digit_confusion`.
     """
 
@@ -95,9 +95,9 @@ class Reader:
     """A trained model that reads images; `tuner.load_reader` creates it.
 
     Attributes:
-        config: The settings of its training, with the device on which it reads.
+        config: The settings with which the model was trained; only `device` is the device for reading.
         definition: The model definition.
-        device: The device on which it reads.
+        device: The device for reading.
         ood_detector: Flags readings; None if the checkpoint has no statistics of the validation images.
     """
 
@@ -108,7 +108,7 @@ class Reader:
         weights: Mapping[str, Tensor],
         ood_detector: OODDetector | None,
     ) -> None:
-        """Build the network with its weights.
+        """Build the network and load its weights.
 
         Raises:
             ConfigurationError: The configured device is not available.
@@ -129,8 +129,9 @@ class Reader:
         """Read images of any size and format, in order.
 
         Args:
-            images: One or several of: the path of a file, or of a folder, whose images are read sorted by name; a PIL
-                image; a NumPy array of one image, grey ``(H, W)``, RGB ``(H, W, 3)`` or RGBA ``(H, W, 4)``.
+            images: One or several of these: the path of an image file; the path of a folder, whose images are read in
+                order of name; a PIL image; a NumPy array of one image, grey ``(H, W)``, RGB ``(H, W, 3)`` or RGBA
+                ``(H, W, 4)``.
 
         Returns:
             A reading for each image. If an image cannot be read, its reading has a `problem`; the others are read.
@@ -147,9 +148,9 @@ class Reader:
 
     @torch.inference_mode()
     def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the label rows ``(N, L)``, confidences and TTA confidences ``(N,)`` of grey pixels ``(N, H, W)``.
+        """Read grey pixels ``(N, H, W)``; return label sequences ``(N, L)``, confidences and TTA confidences ``(N,)``.
 
-        They are computed with the precision of the training, and returned on the CPU.
+        The network computes with the same precision as in training. The returned tensors are on the CPU.
         """
         images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
         with self._autocast():
@@ -184,10 +185,10 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: The file is missing, damaged or no checkpoint of a training, or the device is not available.
+        ConfigurationError: The file is missing or damaged, training did not write it, or the device is not available.
     """
     path = Path(checkpoint)
-    remedy = "name a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
+    remedy = "use a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
     try:
         state = load_checkpoint(path)
         config = config_from_settings(state["config"])

@@ -239,7 +239,7 @@ def test_changed_dataset_is_refused(study: Path, tmp_path: Path, tiny_dataset: P
     assert len(find_candidates(*load_study(study), 2).records) == 2  # a moved dataset is accepted
     one, other, *_ = sorted((copy / "train").glob("*.png"))
     shutil.copy(one, other)
-    with pytest.raises(ConfigurationError, match=r"fingerprint '\w+' instead of '\w+'.*; change it back, or"):
+    with pytest.raises(ConfigurationError, match=r"fingerprint '\w+' instead of '\w+'.*; use the study's dataset "):
         find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
@@ -249,7 +249,7 @@ def test_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, ti
     text = copy.read_text(encoding="utf-8")
     copy.write_text(text.replace("\ntest:\n", "\nheld_out:\n"), encoding="utf-8")
     change_invariants(study, metadata_path=str(copy))
-    with pytest.raises(ConfigurationError, match=r"has no split 'test'.*compared on the split 'test'"):
+    with pytest.raises(ConfigurationError, match=r"split 'test' is missing.*compared on the split 'test'"):
         find_candidates(*load_study(study), 2)
     assert not study.with_name("out_confirm").exists()
 
@@ -301,5 +301,5 @@ def test_study_with_one_completed_configuration_is_refused(
         str(config), options=RunOptions(output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json"))
     ).run_experiments()
     assert main(["confirm", "--output-dir", str(tmp_path / "out")]) == 2
-    assert "1 of its configurations has completed; expected at least two to compare" in capsys.readouterr().err
+    assert "completed configurations: found 1; expected at least 2 to compare" in capsys.readouterr().err
     assert not (tmp_path / "out_confirm").exists()

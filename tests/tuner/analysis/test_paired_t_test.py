@@ -49,7 +49,7 @@ CASES = {
         "no significant difference between a and b: +0.0167 acc (95 % confidence interval -",
     ),
     "equal": ([(0.9, 0.9), (0.8, 0.8)], None, "a minus b: +0.0000 acc, the same on all 2 seeds, so there is no"),
-    # Accuracies are shares of counts, so equal differences on two seeds are common; rounding makes them nearly equal.
+    # Accuracies are ratios of counts, so equal differences on two seeds are common; rounding makes them nearly equal.
     "equal differences": ([(0.9, 0.8), (0.7, 0.6)], None, "a minus b: +0.1000 acc, the same on all 2 seeds, so there"),
     "nearly equal differences": (
         [(0.901, 0.8), (0.7, 0.6)],
@@ -57,7 +57,7 @@ CASES = {
         "a is better than b by 0.1005 acc (95 % confidence interval 0.0941 to",
     ),
     "one seed": ([(0.9, 0.8)], None, "a minus b: +0.1000 acc, on one seed, so there is no confidence interval"),
-    "no seed": ([], None, "a and b cannot be compared: there is no seed on which both were trained"),
+    "no seed": ([], None, "a and b cannot be compared, because no seed has completed for both"),
 }
 
 

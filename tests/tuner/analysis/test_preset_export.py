@@ -152,27 +152,27 @@ def test_model_definitions_of_the_study_are_written_to_the_folder_of_the_preset(
     assert load_model_definitions(printed.config.model_config_path) == winner.invariants.definitions
 
 
-def with_shipped_models(winner: Winner) -> Winner:
-    shipped = load_model_definitions(TrainingConfig.model_config_path)
-    models = {name: definition.model_dump(mode="json") for name, definition in shipped.items()}
+def with_built_in_models(winner: Winner) -> Winner:
+    built_in = load_model_definitions(TrainingConfig.model_config_path)
+    models = {name: definition.model_dump(mode="json") for name, definition in built_in.items()}
     record = replace(winner.record, config=winner.record.config | {"model_name": "medium"})
     return replace(winner, record=record, invariants=replace(winner.invariants, models=models))
 
 
-def test_packaged_models_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_models_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    winner = with_shipped_models(winner_of_kind(searched, "preset"))
+    winner = with_built_in_models(winner_of_kind(searched, "preset"))
     preset = best_preset(winner, Path("best.yaml"))
     assert preset.models_path is None
     assert preset.config.model_config_path == TrainingConfig.model_config_path
-    # A file of that name in the working directory would take precedence over the packaged one.
+    # A file of that name in the working directory would take precedence over the built-in one.
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "model_config.yaml").write_text("models: {}\n")
     assert best_preset(winner, Path("best.yaml")).models_path == tmp_path / "best_models.yaml"
 
 
-def test_changed_model_with_a_packaged_name_needs_a_file(searched: Path, tmp_path: Path) -> None:
-    winner = with_shipped_models(winner_of_kind(searched, "preset"))
+def test_changed_model_with_a_built_in_name_needs_a_file(searched: Path, tmp_path: Path) -> None:
+    winner = with_built_in_models(winner_of_kind(searched, "preset"))
     models = {name: definition | {"width": 8} for name, definition in winner.invariants.models.items()}
     changed = replace(winner, invariants=replace(winner.invariants, models=models))
     assert best_preset(changed, tmp_path / "best.yaml").models_path == tmp_path / "best_models.yaml"

@@ -45,7 +45,7 @@ def test_checkpoint_file_may_have_any_name(output_dir: Path, tmp_path: Path) -> 
     ("source", "options", "problem"),
     [
         ("nothing", {}, "output folder .*nothing: there is no such folder"),
-        ("nothing.pt", {}, "checkpoint nothing.pt: there is no such file; name a checkpoint"),
+        ("nothing.pt", {}, "checkpoint nothing.pt: there is no such file; use a checkpoint"),
         ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
     ],
 )
@@ -100,4 +100,4 @@ def test_reading_with_flags_is_flagged(output_dir: Path, image: Path) -> None:
         square = opened.resize((64, 64))
     reading = load_reader(output_dir).read(square)[0]
     assert reading.flagged
-    assert any(flag.startswith("aspect ratio is 1.00") for flag in reading.flags)
+    assert any(flag.startswith("aspect ratio 1.00 is") for flag in reading.flags)

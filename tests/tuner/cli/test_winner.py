@@ -99,7 +99,7 @@ def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
     before = tree(run_study.folder.parent)
     outcome = cli("confirm", "--output-dir", run_study.folder)
     assert outcome.code == 2
-    assert "1 of its configurations has completed; expected at least two" in outcome.err
+    assert "completed configurations: found 1; expected at least 2" in outcome.err
     outcome = cli("confirm", "--output-dir", run_study.folder, "--top", "1", "--seeds", "0")
     assert outcome.code == 2
     assert [word in outcome.err for word in ("--top", "--seeds", "3 problems")] == [True] * 3
@@ -134,7 +134,7 @@ def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, 
     texts = {plain[name]["text"] for name in ("grey.png", "turned.png", "deep.png", "transparent.png")}
     assert len(texts) == 1
     assert [bool(entry.get("problem")) for entry in plain.values()].count(True) == 3
-    assert any(flag.startswith("aspect ratio is 0.07, not 1.60") for flag in plain["narrow.png"]["flagged"])
+    assert any(flag.startswith("aspect ratio 0.07 is outside 1.60") for flag in plain["narrow.png"]["flagged"])
     lines = table.out.splitlines()
     below = lines[lines.index(next(line for line in lines if line.endswith("narrow.png"))) + 1]
     assert below.strip().startswith("flagged: ")

@@ -92,7 +92,7 @@ def test_slice_of_distortions_applies_to_the_slice_of_images(images: Tensor) -> 
     parts = [augment(images, distortions[start : start + 12]) for start in (0, 12, 24)]
     assert torch.equal(parts[1], augment(images, distortions[12:24]))
     assert all(not torch.equal(parts[0], part) for part in parts[1:])
-    assert len(distortions[30:42].affine_maps) == 6
+    assert len(distortions[30:42].affine_matrices) == 6
 
 
 def test_tone_curves_keep_black_white_and_the_order_of_tones() -> None:
@@ -135,9 +135,9 @@ def test_blur_keeps_flat_paper_and_softens_edges(images: Tensor) -> None:
 
 
 def test_sampling_grid_equals_that_of_pytorch(images: Tensor) -> None:
-    maps = torch.rand((12, 2, 3), generator=seeded())
-    expected = F.affine_grid(maps, list(images.shape), align_corners=False)
-    assert torch.allclose(_grid(maps, images), expected, atol=1e-6)
+    matrices = torch.rand((12, 2, 3), generator=seeded())
+    expected = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    assert torch.allclose(_grid(matrices, images), expected, atol=1e-6)
 
 
 def _scaled(images: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class TestDataLoaders:
             assert (loader.timeout > 0) == (requested > 0)
 
     @pytest.mark.parametrize(
-        ("requested", "message"), [(3, "num_workers: found 3; the loaders use 2, one per CPU core"), (2, "")]
+        ("requested", "message"), [(3, "num_workers: found 3; the data loaders use 2, one per CPU core"), (2, "")]
     )
     def test_warning_if_there_are_fewer_cores_than_configured_workers(
         self,
@@ -207,7 +207,7 @@ class TestDataLoaders:
         assert torch.equal(sent[3][0], train.dataset[3][0])
 
     def test_same_split_for_training_and_validation_is_refused(self, tiny_config: MakeConfig) -> None:
-        with pytest.raises(DataLoaderError, match=r"val_split: found 'train'.*another split"):
+        with pytest.raises(DataLoaderError, match=r"val_split: found 'train'.*use two different splits"):
             create_data_loaders(tiny_config(val_split="train"))
 
     def test_error_names_the_missing_dataset_or_split(self, tiny_config: MakeConfig, tmp_path: Path) -> None:

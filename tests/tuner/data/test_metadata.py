@@ -171,7 +171,7 @@ def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_
         (b"train: {samples: []}\nval: {}\n", ":2: val.samples: found nothing; expected a list of at least one"),
         (
             b"train: 5\nval: [1]\n",
-            "train: found the text '5'; expected a mapping with the key 'samples'; use, for example,",
+            "train: found the text '5'; expected a mapping with the key 'samples'",
         ),
         (b"train: 5\nval: [1]\n", "val: found a list of 1; expected a mapping with the key 'samples'"),
         (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: found the text '1'; expected a mapping"),

@@ -280,7 +280,7 @@ def test_error_names_a_pipe_instead_of_the_lock_file(generated: Path, user_cache
     assert len(open_pixel_cache(generated, ["val"])["val"]) == 6  # in the user's cache folder
     shutil.rmtree(user_cache)
     user_cache.write_bytes(b"")
-    with pytest.raises(DataLoaderError, match=r"pixel_cache: it is not a regular file; .*make one of them writable"):
+    with pytest.raises(DataLoaderError, match=r"pixel_cache: it is not a regular file; .*make one of these folders"):
         open_pixel_cache(generated, ["val"])
 
 
@@ -464,7 +464,7 @@ def test_error_if_the_disk_is_too_small_leaves_no_files(generated: Path) -> None
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB: free disk"):
+        with pytest.raises(DataLoaderError, match=r"cannot write the pixel cache: .*; it needs 1 MB; free some space"):
             open_pixel_cache(generated, SPLITS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

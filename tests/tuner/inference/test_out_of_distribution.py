@@ -74,8 +74,8 @@ def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector
             ["the reading is not stable when the image is slightly distorted: mean confidence 0.30, "],
         ),
         ({"aspect_ratio": 2.49}, []),
-        ({"aspect_ratio": 2.51}, ["aspect ratio is 2.51, not 1.60 to 2.50"]),
-        ({"aspect_ratio": 0.5}, ["aspect ratio is 0.50, not 1.60 to 2.50"]),
+        ({"aspect_ratio": 2.51}, ["aspect ratio 2.51 is outside 1.60 to 2.50"]),
+        ({"aspect_ratio": 0.5}, ["aspect ratio 0.50 is outside 1.60 to 2.50"]),
         ({"statistics": np.array([5.0, 5.0, 25.0])}, ["the image is unlike the validation images"]),
         ({"statistics": np.array([5.0, 5.0, 14.5])}, []),  # slightly unusual
         ({"confidence": 0.93}, []),  # slightly uncertain
@@ -83,7 +83,7 @@ def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector
             {"statistics": np.array([5.0, 5.0, 14.5]), "confidence": 0.93},
             ["low confidence under distortion combined with unusual image statistics"],
         ),
-        ({"confidence": 0.0, "aspect_ratio": 9.0}, ["the reading is not stable when ", "aspect ratio is 9.00"]),
+        ({"confidence": 0.0, "aspect_ratio": 9.0}, ["the reading is not stable when ", "aspect ratio 9.00 is"]),
     ],
 )
 def test_flags_name_every_reason(changes: dict[str, Any], expected: list[str], detector: OODDetector) -> None:
@@ -175,7 +175,7 @@ IMAGES_WITHOUT_TEXT: dict[str, Callable[[np.random.Generator], Grey]] = {
 
 @pytest.fixture(scope="module", params=["medium", "ctc"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reader, Path]:
-    """The reader of a packaged model that was trained to high accuracy, and the dataset's metadata file."""
+    """The reader of a built-in model that was trained to high accuracy, and the dataset's metadata file."""
     folder = tmp_path_factory.mktemp(request.param)
     metadata = generate_dataset(folder / "generated_data", samples=2500, test_samples=500)
     loss = "ctc" if request.param == "ctc" else "crossentropy"

@@ -265,7 +265,7 @@ def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(
     assert 0 < sum(flagged) < len(flagged)
 
 
-def test_measure_flags_reports_the_share_of_flagged_readings_for_unseen_fonts_and_photographs(
+def test_measure_flags_reports_the_percentage_of_flagged_readings_for_unseen_fonts_and_photographs(
     checkpoints: dict[str, Path],
     tiny_dataset: Path,
     tmp_path: Path,
@@ -315,8 +315,8 @@ def test_aspect_ratio_flags_use_the_size_of_the_original_image(
     assert flags == {
         "normal": [],
         "rotated": [],
-        "square": ["aspect ratio is 1.00, not 1.60 to 2.50"],
-        "wide": ["aspect ratio is 4.00, not 1.60 to 2.50"],
+        "square": ["aspect ratio 1.00 is outside 1.60 to 2.50"],
+        "wide": ["aspect ratio 4.00 is outside 1.60 to 2.50"],
     }
 
 

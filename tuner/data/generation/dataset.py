@@ -34,20 +34,20 @@ def generate_dataset(
     """Generate images of Khmer digits with their metadata, and return the path of `metadata.yaml`.
 
     The same arguments give the same bytes on every machine (fonts other than the pinned one also need the same font
-    files and FreeType version). The files go to a hidden folder in the parent folder of `out_dir`, which is renamed to
-    `out_dir` when complete. If the same dataset exists already, nothing is done.
+    files and FreeType version). The files are written to a hidden folder in the parent folder of `out_dir`; the
+    complete folder is renamed to `out_dir`. If `out_dir` already contains the same dataset, nothing is done.
 
     Args:
         out_dir: Folder to create; an existing one must be empty.
         samples: Number of training and validation samples, 10 or more; one fifth is for validation.
         test_samples: Number of samples of the `test` split, 1 or more.
-        seed: 0 to 2**32 - 1.
+        seed: Random seed, 0 to 2**32 - 1.
         fonts: `pinned`, or `system` to add the installed fonts that have all ten digits.
-        fonts_dir: A folder whose fonts are added.
+        fonts_dir: A folder; its fonts that have all ten digits are added.
         on_progress: Called every 128 samples and at the end, with the number of finished samples and the total.
 
     Raises:
-        ConfigurationError: An argument is out of range, or `out_dir` has other files.
+        ConfigurationError: An argument is invalid, or `out_dir` contains other files.
         DataLoaderError: The dataset cannot be written.
     """
     check_recipe_numbers(samples=samples, test_samples=test_samples, seed=seed)
@@ -65,7 +65,7 @@ def generate_dataset(
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
         raise DataLoaderError(_write_problem(target, recipe, error)) from error
-    check_target(target, recipe)  # another process may have finished first: accepted if its recipe is the same
+    check_target(target, recipe)  # another process may have created it first: accepted if the recipe is the same
     return metadata_path
 
 
@@ -91,7 +91,7 @@ def _image_filename(split: str, number: int) -> str:
 
 
 def _metadata_text(image_folder: str, splits: Mapping[str, Sequence[Sample]]) -> str:
-    """Return the text of `metadata.yaml`: YAML in which each sample is one line of JSON."""
+    """Format `metadata.yaml`, in which each sample is one line of JSON."""
     info = {
         "character_set": CHARACTER_SET,
         "fonts_used": sorted({sample.font for samples in splits.values() for sample in samples}),
@@ -126,9 +126,10 @@ def _json(value: Any) -> str:
 
 
 def _image_path_prefix(target: Path) -> str:
-    """Return the prefix of image paths: `target` relative to the working directory, if it is inside.
+    """Return the folder with which image paths in the metadata start.
 
-    Otherwise its name is enough, since paths are also resolved relative to the parent folder of `target`.
+    If `target` is inside the working directory, this is its path relative to that directory. Otherwise the name of
+    `target` is enough, because image paths are also resolved relative to the parent folder of `target`.
     """
     absolute = Path(os.path.abspath(target))
     if absolute.is_relative_to(Path.cwd()):
@@ -141,5 +142,5 @@ def _write_problem(target: Path, recipe: Recipe, error: OSError) -> str:
     needed_mb = recipe.total * 25 // 1000 + 1
     return (
         f"{where}: cannot write the dataset: {error.strerror or error}; {target} needs {needed_mb} MB "
-        "in a writable folder: free some space or choose another folder"
+        "in a writable folder; free some space or choose another folder"
     )

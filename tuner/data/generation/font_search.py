@@ -1,4 +1,4 @@
-"""Finding the fonts of a generated dataset: the pinned one, and on request installed fonts or those of a folder."""
+"""Finding the fonts of a generated dataset: the pinned font, and on request installed fonts or fonts in a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.data.vocabulary import DIGITS
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
-_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders its missing-character glyph for this one
+_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders its glyph for missing characters
 _MAX_FONTS_PER_FILE = 64
 
 
@@ -28,10 +28,10 @@ def find_fonts(choice: str, folder: Path | None) -> list[Font]:
         folder: A folder that is searched with its subfolders; its fonts with all ten digits are added.
 
     Raises:
-        ConfigurationError: `choice` has another value, or `folder` is no folder with a font that has all ten digits.
+        ConfigurationError: `choice` has another value, or `folder` does not exist or has no font with all ten digits.
     """
     if choice not in ("pinned", "system"):
-        raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'")
+        raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'; use one of these")
     added = _fonts_with_digits(_font_files(system_font_folders())) if choice == "system" else []
     if folder is not None:
         added += _fonts_of_folder(folder)
@@ -65,14 +65,16 @@ def _fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
 
 def _fonts_of_folder(folder: Path) -> list[Font]:
     if not folder.is_dir():
-        raise ConfigurationError(f"fonts_dir: found {str(folder)!r}; expected a folder with font files")
+        raise ConfigurationError(
+            f"--fonts-dir: found {str(folder)!r}; expected a folder with font files; correct the path"
+        )
     paths = list(_font_files([folder]))
     fonts = _fonts_with_digits(paths)
     if not fonts:
         names = ", ".join(path.name for path in paths[:5]) or "no font file"
         raise ConfigurationError(
-            f"fonts_dir: found no font with all ten Khmer digits in {str(folder)!r} (it has {names}); "
-            "put .ttf or .otf files of Khmer fonts there, for example those of Debian's package fonts-khmeros"
+            f"--fonts-dir: found no font with all ten Khmer digits in {str(folder)!r} (it contains {names}); "
+            "put .ttf or .otf files of Khmer fonts there, for example those in Debian's package fonts-khmeros"
         )
     return fonts
 
@@ -81,7 +83,7 @@ def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for parent, _, names in os.walk(folder):
             paths = (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
-            yield from (path for path in paths if path.is_file())  # FreeType would block on a pipe
+            yield from (path for path in paths if path.is_file())  # FreeType would block if it opened a pipe
 
 
 def _fonts_of_file(path: Path) -> Iterator[Font]:

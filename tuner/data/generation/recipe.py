@@ -25,7 +25,7 @@ _MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parameters of a generated dataset; `fonts` has the name of each font and the digest of its file."""
+    """The parameters of a generated dataset; `fonts` contains the name and the file digest of each font."""
 
     generator_version: int
     samples: int
@@ -42,7 +42,7 @@ class Recipe:
 
     @classmethod
     def read(cls, folder: Path) -> Recipe | None:
-        """Return the recipe of the dataset in `folder`, or None if it is missing or damaged."""
+        """Read the recipe of the dataset in `folder`; return None if it is missing or damaged."""
         try:
             content = parse_json(read_bytes(folder / RECIPE_FILE))
             return cls(**{**content, "fonts": tuple(map(tuple, content["fonts"]))})
@@ -50,12 +50,12 @@ class Recipe:
             return None
 
     def as_json(self) -> str:
-        """Return the text of the recipe file."""
+        """Format the recipe as the text of the recipe file."""
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @property
     def splits(self) -> dict[str, int]:
-        """Number of samples by split; the position of a split is part of the random key of its samples."""
+        """Number of samples per split; do not reorder the splits, since their positions seed the random numbers."""
         train = self.samples * 4 // 5
         return {"train": train, "val": self.samples - train, "test": self.test_samples}
 

@@ -21,20 +21,20 @@ def check_target(target: Path, recipe: Recipe) -> bool:
     """Return whether the dataset of `recipe` is already in `target`; False if `target` is missing or empty.
 
     Raises:
-        ConfigurationError: `target` has other files, or cannot be the folder of a dataset.
+        ConfigurationError: `target` contains other files, or cannot be the folder of a dataset.
     """
     _check_location(target)
     if not os.path.lexists(target):
         return False
     if not target.is_dir():
-        raise ConfigurationError(f"{target}: found a file; a dataset needs a folder of its own: choose another one")
+        raise ConfigurationError(f"{target}: found a file; expected a new or empty folder; choose another folder")
     if not any(target.iterdir()):
         return False
     found = Recipe.read(target)
     if found == recipe and _is_complete(target, recipe):
         return True
     raise ConfigurationError(
-        f"{target}: found {_description(target, found, recipe)}; nothing is overwritten: "
+        f"{target}: found {_description(target, found, recipe)}; expected a new or empty folder; "
         "choose another folder, or move or remove this one first"
     )
 
@@ -43,8 +43,8 @@ def check_target(target: Path, recipe: Recipe) -> bool:
 def temporary_folder(target: Path) -> Iterator[Path]:
     """Yield a new hidden folder in the parent folder of `target`; rename it to `target` at the end.
 
-    After an error, or if another process has filled `target` in the meantime, the folder is removed instead. Folders
-    of killed processes are removed first.
+    After an error, or if another process has filled `target` in the meantime, the hidden folder is removed instead.
+    Hidden folders of killed processes are removed first.
 
     Raises:
         OSError: The folder cannot be created or renamed.
@@ -69,7 +69,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 def _check_location(target: Path) -> None:
     if Path.cwd().is_relative_to(os.path.realpath(target)):
         raise ConfigurationError(
-            f"{target}: is or contains the working directory; a dataset needs a folder of its own: choose another one"
+            f"{target}: is or contains the working directory; expected a new or empty folder; choose another folder"
         )
     try:
         str(target).encode()
@@ -95,12 +95,12 @@ def _description(folder: Path, found: Recipe | None, requested: Recipe) -> str:
     if found == requested:
         return "the same dataset, but with missing or additional files"
     changed = [
-        f"{field} {getattr(found, field)}, not {getattr(requested, field)}"
+        f"{field} {getattr(found, field)} instead of {getattr(requested, field)}"
         for field in ("generator_version", "samples", "test_samples", "seed")
         if getattr(found, field) != getattr(requested, field)
     ]
     if found.fonts != requested.fonts:
-        changed.append(f"{len(found.fonts)} fonts that differ from the {len(requested.fonts)} requested")
+        changed.append(f"other fonts: found {len(found.fonts)}, requested {len(requested.fonts)}")
     return f"a dataset with different settings ({'; '.join(changed)})"
 
 
@@ -109,7 +109,7 @@ def _remove_if_unlocked(folder: Path) -> None:
         with open(folder / _LOCK_FILE, "r+b") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # its process is running, or it belongs to another user
+    except OSError:  # its process is running, or the folder belongs to another user
         return
 
 

@@ -1,4 +1,4 @@
-"""Random backgrounds of the images, all of them lighter than the text."""
+"""Random backgrounds, all of them lighter than the text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Background = Callable[[StableRandom], Canvas]
 
 
 def paper_color(rng: StableRandom, darkest: int = 170) -> Color:
-    """Return a light colour: grey of at least `darkest`, tinted in half of the cases."""
+    """Return a random light colour: a grey level of at least `darkest`, tinted with a probability of 50 %."""
     level = rng.between(darkest, 255)
     if rng.chance(50):
         return level, level, level
@@ -26,32 +26,32 @@ def paper_color(rng: StableRandom, darkest: int = 170) -> Color:
 
 
 def plain(rng: StableRandom) -> Canvas:
-    """Return a background of one colour."""
+    """Return a background of a single colour."""
     return _filled(paper_color(rng))
 
 
 def gradient(rng: StableRandom) -> Canvas:
-    """Return a colour gradient: horizontal, vertical or diagonal."""
+    """Return a background with a horizontal, vertical or diagonal colour gradient."""
     first, second = paper_color(rng), paper_color(rng)
     across = np.arange(IMAGE_WIDTH_PX, dtype=np.int32) * rng.between(0, 4)
     down = np.arange(IMAGE_HEIGHT_PX, dtype=np.int32)[:, None] * rng.between(0, 8)
     distance = across + down if rng.chance(50) else across + down[::-1]
-    share = (distance * 128 // max(int(distance.max()), 1)).astype(np.int16)
+    weight = (distance * 128 // max(int(distance.max()), 1)).astype(np.int16)
     canvas = np.empty((IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, 3), np.int16)
     for channel, (start, end) in enumerate(zip(first, second, strict=True)):
-        canvas[:, :, channel] = start + ((end - start) * share >> 7)
+        canvas[:, :, channel] = start + ((end - start) * weight >> 7)
     return canvas
 
 
 def lined(rng: StableRandom) -> Canvas:
-    """Return ruled paper: with horizontal lines, or in 20 % of the cases vertical ones."""
+    """Return lined paper: with horizontal lines or, with a probability of 20 %, vertical ones."""
     canvas = _filled(paper_color(rng, darkest=185))
     _rule(rng, canvas if rng.chance(80) else canvas.transpose(1, 0, 2))
     return canvas
 
 
 def grid(rng: StableRandom) -> Canvas:
-    """Return squared paper."""
+    """Return graph paper: equally spaced horizontal and vertical lines."""
     canvas = _filled(paper_color(rng, darkest=185))
     color, spacing = _line_color(rng), rng.between(5, 16)
     _rule(rng, canvas, color, spacing)
@@ -60,7 +60,7 @@ def grid(rng: StableRandom) -> Canvas:
 
 
 def noisy(rng: StableRandom) -> Canvas:
-    """Return heavy grain, grey or coloured, in some cases with blotches or with dark and light specks."""
+    """Return a background with strong grain, in some cases also with blotches or with dark and light specks."""
     canvas = gradient(rng) if rng.chance(30) else plain(rng)
     if rng.chance(50):
         canvas += blotches(rng, rng.between(15, 50))
@@ -77,7 +77,7 @@ BACKGROUNDS: tuple[tuple[int, Background], ...] = (
     (17, grid),
     (30, noisy),
 )
-"""The percentage of the images with each kind of background."""
+"""The percentage of images with each kind of background."""
 
 
 def random_background(rng: StableRandom) -> Canvas:
@@ -87,9 +87,9 @@ def random_background(rng: StableRandom) -> Canvas:
 
 
 def grain(rng: StableRandom, amplitude: int) -> Canvas:
-    """Return noise per pixel, in colour or grey, from -`amplitude` to `amplitude`, with a triangular distribution.
+    """Return grey or coloured noise from -`amplitude` to `amplitude`, with a triangular distribution, for each pixel.
 
-    Its standard deviation is 0.43 of `amplitude`.
+    The standard deviation is 0.43 times the amplitude.
     """
     channels = 3 if rng.chance(50) else 1
     shape = (IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, channels)
@@ -101,13 +101,13 @@ def grain(rng: StableRandom, amplitude: int) -> Canvas:
 
 
 def blotches(rng: StableRandom, depth: int) -> Canvas:
-    """Return soft dark stains, as values from -`depth` to 0, about 16 pixels wide."""
+    """Return soft dark stains, about 16 pixels wide, as values from -`depth` to 0 to be added to a canvas."""
     cell = 16
     knots = rng.byte_array(IMAGE_HEIGHT_PX // cell + 1, IMAGE_WIDTH_PX // cell + 1).astype(np.int32)
-    share = np.arange(cell, dtype=np.int32)
-    rows = knots[:-1, None, :] * (cell - share[:, None]) + knots[1:, None, :] * share[:, None]
+    weight = np.arange(cell, dtype=np.int32)
+    rows = knots[:-1, None, :] * (cell - weight[:, None]) + knots[1:, None, :] * weight[:, None]
     rows = rows.reshape(IMAGE_HEIGHT_PX, -1)
-    smooth = rows[:, :-1, None] * (cell - share) + rows[:, 1:, None] * share
+    smooth = rows[:, :-1, None] * (cell - weight) + rows[:, 1:, None] * weight
     stains = np.right_shift(smooth.reshape(IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, 1) * depth, 16)
     return np.broadcast_to(-stains.astype(np.int16), (IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX, 3))
 
@@ -138,7 +138,7 @@ def _line_color(rng: StableRandom) -> Color:
 
 
 def _rule(rng: StableRandom, canvas: Canvas, color: Color | None = None, spacing: int = 0) -> None:
-    """Draw lines on the rows of `canvas`, in place; colour and spacing are random if not given."""
+    """Draw lines on the rows of `canvas`, in place; colour and spacing are random unless given."""
     spacing = spacing or rng.between(6, 18)
     thickness = 2 if spacing > 8 and rng.chance(25) else 1
     start = rng.below(spacing)

@@ -11,7 +11,7 @@ from tuner.data.rendering.stable_random import StableRandom
 _SMALL_TEXT_PX = 18
 _LARGE_TEXT_PX = 22
 
-# Limits of legibility; they apply to the final image, since mild degradations can add up.
+# Limits of legibility. They apply to the final image, since several mild degradations can add up.
 _MIN_CONTRAST = 64
 _NOISE_TIMES_SIZE = 144
 
@@ -19,7 +19,7 @@ _NOISE_TIMES_SIZE = 144
 def degrade(rng: StableRandom, canvas: Canvas, size_px: int) -> Canvas:
     """Return `canvas` with up to three degradations, each mild enough for text of `size_px` to stay legible.
 
-    Contrast is reduced last: this weakens text and noise equally, so legible text stays legible.
+    Contrast is reduced last, because this weakens text and noise equally, so legible text stays legible.
     """
     # Small text is not blurred: its strokes are one pixel apart and would merge.
     if size_px >= _SMALL_TEXT_PX and rng.chance(35):
@@ -39,31 +39,31 @@ def blur(canvas: Canvas) -> Canvas:
 
 
 def reduce_contrast(canvas: Canvas, percent: int, lift: int) -> Canvas:
-    """Return `canvas` with `percent` of its contrast; `lift` 0 darkens it, 100 lightens it."""
+    """Return `canvas` with `percent` of its contrast; a `lift` of 0 darkens it, 100 lightens it."""
     floor = 255 * (100 - percent) * lift // 10_000
     # in 64ths, so that the product fits into 16 bits
     return (canvas * np.int16(percent * 64 // 100) >> 6) + np.int16(floor)
 
 
 def to_image(canvas: Canvas) -> npt.NDArray[np.uint8]:
-    """Return `canvas` as bytes, clipped to 0 .. 255; `canvas` is clipped too."""
+    """Clip `canvas` to 0 .. 255, in place, and return it as bytes."""
     return clip(canvas).astype(np.uint8)
 
 
 def is_legible(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], size_px: int) -> bool:
     """Return whether the text of `mask` `(height, width)` is legible in `part` `(height, width, 3)`.
 
-    The ink must be darker than the paper between and inside the digits by 64 of 255 levels, and by 144 / `size_px`
-    times the mean absolute deviation of that paper: noise hides the strokes of small text, which have fewer pixels.
+    The ink must be darker than the paper around it by at least 64 grey levels, and by at least 144 / `size_px` times
+    the mean absolute deviation of the paper. The factor depends on the size because noise hides small text first.
     """
     contrast, noise = contrast_and_noise(part, mask)
     return contrast >= _MIN_CONTRAST and contrast * size_px >= _NOISE_TIMES_SIZE * noise
 
 
 def contrast_and_noise(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Return how much darker the ink is than the paper around it, and the mean absolute deviation of that paper.
+    """Return how much darker the ink is than the paper around it, and the mean absolute deviation of the paper.
 
-    Both are in grey levels, 0 to 255; the contrast is negative if the ink is lighter.
+    Both are in grey levels, 0 to 255; the first one is negative if the ink is lighter than the paper.
     """
     red, green, blue = part.astype(np.int16).transpose(2, 0, 1)
     light = red + green + blue

@@ -20,7 +20,7 @@ _PINNED_FILE = "files/NotoSansKhmer[wdth,wght].ttf"
 # Weight 400 at width 100 is the font's default, the only instance that FreeType 2.13 and 2.14 render differently.
 _PINNED_WEIGHTS = (350, 410, 500, 600, 700)
 _PINNED_WIDTHS = (65, 77, 88, 99)
-_PINNED_HEAVY = ((800, 88), (800, 99))  # narrower ones clog at small sizes
+_PINNED_HEAVY = ((800, 88), (800, 99))  # in narrower instances, strokes merge at small sizes
 
 # TrueType program "push 0, pop", repeated: it has no effect, but its presence switches off FreeType's auto-hinter.
 _IDLE_PROGRAM = b"\xb0\x00\x21" * 4
@@ -49,8 +49,8 @@ class Glyph:
 
     Attributes:
         coverage: Ink per pixel, 0 to 255, `(height, width)`.
-        top: First row of the bitmap in the line of text.
-        bottom: Row after its last one.
+        top: Row of the text line in which the bitmap starts.
+        bottom: Row of the text line after the last row of the bitmap.
         width: Number of columns of the bitmap.
     """
 
@@ -73,9 +73,9 @@ def pinned_font_file() -> Path:
 
 @cache
 def digit_glyphs(font: Font, size_px: int) -> dict[str, Glyph]:
-    """Return the ten digits as rendered by FreeType at `size_px` pixels per em.
+    """Render the ten digits with FreeType at `size_px` pixels per em.
 
-    All ten are rendered in one call, since opening a font takes as long as rendering a few digits.
+    They are rendered together, because opening a font takes as long as rendering a few digits.
     """
     face = _freetype_font(font, size_px)
     return {digit: _glyph(face, digit) for digit in DIGITS}
@@ -105,8 +105,8 @@ def _freetype_font(font: Font, size_px: int) -> ImageFont.FreeTypeFont:
 def _unhinted_pinned_font() -> bytes:
     """Return the pinned font with a font program that has no effect.
 
-    The font has no hints. FreeType would hint it automatically, and since version 2.14 in a different way than before.
-    It does not do so if the font has a program: then versions 2.13.2 to 2.14.3 render identical bits.
+    The font has no hints, so FreeType hints it automatically, and version 2.14 does this differently than earlier
+    versions. A font program switches automatic hinting off; FreeType 2.13.2 to 2.14.3 then render identical bitmaps.
     """
     data = pinned_font_file().read_bytes()
     (count,) = struct.unpack_from(">H", data, 4)

@@ -13,9 +13,9 @@ _MAX_BLOCK = 0xFFFF
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return the bytes of a PNG file of `pixels`, an RGB image `(height, width, 3)`."""
+    """Encode an RGB image `(height, width, 3)` as a PNG file."""
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + width * 3), np.uint8)  # each row starts with its filter: 0, none
+    rows = np.zeros((height, 1 + width * 3), np.uint8)  # each row starts with its filter type: 0, no filter
     rows[:, 1:] = pixels.reshape(height, width * 3)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"".join(
@@ -24,10 +24,10 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _stored(data: bytes) -> bytes:
-    """Return `data` as a zlib stream of stored blocks.
+    """Return `data` as a zlib stream of stored (uncompressed) blocks.
 
-    zlib, zlib-ng and other builds compress the same data to different bytes; stored blocks are uncompressed and always
-    the same. They need more disk space (24 KB per image), but writing and reading them is much faster.
+    zlib, zlib-ng and other libraries compress the same data to different bytes, but stored blocks are always the same.
+    They need more disk space (24 KB per image), but are much faster to write and read.
     """
     parts = [b"\x78\x01"]
     for start in range(0, len(data), _MAX_BLOCK):

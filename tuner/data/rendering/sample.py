@@ -17,10 +17,10 @@ from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask
 from tuner.data.vocabulary import DIGITS, MAX_DIGITS
 
 _SIZES_PX = ((22, 38), (20, 38), (18, 36), (16, 34), (14, 32), (12, 32), (15, 28), (15, 26))
-"""Smallest and largest font size by label length: the longer, the smaller on average."""
+"""Smallest and largest font size for labels of 1 to 8 digits; longer labels have smaller sizes on average."""
 
 _MIN_SIZE_PX = 6
-_MIN_PITCH_PX = 9  # of a digit and its gap: narrow fonts are rendered larger, so that thin strokes stay visible
+_MIN_PITCH_PX = 9  # minimum for a digit and its gap: narrow fonts are enlarged, so that thin strokes stay visible
 _MARGIN_PX = 2
 _MAX_SHIFT_PX = (18, 12)
 _MAX_ROTATION = 50  # tenths of a degree
@@ -31,7 +31,7 @@ _ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Sample:
-    """The metadata of an image.
+    """The metadata of one image.
 
     Attributes:
         label: 1 to 8 Khmer digits.
@@ -39,7 +39,7 @@ class Sample:
         font_size: Pixels per em.
         augmented: Whether the text is rotated and the image may be blurred, noisy or of low contrast.
         text_color: Red, green and blue, 0 to 255.
-        text_position: Left and top, in pixels, of the ink's bounding box before the rotation.
+        text_position: Left and top edge, in pixels, of the ink's bounding box before the rotation.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Sample:
 
 
 def render_sample(fonts: Sequence[Font], seed: int, split: int, number: int) -> tuple[Sample, npt.NDArray[np.uint8]]:
-    """Return sample `number` of split number `split` and its RGB image `(64, 128, 3)`.
+    """Render sample `number` of split number `split`; return its metadata and its RGB image `(64, 128, 3)`.
 
     The result only depends on the arguments, so any process can render any sample.
     """
@@ -73,9 +73,9 @@ def render_sample(fonts: Sequence[Font], seed: int, split: int, number: int) -> 
 def _legible_image(
     rng: StableRandom, mask: Mask, left: int, top: int, size_px: int, augmented: bool
 ) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return an image with legible text of `mask`, and the grey level of the text.
+    """Render legible text from `mask`; return the image and the grey level of the text.
 
-    If all attempts are illegible, the last one has a plain background and no degradations.
+    If all random attempts are illegible, the result has a plain background and no degradations.
     """
     for attempt in range(_ATTEMPTS + 1):
         canvas = random_background(rng) if attempt < _ATTEMPTS else plain(rng)
@@ -90,10 +90,10 @@ def _legible_image(
 
 
 def _fitting_size(font: Font, label: str, requested_px: int, spacing: int) -> tuple[int, int]:
-    """Return the largest size up to `requested_px` at which `label` fits, and the gap between digits.
+    """Return the largest font size up to `requested_px` at which `label` fits, and the gap between digits.
 
-    A narrow font may get a larger size than `requested_px`, until its digits have the minimum width. Every label fits
-    even with the maximum rotation, so that its size does not reveal whether it is rotated.
+    For a narrow font, `requested_px` is first increased until the digits have the minimum width. Every label must fit
+    even with the maximum rotation, because its size would otherwise reveal whether it is rotated.
     """
     min_width = _MIN_PITCH_PX * len(label)
     while requested_px < _SIZES_PX[0][1] and _text_size(font, label, requested_px, spacing)[1] < min_width:
@@ -114,7 +114,7 @@ def _gap(size_px: int, spacing: int) -> int:
 
 
 def _random_position(rng: StableRandom, mask: Mask) -> tuple[int, int]:
-    """Return left and top of `mask` in the image: shifted from the centre, but completely inside."""
+    """Return the left and top offset of `mask` in the image: randomly shifted from the centre, but inside."""
     height, width = mask.shape
     centred_x, centred_y = (IMAGE_WIDTH_PX - width) // 2, (IMAGE_HEIGHT_PX - height) // 2
     shift_x = min(_MAX_SHIFT_PX[0], max(centred_x - _MARGIN_PX, 0))
@@ -123,7 +123,7 @@ def _random_position(rng: StableRandom, mask: Mask) -> tuple[int, int]:
 
 
 def _text_level(rng: StableRandom, canvas: Canvas) -> int:
-    """Return a random grey level of the text, darker than the average of `canvas`."""
+    """Return a random grey level for the text, darker than the average of `canvas`."""
     column_sums = canvas.sum(axis=0, dtype=np.int16)  # 64 rows of up to 255 fit into 16 bits
     average = int(column_sums.sum(dtype=np.int64)) // canvas.size
     return rng.between(0, max(0, min(110, average - _MIN_CONTRAST)))

@@ -1,7 +1,7 @@
 """Random numbers that are the same on every machine and with every version of NumPy.
 
-NumPy guarantees the raw words of a seeded PCG64, but not the numbers that its `Generator` derives from them. So they
-are derived here, by integer arithmetic only.
+NumPy guarantees the raw words of a seeded PCG64, but not the numbers that its `Generator` derives from them. So this
+module derives them, by integer arithmetic only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class StableRandom:
         self._words: list[int] = []
 
     def below(self, count: int) -> int:
-        """Return a number from 0 to `count` - 1; `count` is at most 2**32, and the bias is below count / 2**32."""
+        """Return a random number from 0 to `count` - 1; `count` is at most 2**32, the bias below `count` / 2**32."""
         if not self._words:
             self._words = self._bits.random_raw(_WORDS_PER_CALL).tolist()
         return ((self._words.pop() >> 32) * count) >> 32
 
     def between(self, low: int, high: int) -> int:
-        """Return a number from `low` to `high`, both included."""
+        """Return a random number from `low` to `high`, both included."""
         return low + self.below(high - low + 1)
 
     def chance(self, percent: int) -> bool:
@@ -42,7 +42,7 @@ class StableRandom:
         return self.below(100) < percent
 
     def choice(self, choices: Sequence[T]) -> T:
-        """Return one of `choices`."""
+        """Return a random element of `choices`."""
         return choices[self.below(len(choices))]
 
     def byte_array(self, *shape: int) -> npt.NDArray[np.uint8]:

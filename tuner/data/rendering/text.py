@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.uint8]
 
 
 def text_size(font: Font, size_px: int, label: str, gap_px: int) -> tuple[int, int]:
-    """Return height and width in pixels of the ink of `label` with `gap_px` between digits."""
+    """Return the height and width, in pixels, of the ink of `label` with gaps of `gap_px` between digits."""
     glyphs = digit_glyphs(font, size_px)
     inked = [glyphs[digit] for digit in label]
     height = max(glyph.bottom for glyph in inked) - min(glyph.top for glyph in inked)
@@ -24,9 +24,9 @@ def text_size(font: Font, size_px: int, label: str, gap_px: int) -> tuple[int, i
 
 
 def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
-    """Return the ink of `label`, `(height, width)`, cropped to its bounding box.
+    """Render `label` as a mask of ink `(height, width)`, 0 none to 255 full, cropped to its bounding box.
 
-    Values are scaled so that the darkest pixel is 255; otherwise thin strokes of small text would be too pale.
+    Values are scaled to a maximum of 255, because thin strokes of small text would otherwise be too pale.
     """
     glyphs = digit_glyphs(font, size_px)
     mask = np.zeros(text_size(font, size_px, label, gap_px), np.uint8)
@@ -40,7 +40,7 @@ def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
 
 
 def rotated_size(height: int, width: int, tenth_degrees: int) -> tuple[int, int]:
-    """Return height and width of the bounding box of a rotated rectangle."""
+    """Return the height and width of the bounding box of a rotated rectangle."""
     sine, cosine = _sine_cosine(abs(tenth_degrees))
     return ((height * cosine + width * sine) >> 16) + 2, ((width * cosine + height * sine) >> 16) + 2
 

@@ -118,9 +118,9 @@ def test_existing_dataset_is_not_generated_again(generated: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 50}, "samples 30, not 50"),
-        ({"seed": 9, "test_samples": 11}, "test_samples 10, not 11; seed 0, not 9"),
-        ({"fonts_dir": pinned_font_file().parent}, "22 fonts that differ from the 23 requested"),
+        ({"samples": 50}, "samples 30 instead of 50"),
+        ({"seed": 9, "test_samples": 11}, "test_samples 10 instead of 11; seed 0 instead of 9"),
+        ({"fonts_dir": pinned_font_file().parent}, "other fonts: found 22, requested 23"),
     ],
 )
 def test_dataset_with_other_settings_is_not_overwritten(options: dict[str, Any], message: str, generated: Path) -> None:
@@ -150,7 +150,7 @@ def test_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> Non
 @pytest.mark.parametrize("out", [".", "..", "", "/"])
 def test_working_directory_and_parents_are_refused(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match="folder of its own"):
+    with pytest.raises(ConfigurationError, match="expected a new or empty folder"):
         generate_dataset(out, samples=10)
     assert os.listdir(tmp_path) == []
 
@@ -247,5 +247,5 @@ def test_files_of_a_running_process_are_not_removed(tmp_path: Path) -> None:
     generate_dataset(tmp_path / "data", samples=10, test_samples=1)
     _, errors = process.communicate(timeout=60)
     assert "ConfigurationError" in errors  # it finishes second and finds another dataset in its target folder
-    assert "samples 10, not 2000" in errors
+    assert "samples 10 instead of 2000" in errors
     assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]

@@ -9,7 +9,7 @@ from tuner.data.rendering.text import rotate_mask, rotated_size, text_mask, text
 FONT = pinned_fonts()[10]
 
 
-def test_mask_has_the_size_of_text_size_and_a_darkest_pixel_of_255() -> None:
+def test_mask_has_the_size_of_text_size_and_a_maximum_of_255() -> None:
     mask = text_mask(FONT, 20, "០១២៣", 2)
     assert mask.shape == text_size(FONT, 20, "០១២៣", 2)
     assert mask.max() == 255
