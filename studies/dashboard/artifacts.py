@@ -40,7 +40,7 @@ class ArtifactFolder(FileSystemArtifactStore):
         """Open an artifact's file for reading.
 
         Raises:
-            ArtifactNotFound: The file does not exist.
+            ArtifactNotFound: The file does not exist or is a symbolic link.
         """
         path = self.path_of(artifact_id)
         # A symbolic link could point to any file outside the folder.

@@ -38,9 +38,9 @@ _NOT_SHOWN = "optuna-dashboard failed; the study may be damaged; run `khmer-tune
 class ReadOnlyGuard:
     """A web application that forwards only read requests with a known Host header to another application.
 
-    Other websites can make the browser send requests to this application. They cannot change anything, since only GET
+    Other websites can make the browser send requests to this application. They cannot change anything, because only GET
     and HEAD requests are forwarded. They cannot read anything through DNS rebinding (a foreign domain that resolves to
-    this machine), since requests with an unknown Host header are refused.
+    this machine), because requests with an unknown Host header are refused.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def write_ended_note(
 
 
 def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
-    """Write the study's metric, dataset, search and targets into its note, unless the note is up to date."""
+    """Write the study's metric, dataset, search and targets into the study's note, unless it is up to date."""
     invariants, search, targets = study_invariants(study), search_settings(study), study_targets(study)
     rows = [
         ("metric", f"{invariants.monitor} ({invariants.mode})"),

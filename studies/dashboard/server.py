@@ -188,4 +188,5 @@ def _listen_problem(error: OSError, address: Address, port: int) -> str:
         return f"--port: found {port}; ports below 1024 need root privileges; choose another port, for example 8080"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"--host: found {address.host!r}; expected an address of this machine, for example 127.0.0.1"
-    return f"--host, --port: found {address.host!r}, {port}; listening failed: {error.strerror or error}; choose others"
+    reason = error.strerror or error
+    return f"--host, --port: found {address.host!r}, {port}; listening failed: {reason}; choose another host or port"

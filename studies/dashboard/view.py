@@ -33,7 +33,7 @@ _READS_DATABASE = re.compile(
     r"/(?:api/studies|csv|artifacts)(?:/(?P<study_id>-?\d+)(?:/(?P<trial_id>-?\d+)(?=/))?)?(?:/|$)"
 )
 
-_NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
+_NO_STUDY = "this dashboard shows no such study; open the URL that `khmer-tuner dashboard` printed"
 _NO_ID = -1  # no study and no trial has this id
 
 # Keeps long attributes from widening a trial's page, makes room for names in the list of trials, and hides the buttons

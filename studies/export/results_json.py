@@ -28,7 +28,7 @@ KEPT_SEARCH_TRIALS = 10
 
 
 def default_results_name(timestamp: str) -> str:
-    """Return the name of a results file, as the loader of the API reference expects it."""
+    """Return the default name of a results file, which the loader of the API reference expects."""
     return f"hyperparameter_tuning_results_{timestamp}.json"
 
 

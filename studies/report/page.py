@@ -32,8 +32,8 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
 
     Args:
         study: The study; it is not changed.
-        folder: Its output folder.
-        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by name.
+        folder: The study's output folder.
+        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by metric name.
         output_dir: The output folder as written in the commands of the report.
     """
     snapshot = take_snapshot(study, folder, read_epochs)
@@ -84,7 +84,7 @@ def _breakable(text: str) -> Markup:
 
 
 def _policy(scripts: list[Markup]) -> str:
-    """Return the page's Content Security Policy, which allows these scripts only and no network access."""
+    """Return the page's Content Security Policy, which allows only these scripts and no network access."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii") for script in scripts)
     sources = " ".join(f"'sha256-{digest}'" for digest in digests)
     rules = (

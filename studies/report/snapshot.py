@@ -36,8 +36,8 @@ class Snapshot:
 
     Attributes:
         study: The study; it is not changed.
-        folder: Its output folder.
-        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by name.
+        folder: The study's output folder.
+        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by metric name.
         status: The status of the study.
         trials: All trials in order of number, including trials that another program created.
         records: The records of the trials that this program created, keyed by trial number.
@@ -107,7 +107,7 @@ class Snapshot:
 
     @cached_property
     def plot_study(self) -> optuna.Study:
-        """An in-memory copy of the study with `plot_trials`."""
+        """An in-memory copy of the study with `plot_trials` as its trials."""
         return self.study_of(self.plot_trials)
 
     @cached_property

@@ -21,10 +21,10 @@ class TargetRow:
 
     Attributes:
         goal: The target as a condition, for example ``char >= 0.9``.
-        met: Number of finished trials that met it.
+        met: Number of finished trials that met the target.
         ended: Number of finished trials.
         best: The best value and the name of its trial; a dash if no trial has a value.
-        names: Names of the trials that met it.
+        names: Names of the trials that met the target.
     """
 
     goal: str
@@ -35,7 +35,7 @@ class TargetRow:
 
 
 def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
-    """Yield a row for each target that is set; failed trials meet no target."""
+    """Yield one row per target that is set; failed trials count as finished, but meet no target."""
     latest = without_superseded(list(snapshot.records.values()))
     ended = {record.experiment_name: record.outcome for record in latest if record.outcome is not None}
     succeeded = {name: outcome for name, outcome in ended.items() if outcome.succeeded}

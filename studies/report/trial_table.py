@@ -126,7 +126,7 @@ def _result_columns(metric: str) -> Iterator[Column]:
 
 
 def _target(name: str, metric: str) -> Callable[[_Trial], Cell]:
-    """Return the function that returns the cell of a target's metric.
+    """Return a function that formats the metric of a target as a cell.
 
     An unfinished trial has a value only if the metric is the monitored one.
     """

@@ -26,7 +26,7 @@ class DiskUsage:
         checkpoints: Checkpoints of all trials.
         tensorboard: TensorBoard files of all trials.
         logs: Logs of all trials.
-        other: The rest of the output folder.
+        other: All other files in the output folder.
         free: Free space on the output folder's disk.
     """
 
@@ -88,7 +88,7 @@ def _files(path: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, tupl
 
 
 def _database_files(folder: OutputFolder) -> set[str]:
-    """Return the paths of the study's SQLite file and its journal, which may not exist; none for a database server."""
+    """Return the paths of the study's SQLite file and its journal, which may not exist; empty for a database server."""
     owner = folder.owner()
     path = None if owner is None else sqlite_path(folder.storage_url(owner))
     return set() if path is None else {str(path), f"{path}-journal"}

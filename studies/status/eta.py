@@ -29,10 +29,10 @@ class RemainingTime(NamedTuple):
 
 
 def remaining_seconds(row: StatusRow, epoch_fraction: float = 0.0) -> float | None:
-    """Return an upper bound of a running trial's remaining seconds; None until one of its epochs has been timed.
+    """Return an upper bound for a running trial's remaining seconds; None until one of its epochs has been timed.
 
     Args:
-        row: The trial.
+        row: The trial's status.
         epoch_fraction: Finished fraction of the trial's current epoch, 0 to 1.
     """
     if row.num_epochs is None or row.epoch_seconds is None:
@@ -75,7 +75,7 @@ def remaining_time(
 
 
 class _Cost(NamedTuple):
-    """The remaining seconds of a trial: the expected time, and an upper bound; None if there is no upper bound."""
+    """The remaining seconds of a trial: the expected time, and an upper bound or None."""
 
     expected: float
     bound: float | None
@@ -145,7 +145,7 @@ def _median_epoch(rows: Iterable[StatusRow]) -> float:
 
 
 def _mean_cost(rows: Sequence[StatusRow]) -> _Cost | None:
-    """Return the mean cost of whole trials, an unfinished trial as if it trained all epochs; None without trials."""
+    """Return the mean time of trials, of unfinished trials as if they trained all epochs; None without trials."""
     totals = [row.seconds if row.has_ended else (row.num_epochs or 0) * (row.epoch_seconds or 0.0) for row in rows]
     return _Cost(statistics.mean(seconds or 0.0 for seconds in totals), None) if totals else None
 

@@ -76,7 +76,10 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
 def _read(
     study: optuna.Study, folder: OutputFolder
 ) -> tuple[list[tuple[FrozenTrial, TrialRecord]], dict[int, int | None]]:
-    """Read the trials with their records, and the process ids of the running trials' workers, keyed by trial number.
+    """Read the trials, and the worker of each running trial.
+
+    Returns the trials with their records, and the process ids of the workers, keyed by trial number; an id is None if
+    the trial has no worker, and 0 if the worker is on another machine.
 
     If no process holds the lease of a running trial, its worker has exited, or has finished the trial after the trials
     were read. To tell these cases apart, the trials are read again until two reads find the same running trials: then

@@ -28,7 +28,7 @@ class RowState(StrEnum):
 
     @classmethod
     def of(cls, record: TrialRecord) -> RowState:
-        """Return the state of a trial; a trial that is running without a worker is not recognized as interrupted."""
+        """Return the state of a trial, without checking whether a running trial has a worker."""
         pruned = record.outcome is not None and record.outcome.why_ended is WhyEnded.PRUNED
         return cls.PRUNED if pruned else cls(record.phase.value)
 
@@ -127,7 +127,7 @@ class StudyStatus:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """The number of trials in each state, 0 included."""
+        """The number of trials in each state; states without trials are included."""
         counted = Counter(row.state for row in self.rows)
         return {state.value: counted[state] for state in RowState}
 
@@ -190,12 +190,12 @@ class StudyStatus:
 
     @cached_property
     def last_first(self) -> list[StatusRow]:
-        """The finished trials, the one that ended last first."""
+        """The finished trials in order of their end, latest first."""
         ended = (row for row in self.rows if row.has_ended)
         return sorted(ended, key=lambda row: (row.ended or datetime.min, row.number), reverse=True)
 
     def best_of(self, rows: Iterable[StatusRow]) -> StatusRow | None:
-        """Return the row with the best value, of equal values the lower number; None if no row has a value."""
+        """Return the row with the best value, or with the lower number of equal ones; None if no row has a value."""
         return next(iter(self._by_value(rows)), None)
 
     def _by_value(self, rows: Iterable[StatusRow]) -> list[StatusRow]:

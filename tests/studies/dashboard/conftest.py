@@ -95,7 +95,7 @@ class FullStudy:
 
     Attributes:
         folder: Its output folder.
-        artifacts: URL paths of the first trial's artifacts, by file name.
+        artifacts: URL paths of the first trial's artifacts, keyed by file name.
     """
 
     folder: Path

@@ -24,7 +24,7 @@ from studies.dashboard.server import Address
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import FullStudy, Served
 
-NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
+NO_STUDY = "this dashboard shows no such study; open the URL that `khmer-tuner dashboard` printed"
 # A valid value for each parameter of a path.
 PARAMETERS = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
 BODIES: dict[str, Any] = {

@@ -24,7 +24,7 @@ from studies.dashboard.view import page_path
 if TYPE_CHECKING:
     from tests.studies.dashboard.conftest import Served
 
-NO_STUDY = "this dashboard shows no such study; open the URL that the dashboard printed"
+NO_STUDY = "this dashboard shows no such study; open the URL that `khmer-tuner dashboard` printed"
 
 Serve = Callable[..., "AbstractContextManager[Served]"]
 Create = Callable[..., optuna.Study]
@@ -66,7 +66,7 @@ def test_each_study_of_a_database_has_its_page(tmp_path: Path, create: Create) -
 
 @pytest.fixture
 def two_studies(tmp_path: Path, create: Create) -> dict[str, str]:
-    """Two studies in one database: the URL path of an artifact of each study, by study name."""
+    """Two studies in one database: the URL path of an artifact of each study, keyed by study name."""
     paths = {}
     (tmp_path / "plot.png").write_bytes(b"plot")
     for name in ("one", "two"):
@@ -122,7 +122,7 @@ def test_unreadable_database_is_reported_until_it_is_readable_again(
 
         with closing(sqlite3.connect(database, isolation_level=None)) as locker:
             locker.execute("BEGIN EXCLUSIVE")
-            assert refused().startswith(f"{database}: database is locked; another process holds the database")
+            assert refused().startswith(f"{database}: database is locked; let the process that holds it continue")
         assert len(served.study()["trials"]) == 2
 
         renamed = database.rename(tmp_path / "renamed.db")

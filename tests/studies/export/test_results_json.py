@@ -165,7 +165,7 @@ def test_pruned_trial_is_completed_but_never_the_best(
         ([(0.0, 0.0), (0.0, 0.0), (0.0, 0.1)], 2),
     ],
 )
-def test_best_result_is_by_character_accuracy_then_sequence_accuracy_then_number(
+def test_best_result_has_the_highest_character_accuracy_then_sequence_accuracy_then_lowest_number(
     accuracies: list[tuple[float, float]],
     best: int,
     start: Start,
@@ -223,7 +223,7 @@ def names(results: dict[str, Any]) -> list[str]:
     return [entry["experiment_name"] for entry in results["all_results"]]
 
 
-def test_search_trials_come_after_presets_by_number(
+def test_search_trials_come_after_presets_in_order_of_number(
     start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
 ) -> None:
     first, *others = presets

@@ -38,7 +38,7 @@ class Page(HTMLParser):
         addresses: The URLs of its links and images.
         scripts: Type and text of each script.
         policy: Its Content Security Policy.
-        texts: The visible text, by section.
+        texts: The visible text of each section, keyed by the section's id.
     """
 
     html: str

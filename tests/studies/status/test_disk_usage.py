@@ -23,7 +23,7 @@ def size_of_all(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def test_disk_usage_is_counted_by_kind_of_file(start: Start) -> None:
+def test_disk_usage_is_counted_per_kind_of_file(start: Start) -> None:
     _, folder = start()
     fill(folder.path / "ខ្មែរ" / "checkpoints" / "best.pt", 5000)
     fill(folder.path / "search_0001" / "checkpoints" / "last.pt", 700)

@@ -175,10 +175,10 @@ def test_estimates_of_a_simulated_search_are_close_to_the_true_time(seed: int, w
     simulated = Simulated.of(seed, 60, workers)
     whole = max(simulated.ends)
     bounds = 0
-    for share in (0.2, 0.4, 0.6, 0.8, 0.95, 0.99):
-        remaining = remaining_time(simulated.at(share * whole), workers)
+    for fraction in (0.2, 0.4, 0.6, 0.8, 0.95, 0.99):
+        remaining = remaining_time(simulated.at(fraction * whole), workers)
         assert remaining is not None
-        true = (1 - share) * whole
+        true = (1 - fraction) * whole
         if remaining.at_most:
             bounds += 1
             assert remaining.seconds >= true
@@ -192,8 +192,8 @@ def test_estimates_of_a_simulated_search_are_close_to_the_true_time(seed: int, w
 def test_upper_bound_is_never_exceeded_if_all_settings_are_known(seed: int) -> None:
     simulated = Simulated.of(seed, 4, 4)
     whole = max(simulated.ends)
-    for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
-        remaining = remaining_time(simulated.at(share * whole), 4)
+    for fraction in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        remaining = remaining_time(simulated.at(fraction * whole), 4)
         assert remaining is not None
         assert remaining.at_most
-        assert remaining.seconds >= (1 - share) * whole
+        assert remaining.seconds >= (1 - fraction) * whole

@@ -226,7 +226,7 @@ def test_time_between_an_interruption_and_the_next_attempt_does_not_count(
     first.release()
     assert seconds() == 24.0
     second = claim_hours_ago(1)
-    # Two epochs before the interruption, and the hour since the worker resumed it.
+    # Two epochs before the interruption, and the hour after a worker resumed the trial.
     assert seconds() == pytest.approx(17.0 + 3600.0, abs=5.0)
     second.release()
 
