@@ -42,7 +42,7 @@ class TrainingConfig:
         mixed_precision: Whether to use automatic mixed precision if the device supports it.
         num_epochs: Maximum number of epochs.
         learning_rate: The initial learning rate.
-        weight_decay: Weight decay; not applied to weights followed by a normalisation, whose scale has no effect.
+        weight_decay: Weight decay; not applied to weights before a normalisation, because their scale has no effect.
         gradient_clip_norm: Maximum gradient norm; 0 disables clipping.
         log_every_n_steps: Optimizer steps between two log lines; the last step of an epoch is logged too.
         save_every_n_epochs: Epochs between two numbered snapshots, ``epoch_0005.pt``.
@@ -51,26 +51,26 @@ class TrainingConfig:
         loss_type: The loss; ``ctc`` for CTC models, ``crossentropy`` or ``focal`` for the others.
         label_smoothing: Fraction of the probability that is spread over all symbols.
         optimizer_type: The optimizer.
-        optimizer_betas: Adam's decay rates of the two running averages.
+        optimizer_betas: Decay rates of Adam's two running averages.
         scheduler_type: The learning rate schedule: cosine, in steps, or a drop when validation stops improving.
-        warmup_epochs: Epochs of linear warm-up, step by step, before the cosine. With 0, and with every other
-            schedule, the first epoch is a warm-up too, but the cosine starts with that epoch.
+        warmup_epochs: Epochs of linear warm-up before the cosine; the learning rate rises with every step. With 0, and
+            with other schedules, the first epoch is also a warm-up, but the cosine starts with the first epoch.
         min_lr: Lower bound of the learning rate in every schedule, at most `learning_rate`.
         step_size: Epochs between two drops of the learning rate.
-        gamma: Factor of the learning rate at each drop.
+        gamma: Factor by which each drop multiplies the learning rate.
         patience: Epochs without improvement before the learning rate drops.
-        factor: Factor of the learning rate at each drop.
-        early_stopping_patience: Epochs without improvement before the training stops.
+        factor: Factor by which each drop multiplies the learning rate.
+        early_stopping_patience: Epochs without improvement before training stops.
         early_stopping_min_delta: Change of the monitored metric that an improvement must exceed.
         early_stopping_monitor: The metric for the best checkpoint, for early stopping and for the study's objective.
         early_stopping_mode: ``max`` if higher is better, ``min`` if lower is better.
         experiment_name: The name of the trial and of its folder.
         output_dir: The study's output folder.
-        seed: Random seed; on the CPU, the same seed gives the same training.
+        seed: Random seed; on the CPU, the same seed gives the same training result.
         focal_alpha: Scale of the focal loss.
         focal_gamma: Focusing parameter of the focal loss; 0 is cross-entropy.
-        threads: PyTorch threads for the training; on the CPU, the number affects rounding. None keeps the process's
-            number.
+        threads: Number of PyTorch threads; on the CPU, it affects rounding. None does not change the number of the
+            process.
     """
 
     model_name: str = "medium"

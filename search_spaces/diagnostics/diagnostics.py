@@ -49,7 +49,7 @@ class Diagnostics:
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Record an error for each duplicate key of the document; it also provides the line of each message."""
+        """Record an error for each duplicate key; the document also provides the file and line of each message."""
         self._document = document
         self._root: KeyPath = ()
         self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]
@@ -78,11 +78,11 @@ class Diagnostics:
         self.error(path, text)
 
     def invalid_value(self, path: Location, found: object, expected: str, remedy: str) -> None:
-        """Record an invalid value; `expected` starts with "expected" or states the violated rule."""
+        """Record an invalid value with the expected values ("expected ...") and the remedy."""
         self.invalid(path, f"found {describe(found)}; {expected}; {remedy}")
 
     def missing(self, path: Location, expected: str, remedy: str) -> None:
-        """Record a missing key."""
+        """Record a missing key with the expected values ("expected ...") and the remedy."""
         self.invalid(path, f"missing; {expected}; {remedy}")
 
     def include(self, errors: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 _NO_SPACE = {
     errno.ENOSPC: "free some space on that disk",
-    errno.EDQUOT: "delete files of yours on that disk, or raise your disk quota",
+    errno.EDQUOT: "delete some of your files on that disk, or raise your disk quota",
 }
 _REMEDIES = _NO_SPACE | {
     errno.EFBIG: "raise the file size limit of the process (`ulimit -f`), or use a disk that supports larger files",

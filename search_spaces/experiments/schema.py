@@ -138,7 +138,7 @@ _GOALS = {
 
 
 class Targets(Section):
-    """The mapping ``targets``: what trials should reach; None for a target that is not set.
+    """The mapping ``targets``: minimum accuracies and maximum durations; None for a target that is not set.
 
     Attributes:
         character_accuracy: Minimum fraction of label positions read correctly.

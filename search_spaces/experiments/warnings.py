@@ -93,7 +93,7 @@ def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
         yield "scheduler.step_size", text
     if scheduler.type != "plateau" or not is_valid("scheduler.patience", "early_stopping.patience"):
         return
-    # The first epoch always improves. After `patience` + 1 epochs without improvement, the next epoch has a lower rate.
+    # The first epoch counts as an improvement. After `patience` + 1 epochs without improvement, the rate is lower.
     patience = scheduler.patience
     if patience + 2 >= epochs:
         text = f"{patience} is too long for {epochs} epochs: training ends before factor has an effect"

@@ -12,10 +12,10 @@ _MAX_BYTES = 2 * 10**9  # a hundred times the metadata of 100,000 samples
 
 
 def regular_file(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a regular file and return its descriptor; can be the `opener` of `open`.
+    """Open a regular file and return its descriptor, as the `opener` of `open` must do.
 
     Raises:
-        OSError: If the file cannot be opened; if it is a folder or not a regular file, `strerror` says so.
+        OSError: If the file cannot be opened or is not a regular file; `strerror` says whether it is a folder.
     """
     # Without O_NONBLOCK, opening a pipe would block until another process opens its other end.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)

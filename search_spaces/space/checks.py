@@ -47,7 +47,7 @@ def _check_min_lr(space: SearchSpace, diagnostics: Diagnostics) -> None:
 class _LossCheck:
     """The check that no trial samples or fixes a loss that its model does not support.
 
-    A search space must not set the loss of a model that supports only one loss, because `fit_loss` sets it.
+    For a model that supports only one loss, `fit_loss` sets that loss, so the space must not give it another one.
     """
 
     def __init__(

@@ -88,7 +88,9 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
 
 
 def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSpace:
-    """Return the default search space, with the models of the study if they do not include all models of the space.
+    """Return the default search space for a study.
+
+    If the study does not define all models of the default search space, the study's models replace them.
 
     Args:
         definitions: The models that the study can train, keyed by name; at least one.

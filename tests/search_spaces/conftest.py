@@ -17,7 +17,7 @@ def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def definitions() -> dict[str, ModelDefinition]:
-    """The shipped models: small, medium, large and ctc."""
+    """The default models: small, medium, large and ctc."""
     return load_model_definitions("config/model_config.yaml")
 
 

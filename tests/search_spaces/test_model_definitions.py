@@ -15,7 +15,7 @@ from search_spaces import (
 )
 
 
-def test_packaged_file_has_the_documented_models() -> None:
+def test_default_file_has_the_documented_models() -> None:
     definitions = load_model_definitions("config/model_config.yaml")
     assert list(definitions) == ["small", "medium", "large", "ctc"]
     assert {name: model.decoder for name, model in definitions.items()} == {

@@ -18,7 +18,7 @@ def test_public_names_are_sorted_and_exist() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.yaml")), ids=lambda file: file.name)
-def test_every_packaged_yaml_file_loads(file: Path) -> None:
+def test_every_built_in_yaml_file_loads(file: Path) -> None:
     assert load_yaml(file).data
 
 

@@ -71,7 +71,7 @@ SETTINGS = {
 
 
 def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
-    """Return what is read, or the reported problems: at least one, none of them empty."""
+    """Return the result of reading or the problems that are not empty; fail if there is neither."""
     try:
         return read(source)
     except ConfigurationError as error:
@@ -82,7 +82,7 @@ def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
 
 @st.composite
 def configs(draw: st.DrawFn) -> TrainingConfig:
-    """Return any configuration that is valid with the packaged models."""
+    """Return any configuration that is valid with the default models."""
     settings = draw(st.fixed_dictionaries({}, optional=SETTINGS))
     settings |= {"optimizer_betas": draw(st.lists(RATE, min_size=2, max_size=2) | st.tuples(RATE, RATE))}
     settings |= draw(

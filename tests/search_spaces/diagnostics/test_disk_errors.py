@@ -17,7 +17,7 @@ def error_of(code: int, path: str | None = None) -> OSError:
     ("code", "is_disk", "is_full", "remedy"),
     [
         (errno.ENOSPC, True, True, "free some space on that disk"),
-        (errno.EDQUOT, True, True, "delete files of yours on that disk, or raise your disk quota"),
+        (errno.EDQUOT, True, True, "delete some of your files on that disk, or raise your disk quota"),
         (errno.EROFS, True, True, "make that disk writable or choose another folder"),
         (errno.EIO, True, False, "check that disk"),
         (errno.EACCES, True, False, "change the permissions or choose another folder"),
@@ -38,7 +38,7 @@ def test_text_of_an_error_without_a_path_has_the_given_path(tmp_path: Path) -> N
     assert disk_error_text(error_of(errno.EIO), tmp_path).startswith(f"{tmp_path}: ")
 
 
-def test_text_of_a_full_disk_has_the_free_space_even_if_the_file_is_missing(tmp_path: Path) -> None:
+def test_text_of_a_disk_full_error_has_the_free_space_even_if_the_file_is_missing(tmp_path: Path) -> None:
     assert " MB free; free some space" in disk_error_text(error_of(errno.ENOSPC, str(tmp_path / "a" / "b")), tmp_path)
 
 

@@ -26,7 +26,7 @@ def changed(config: TrainingConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if value != defaults[name]}
 
 
-def test_packaged_presets_are_those_of_the_reference() -> None:
+def test_default_experiments_match_the_api_reference() -> None:
     file = load_experiments("config/phase3_simple_configs.yaml")
     assert {name: changed(config) for name, config in file.experiments.items()} == {
         "conservative_small": {
@@ -76,7 +76,7 @@ INTEGRATION_EXAMPLE = {
 }
 
 
-def test_integration_example_of_the_reference_is_accepted(write: Any) -> None:
+def test_integration_example_of_the_api_reference_is_accepted(write: Any) -> None:
     file = load_experiments(write(yaml.dump(INTEGRATION_EXAMPLE)))
     config = file.select(["my_experiment"])["my_experiment"]
     assert (config.batch_size, config.warmup_epochs, config.optimizer_type) == (48, 2, "adamw")
@@ -355,7 +355,7 @@ def test_select_reports_all_unknown_names() -> None:
     assert "use one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
 
 
-def test_create_training_config_accepts_the_example_of_the_reference() -> None:
+def test_create_training_config_accepts_the_example_of_the_api_reference() -> None:
     config = create_training_config(
         {
             "training": {"batch_size": 64, "learning_rate": 0.002},

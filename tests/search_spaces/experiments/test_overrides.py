@@ -92,7 +92,7 @@ def test_override_that_conflicts_with_the_file_is_rejected(write: Any) -> None:
     rate, loss = caught.value.problems
     assert rate.startswith(f"{path}:3: experiments.one.scheduler.min_lr: found 0.001; expected at most the initial")
     assert loss.startswith("--set experiments.two.training.loss_type: found 'focal'; the model 'ctc'")
-    # Experiments that are not selected are not checked with the override.
+    # The override is not applied to experiments that are not selected.
     load_overridden(path, ["one"], parse_overrides(["training.loss_type=focal"]))
 
 

@@ -25,7 +25,7 @@ def read_back(config: TrainingConfig, folder: Path, name: str = "one", targets: 
     return load_experiments(path)
 
 
-def test_packaged_presets_are_read_back_unchanged(tmp_path: Path) -> None:
+def test_default_experiments_are_read_back_unchanged(tmp_path: Path) -> None:
     file = load_experiments(PRESETS)
     path = tmp_path / "written.yaml"
     path.write_text(experiments_yaml(file.experiments, file.targets))

@@ -13,7 +13,7 @@ from search_spaces.files.regular_files import parse_json, read_bytes, regular_fi
 
 @pytest.fixture
 def special(tmp_path: Path) -> Iterator[dict[str, Path]]:
-    """Return paths of other files than regular ones, by kind."""
+    """Return the path of a pipe, a device, a folder and a socket, keyed by kind."""
     paths = {kind: tmp_path / kind for kind in ("pipe", "device", "folder", "socket")}
     os.mkfifo(paths["pipe"])
     paths["device"].symlink_to("/dev/zero")  # endless

@@ -12,7 +12,7 @@ from search_spaces import (
 )
 
 MODEL = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
-SHIPPED = load_model_definitions("config/model_config.yaml")
+DEFAULT_MODELS = load_model_definitions("config/model_config.yaml")
 
 
 def models(**decoders: str) -> dict[str, ModelDefinition]:
@@ -20,9 +20,9 @@ def models(**decoders: str) -> dict[str, ModelDefinition]:
 
 
 def test_default_space_is_unchanged_if_all_its_models_are_defined() -> None:
-    shipped = load_search_space("config/search_space.yaml")
-    assert default_search_space(SHIPPED) == shipped
-    assert default_search_space(SHIPPED | models(mine="attention")) == shipped
+    default_space = load_search_space("config/search_space.yaml")
+    assert default_search_space(DEFAULT_MODELS) == default_space
+    assert default_search_space(DEFAULT_MODELS | models(mine="attention")) == default_space
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_default_space_is_unchanged_if_all_its_models_are_defined() -> None:
     ],
     ids=["two attention models", "attention and ctc", "one model"],
 )
-def test_models_of_the_study_replace_the_packaged_models(
+def test_models_of_the_study_replace_undefined_default_models(
     own: dict[str, ModelDefinition], choices: tuple[str, ...] | None, loss_when: dict[str, tuple[str, ...]]
 ) -> None:
     space = default_search_space(own)
@@ -46,7 +46,7 @@ def test_models_of_the_study_replace_the_packaged_models(
     assert rate.domain == FloatRange(1e-4, 1e-2, log=True)
 
 
-def test_with_ctc_models_only_the_loss_is_not_sampled() -> None:
+def test_loss_is_not_sampled_if_all_models_are_ctc_models() -> None:
     names = default_search_space(models(line="ctc", other="ctc")).names
     assert not {"loss_type", "label_smoothing", "focal_gamma"} & set(names)
     assert "model_name" in names

@@ -19,7 +19,7 @@ from search_spaces import (
 SHIPPED = "config/search_space.yaml"
 
 
-def test_default_space_contains_the_packaged_presets(definitions: dict[str, ModelDefinition]) -> None:
+def test_default_space_contains_the_default_presets(definitions: dict[str, ModelDefinition]) -> None:
     space = load_search_space(SHIPPED, definitions)
     presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
     assert space.widened(presets) == space

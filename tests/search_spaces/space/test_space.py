@@ -113,7 +113,7 @@ def test_widened_space_contains_the_presets_that_meet_the_conditions() -> None:
         (Choices((True, False)), "true, false"),
     ],
 )
-def test_domain_as_text(domain: FloatRange | IntRange | Choices, text: str) -> None:
+def test_format_of_a_domain(domain: FloatRange | IntRange | Choices, text: str) -> None:
     assert str(domain) == text
 
 
@@ -216,7 +216,7 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
         ),
     ],
 )
-def test_start_configuration_of_a_search_trial(
+def test_start_configuration_combines_base_presets_and_defaults(
     space: SearchSpace, presets: list[TrainingConfig], differs: dict[str, Any]
 ) -> None:
     start = space.start_config(iter(presets))

@@ -56,7 +56,7 @@ def test_byte_order_mark_is_ignored(write: Any) -> None:
     assert load_yaml(write(b"\xef\xbb\xbfa: 1\n")).data == {"a": 1}
 
 
-def test_lines_of_keys_and_items(write: Any) -> None:
+def test_every_key_and_list_item_has_its_line(write: Any) -> None:
     document = load_yaml(write("# head\na:\n  b: 1\n  c:\n  - 5\n  - d: 6\n"))
     assert document.line(("a",)) == 2
     assert document.line(("a", "b")) == 3
@@ -76,7 +76,7 @@ c:
 """
 
 
-def test_merge_keys(write: Any) -> None:
+def test_merged_keys_keep_the_lines_of_their_anchors(write: Any) -> None:
     document = load_yaml(write(MERGED))
     assert document.data["a"] == {"x": 1, "y": 9}
     assert document.data["b"] == {"x": 1, "y": 2, "z": 4}
@@ -96,7 +96,7 @@ def test_all_duplicate_keys_are_reported_with_both_lines(write: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Diagnostics(document).raise_errors()
     assert caught.value.problems == (f"config.yaml:4: {messages[0]}", f"config.yaml:5: {messages[1]}")
-    # A value that cannot be read is reported with them at once, since the data cannot be checked.
+    # An unreadable value is raised at once, with the duplicate keys, because the data cannot be checked.
     with pytest.raises(ConfigurationError) as caught:
         load_yaml(write(text + "d: !!binary aGVsbG8=\n"))
     assert len(caught.value.problems) == 3
@@ -194,20 +194,20 @@ def test_dissimilar_name_other_suffix_or_other_folder_is_not_suggested(write: An
 
 
 def test_working_directory_is_searched_before_the_package(write: Any) -> None:
-    packaged = resolve_config_path("config/phase3_simple_configs.yaml")
-    assert packaged.is_absolute()
-    assert packaged.is_file()
+    built_in = resolve_config_path("config/phase3_simple_configs.yaml")
+    assert built_in.is_absolute()
+    assert built_in.is_file()
     write("experiments: {}", "config/phase3_simple_configs.yaml")
     assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
 
 
 def test_folder_of_the_referring_file_is_searched_after_the_working_directory(write: Any, tmp_path: Path) -> None:
     name, referring = "config/model_config.yaml", Path("other/experiments.yaml")
-    packaged = resolve_config_path(name, referring)
+    built_in = resolve_config_path(name, referring)
     write("models: {}", f"other/{name}")
     relative = resolve_config_path(name, referring)
     write("models: {}", name)
-    assert (packaged, relative) == (resolve_config_path(packaged), tmp_path / "other" / name)
+    assert (built_in, relative) == (resolve_config_path(built_in), tmp_path / "other" / name)
     assert resolve_config_path(name, referring) == Path(name)
     write("a: 1", "other/deeper/x.yaml")
     assert resolve_config_path(f"../{name}", Path("other/deeper/x.yaml")) == (
