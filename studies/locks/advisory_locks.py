@@ -137,7 +137,7 @@ class AdvisoryLocks:
         while not self.try_acquire(key):
             if time.monotonic() >= deadline:
                 raise ConfigurationError(
-                    f"{what}: another process has held its lock in the database for {timeout_s:g} s; let it continue "
+                    f"{what}: another process has held the lock in the database for {timeout_s:g} s; let it continue "
                     "(a stopped process: kill -CONT) or end it, then repeat the command"
                 )
             time.sleep(_POLL_S)

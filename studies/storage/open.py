@@ -124,7 +124,7 @@ def storage_error_text(error: Exception, url: str) -> str:
     reason = " ".join(reason.partition("\nLINE ")[0].split())
     if any(getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED for cause in causes):
         # SQLite's own message says only that the database is read-only.
-        return f"{location}: it was removed or replaced while in use; put it back, then repeat the command to continue"
+        return f"{location}: the file was removed or replaced while in use; put it back, then repeat the command"
     remedy = next((text for part, text in _REMEDIES.items() if part in reason), "repeat the command to continue")
     parsed = sqlalchemy.make_url(url)
     options = (value for name in SECRET_OPTIONS for value in parsed.normalized_query.get(name, ()))
@@ -137,22 +137,22 @@ _REMEDIES = {
     "disk is full": "free some space on that disk, then repeat the command to continue",
     "disk I/O error": "check that disk (full or failing), then repeat the command to continue",
     "readonly database": "make the file and its folder writable, then repeat the command to continue",
-    "unable to open": "make its folder readable and writable and free some space on the disk, then repeat the command",
-    "is locked": "another process holds the database (a stopped one: kill -CONT); let it continue, then repeat",
+    "unable to open": "make its folder readable and writable and free some space on its disk, then repeat the command",
+    "is locked": "let the process that holds it continue (a stopped process: kill -CONT), then repeat the command",
     'relation "version_info" does not exist': "this database contains no study; `khmer-tuner run` creates one",
-    "password authentication failed": "give the correct password in ~/.pgpass, PGPASSWORD or the URL",
-    "no password supplied": "give the password in ~/.pgpass, PGPASSWORD or the URL",
-    "Connection refused": "no server listens there; start it or correct the URL",
-    "permission denied for schema": "let the user create tables there (GRANT CREATE ON SCHEMA), or use another role",
-    "permission denied for": "GRANT INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
-    "no schema has been selected": "create a schema of the user's search_path, or correct the URL",
+    "password authentication failed": "put the correct password in ~/.pgpass, PGPASSWORD or the URL",
+    "no password supplied": "put the password in ~/.pgpass, PGPASSWORD or the URL",
+    "Connection refused": "no server listens at this address; start the server or correct the URL",
+    "permission denied for schema": "let the role create tables there (GRANT CREATE ON SCHEMA), or use another role",
+    "permission denied for": "GRANT the role INSERT, UPDATE, DELETE on tables, USAGE on sequences, or use another role",
+    "no schema has been selected": "create a schema that is in the role's search_path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",
-    "does not support SSL": "leave out sslmode, or let the server use SSL",
+    "does not support SSL": "remove sslmode from the URL, or enable SSL on the server",
     "sslmode": "correct the URL's options after '?'",
     '" does not exist': "create it on the server (createdb, createuser) or correct the URL",
-    "malformed": "the file is damaged; restore a copy or choose another --output-dir",
-    "not a database": "the file is damaged; restore a copy or choose another --output-dir",
+    "malformed": "the file is damaged; restore a backup or choose another --output-dir",
+    "not a database": "the file is damaged; restore a backup or choose another --output-dir",
 }
 
 

@@ -59,7 +59,7 @@ class DecodingStorage(RDBStorage):
             names, reports = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
             expected = {str: names, int: reports, float: (*(read.values or ()), *reports.values())}
             if any(not isinstance(value, kind) for kind, values in expected.items() for value in values):
-                raise TypeError("a name is not text, an epoch not a whole number, or a value not a number")
+                raise TypeError("a name is not a string, an epoch not an integer, or a value not a number")
             return read
         except DECODING_ERRORS as error:
             damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})
@@ -178,5 +178,5 @@ def rdb_storage(study: optuna.Study) -> RDBStorage:
     """
     storage = study._storage
     if not isinstance(storage, _CachedStorage):
-        raise TypeError(f"expected a study in a database, but got the storage {type(storage).__name__}")
+        raise TypeError(f"found a study in the storage {type(storage).__name__}; expected a study in a database")
     return storage._backend

@@ -64,7 +64,9 @@ class OutputFolder:
             ConfigurationError: The name is not a valid name of a folder directly in this folder.
         """
         if name in ("", ".", "..") or Path(name).name != name or name.casefold() == INTERNAL_FOLDER:
-            raise ConfigurationError(f"experiment name: found {name!r}; it cannot be a folder in {self.path}")
+            raise ConfigurationError(
+                f"experiment name: found {name!r}; it cannot be a folder in {self.path}; choose another name"
+            )
         return self.path / name
 
     def trial_dir_for_work(self, name: str) -> Path:
@@ -220,7 +222,10 @@ class OutputFolder:
         if outside is None:
             return None
         target = os.path.realpath(outside)
-        return f"{outside} is a link to {target}, outside this folder; remove the link, or replace it with its target"
+        return (
+            f"{outside} is a symbolic link to {target}, outside this folder; "
+            "remove the link, or replace it with its target"
+        )
 
     def _owner_problem(self, owner: Owner | None, study_name: str, storage_url: str) -> str | None:
         if owner is None:
@@ -228,7 +233,7 @@ class OutputFolder:
         if owner.study != study_name:
             return (
                 f"it belongs to the study {owner.study!r}, not to {study_name!r}; "
-                f"choose another --output-dir, or --study {owner.study!r} to continue that study"
+                f"choose another --output-dir, or use --study {owner.study!r} to continue that study"
             )
         if not self.is_owner_storage(owner, storage_url):
             return (

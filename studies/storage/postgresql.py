@@ -73,8 +73,8 @@ def require_methods(owner: type, names: Iterable[str]) -> None:
     missing = [name for name in names if not callable(getattr(owner, name, None))]
     if missing:
         raise ConfigurationError(
-            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, without which a worker "
-            "could write to a trial that another worker has taken over; install a supported version: "
+            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, so a worker could "
+            "write to a trial that another worker has taken over; install a supported version: "
             "pip install 'optuna>=5.0,<5.1'"
         )
 

@@ -125,20 +125,20 @@ def _public(url: str) -> sqlalchemy.URL | None:
 
 def _spelling_problem(url: str) -> str | None:
     if re.fullmatch(r"sqlite(\+\w+)?:/*(:memory:|file:.*)?", url):
-        return f"an in-memory database is lost when the program ends; write sqlite:///{DATABASE_NAME} to use a file"
+        return f"an in-memory database is lost when the program ends; use sqlite:///{DATABASE_NAME} for a file"
     if url.startswith("sqlite") and not _SQLITE_PATH.match(url):
-        return f"a path needs three slashes before it, an absolute path four; write sqlite:///{DATABASE_NAME}"
+        return f"expected three slashes before a path, four for an absolute path; use sqlite:///{DATABASE_NAME}"
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
-        return f"it does not begin with a known scheme in lower case; write {_FORMS}"
+        return f"it does not begin with a known scheme in lower case; use {_FORMS}"
     if scheme in _SQLITE_SCHEMES:
-        problem = "options after '?', '#' or ';' are refused; leave them out ('?' in a name is %3F)"
+        problem = "options after '?', '#' or ';' are not supported; remove them (in a file name, write '?' as %3F)"
         return problem if re.search("[?#;]", url) else None
     public = _public(url)
     if public is None:
-        return f"it cannot be parsed; write {_FORMS}, with a percent-encoded password (%40 for '@')"
+        return f"it cannot be parsed; use {_FORMS}, with a percent-encoded password (%40 for '@')"
     if set(sqlalchemy.make_url(url).query) - set(public.query) - SECRET_OPTIONS:
-        return f"an option after '?' is unknown or has an unexpected value; use only {', '.join(sorted(_OPTIONS))}"
+        return f"an option after '?' is unknown or has an invalid value; use only {', '.join(sorted(_OPTIONS))}"
     driver = _POSTGRESQL_DRIVERS[scheme]
     if importlib.util.find_spec(driver) is not None:
         return None
@@ -150,22 +150,23 @@ def _path_problem(path: Path, output_dir: Path | None, for_reading: bool) -> str
     in_output_dir = output_dir is not None and path.parent == Path(os.path.abspath(output_dir))
     problem = path_problem(path)
     if problem is not None:  # the check of the output folder reports the same problem
-        return None if in_output_dir else f"{problem}; name another file"
+        return None if in_output_dir else f"{problem}; choose another file"
     if path.is_dir():
-        return f"{path} is a folder; name a file in it: {sqlite_url(path / DATABASE_NAME)}"
+        return f"{path} is a folder; use a file in it: {sqlite_url(path / DATABASE_NAME)}"
     if not path.parent.is_dir():
-        return None if in_output_dir else f"the folder {path.parent} does not exist; create it or name another"
+        return None if in_output_dir else f"the folder {path.parent} does not exist; create it or choose another folder"
     if not for_reading and not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"no file can be written in {path.parent}; {writable_remedy(path.parent)} or name another folder"
+        return f"no file can be written in {path.parent}; {writable_remedy(path.parent)} or choose another folder"
     return _file_problem(path, for_reading) if os.path.lexists(path) else None
 
 
 def _file_problem(path: Path, for_reading: bool) -> str | None:
     if not path.is_file():
-        return f"{path} is a pipe, a device or a broken link; name a file"
+        return f"{path} is a pipe, a device or a broken symbolic link; choose a regular file"
     if not os.access(path, os.R_OK if for_reading else os.R_OK | os.W_OK):
         return (
-            f"{path} cannot be read{'' if for_reading else ' and written'}; change its permissions or name another file"
+            f"{path} cannot be read{'' if for_reading else ' and written'}; "
+            "change its permissions or choose another file"
         )
     try:
         tables = _table_names(path)
@@ -174,10 +175,10 @@ def _file_problem(path: Path, for_reading: bool) -> str | None:
         return None
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
-            return f"{path} is damaged; restore a copy or name another file"
-        return f"{path} is not a SQLite database; name another file"
+            return f"{path} is damaged; restore a backup or choose another file"
+        return f"{path} is not a SQLite database; choose another file"
     if tables and not {"studies", "trials", "version_info"} <= tables:
-        return f"{path} is a database of another program; name another file"
+        return f"{path} is a database of another program; choose another file"
     return None
 
 

@@ -185,7 +185,9 @@ def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariant
     """
     changes = study_invariants(study).changes(invariants)
     if changes:
-        raise ConfigurationError([f"study {study.study_name!r}: {change}; {_remedy(folder)}" for change in changes])
+        raise ConfigurationError(
+            [f"study {study.study_name!r}: {change}; {_remedy(change, folder)}" for change in changes]
+        )
 
 
 def save_targets(study: optuna.Study, targets: Targets) -> None:
@@ -204,7 +206,7 @@ def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str
     """Return a note for each library whose version has changed since the study was created."""
     before = study_invariants(study).versions
     return tuple(
-        f"the study was created with {library} {before[library]}, this is {version}; results may differ slightly"
+        f"the study was created with {library} {before[library]} and now uses {version}; results may differ slightly"
         for library, version in invariants.versions.items()
         if before.get(library, version) != version
     )
@@ -220,7 +222,7 @@ def _require_owner(folder: OutputFolder) -> Owner:
         else "there is no such folder"
     )
     raise ConfigurationError(
-        f"output folder {folder.path}: {what}; name the --output-dir of a study, or create one with `khmer-tuner run`"
+        f"output folder {folder.path}: {what}; choose the --output-dir of a study, or create one with `khmer-tuner run`"
     )
 
 
@@ -306,7 +308,11 @@ def _is_copy(folder: OutputFolder, stored_path: str) -> bool:
     return os.path.exists(other) and os.path.samefile(database, other)
 
 
-def _remedy(folder: OutputFolder) -> str:
+def _remedy(change: str, folder: OutputFolder) -> str:
     owner = folder.owner()
     shared = owner is not None and not folder.contains_storage(owner)
-    return f"change it back, or start a new study with another --output-dir{' and --study' if shared else ''}"
+    is_dataset = change.startswith("the dataset differs")
+    restore = (
+        "use the study's dataset (--metadata or 'data.metadata_path')" if is_dataset else "restore the earlier value"
+    )
+    return f"{restore}, or start a new study with another --output-dir{' and --study' if shared else ''}"

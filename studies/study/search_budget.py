@@ -115,14 +115,14 @@ def check_search(request: SearchRequest) -> None:
     problems = []
     if request.sampler is SamplerName.GP and request.pruner not in (None, PrunerName.NONE):
         problems.append(
-            f"--pruner: found {request.pruner.value!r} with the sampler gp, which learns nothing from pruned trials; "
-            "leave --pruner out, or choose --sampler tpe"
+            f"--pruner: found {request.pruner.value!r} with the sampler gp, which does not learn from pruned trials; "
+            "remove --pruner, or choose --sampler tpe"
         )
     pruner = request.chosen_pruner
     if request.prune_share is not None and pruner is not PrunerName.QUANTILE:
-        problems.append(f"--prune-share: has no effect with the pruner {pruner.value}; leave it out")
+        problems.append(f"--prune-share: has no effect with the pruner {pruner.value}; remove --prune-share")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
-        problems.append("--prune-grace: has no effect without a pruner; leave it out")
+        problems.append("--prune-grace: has no effect without a pruner; remove --prune-grace")
     if problems:
         raise ConfigurationError(problems)
 
@@ -177,7 +177,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
         f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials of a study share these "
-        "settings: leave the option out, or start a new study with another --output-dir"
+        "settings; remove the option, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
     if problems:

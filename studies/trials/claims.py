@@ -86,7 +86,10 @@ class Claim:
         state = final_state(self.record.kind, outcome.why_ended)
         complete = state == TrialState.COMPLETE
         if complete and value is None:
-            raise ValueError(f"trial {self.record.number} ended as {outcome.why_ended}, but without a value; pass one")
+            raise ValueError(
+                f"trial {self.record.number}: found no value, although the trial ended as {outcome.why_ended}; "
+                "pass the best value of the monitored metric"
+            )
         record_outcome(self.trial, outcome)
         self.trial.study.tell(self.trial, value if complete else None, state=state)
         # Optuna rejects attributes of a finished trial, so the release is not recorded.

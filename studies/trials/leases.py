@@ -130,10 +130,10 @@ def require_single_machine_for_sqlite(study: optuna.Study, folder: OutputFolder)
             continue
         if holder_pid(path) is not None or age < OTHER_MACHINE_GRACE_S:
             raise ConfigurationError(
-                f"study {study.study_name!r}: process {pid} on machine {host} trains trial {trial.number} (last update "
-                f"{age:.0f} s ago), but only one machine at a time can train a study in SQLite; stop that process, or "
-                "use a PostgreSQL storage (--storage); if the process has exited already, repeat the command in "
-                f"{max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
+                f"study {study.study_name!r}: process {pid} on machine {host} is training trial {trial.number} "
+                f"(last update {age:.0f} s ago), but only one machine at a time can train a study in SQLite; "
+                "stop that process, or use a PostgreSQL storage (--storage); if the process has exited already, "
+                f"repeat the command in {max(0.0, OTHER_MACHINE_GRACE_S - age):.0f} s"
             )
 
 

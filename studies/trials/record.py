@@ -231,7 +231,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         name = stored.experiment_name or own_name
         # The retry of a failed search trial has the name of the failed trial, whose number is lower.
         is_earlier = bool(own_name) and is_search_trial_name(name) and (len(name), name) <= (len(own_name), own_name)
-        if not is_earlier and (problem := name_problem(name) or ("" if not own_name else "no name of a search trial")):
+        if not is_earlier and (problem := name_problem(name) or ("" if not own_name else "not a search trial's name")):
             raise ValueError(f"experiment_name {name!r}: {problem}")
     except (ValueError, TypeError) as error:
         raise ConfigurationError(damage_text(f"trial {trial.number}", error)) from error

@@ -37,7 +37,10 @@ def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialReco
             try:
                 record = read_record(trial) if is_own_trial(trial) else None
                 if record is not None and record.experiment_name in names:
-                    raise ConfigurationError(f"trial {position}: a second trial of {record.experiment_name!r}")
+                    raise ConfigurationError(
+                        f"trial {position}: found a second trial of {record.experiment_name!r}; expected only one; "
+                        "restore a backup of the database, or start a new study with another --output-dir"
+                    )
             except ConfigurationError as error:
                 record = error
             cache[position] = trial, record

@@ -80,8 +80,8 @@ def test_message_about_a_locked_database_has_a_remedy(tmp_path: Path) -> None:
         with pytest.raises(StorageInternalError) as caught:
             optuna.create_study(storage=storage, study_name="x")
         text = storage_error_text(caught.value, url)
-        assert text.startswith(f"{tmp_path}/study.db: database is locked; another process holds the database")
-        with pytest.raises(ConfigurationError, match="database is locked; another process"):
+        assert text.startswith(f"{tmp_path}/study.db: database is locked; let the process that holds it continue")
+        with pytest.raises(ConfigurationError, match="database is locked; let the process"):
             open_storage_for_reading(url, busy_timeout_s=0.1)
 
 
@@ -95,7 +95,7 @@ def test_database_of_another_optuna_version_is_refused(tmp_path: Path) -> None:
 
 def test_damaged_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
-    with pytest.raises(ConfigurationError, match="the file is damaged; restore a copy"):
+    with pytest.raises(ConfigurationError, match="the file is damaged; restore a backup"):
         open_storage(default_storage_url(tmp_path))
 
 

@@ -91,7 +91,7 @@ def test_running_trial_is_resumed_under_its_number(start: Start) -> None:
 def test_rdb_storage_requires_a_study_in_a_database(start: Start) -> None:
     study, _ = start()
     assert isinstance(rdb_storage(study), RDBStorage)
-    with pytest.raises(TypeError, match="expected a study in a database, but got the storage InMemoryStorage"):
+    with pytest.raises(TypeError, match="found a study in the storage InMemoryStorage; expected a study in a database"):
         rdb_storage(optuna.create_study())
 
 

@@ -31,7 +31,7 @@ def test_folder_of_another_study_is_refused(folder: OutputFolder) -> None:
         folder.claim("other", url)
     assert str(caught.value) == (
         f"output folder {folder.path}: it belongs to the study 'khmer-ocr', not to 'other'; "
-        "choose another --output-dir, or --study 'khmer-ocr' to continue that study"
+        "choose another --output-dir, or use --study 'khmer-ocr' to continue that study"
     )
 
 

@@ -53,7 +53,7 @@ def test_link_to_a_target_outside_is_refused_before_any_write(
     with pytest.raises(ConfigurationError) as caught:
         folder.claim("khmer-ocr", default_storage_url(folder.path))
     assert str(caught.value) == (
-        f"output folder {folder.path}: {link} is a link to {tmp_path / target}, outside this folder; "
+        f"output folder {folder.path}: {link} is a symbolic link to {tmp_path / target}, outside this folder; "
         "remove the link, or replace it with its target"
     )
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"precious": "precious"}
@@ -66,7 +66,7 @@ def test_trial_folder_with_a_link_to_a_target_outside_is_refused(
     link = folder.path / "one" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(outside)
-    with pytest.raises(ConfigurationError, match=r"is a link to .*outside, outside this folder; remove the link"):
+    with pytest.raises(ConfigurationError, match=r"is a symbolic link to .*outside, outside this folder; remove"):
         folder.trial_dir_for_work("one")
     assert not folder.contains(link)
 

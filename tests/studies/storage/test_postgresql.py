@@ -113,8 +113,8 @@ def test_reading_a_missing_database_creates_nothing(postgresql: Server) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"port": 1}, "Connection refused.*; no server listens there; start it or correct the URL"),
-        ({"password": "secret"}, "password authentication failed.*; give the correct password in ~/.pgpass"),
+        ({"port": 1}, "Connection refused.*; no server listens at this address; start the server or correct the URL"),
+        ({"password": "secret"}, "password authentication failed.*; put the correct password in ~/.pgpass"),
         ({"database": "missing"}, '"missing" does not exist; create it on the server .* or correct the URL'),
     ],
 )

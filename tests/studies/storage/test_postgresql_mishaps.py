@@ -200,10 +200,10 @@ def test_claim_waits_for_a_server_that_is_down(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("?options=-csearch_path%3Dnowhere", "create a schema of the user's search_path, or correct the URL"),
+        ("?options=-csearch_path%3Dnowhere", "create a schema that is in the role's search_path, or correct the URL"),
         ("?connect_timeout=abc", "correct the URL's options after '\\?'"),
         ("?sslpassword=hunter2&sslmode=foo", "correct the URL's options after '\\?'"),
-        ("?sslmode=require", "leave out sslmode, or let the server use SSL"),
+        ("?sslmode=require", "remove sslmode from the URL, or enable SSL on the server"),
     ],
 )
 def test_invalid_url_options_are_reported_with_a_remedy(options: str, message: str, url: str) -> None:

@@ -70,7 +70,12 @@ def test_other_invariants_are_refused_with_the_change_and_a_remedy(
         start(**changes)
     assert message in str(caught.value)
     assert str(caught.value).startswith("study 'khmer-ocr': ")
-    assert str(caught.value).endswith("change it back, or start a new study with another --output-dir")
+    remedy = (
+        "use the study's dataset (--metadata or 'data.metadata_path')"
+        if "differs" in message
+        else "restore the earlier value"
+    )
+    assert str(caught.value).endswith(f"; {remedy}, or start a new study with another --output-dir")
     assert study_invariants(study) == invariants
 
 
@@ -108,7 +113,7 @@ def test_dataset_may_be_moved_and_versions_may_change(start: Start, invariants: 
     assert study_invariants(load_study(folder.path)[0]).dataset == moved
     assert version_notes(study, invariants) == ()
     assert version_notes(study, replace(invariants, versions=newer)) == (
-        "the study was created with torch 2.13.0, this is 2.14.0; results may differ slightly",
+        "the study was created with torch 2.13.0 and now uses 2.14.0; results may differ slightly",
     )
 
 

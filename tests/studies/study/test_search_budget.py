@@ -63,7 +63,7 @@ class TestSettings:
         [
             (SearchRequest(), SamplerName.TPE, Pruning(PrunerName.QUANTILE, 0.6, None)),
             (SearchRequest(sampler=SamplerName.RANDOM), SamplerName.RANDOM, Pruning()),
-            # A Gaussian process learns nothing from pruned trials.
+            # The GP sampler does not learn from pruned trials.
             (SearchRequest(sampler=SamplerName.GP), SamplerName.GP, Pruning(PrunerName.NONE)),
             (SearchRequest(pruner=PrunerName.HYPERBAND), SamplerName.TPE, Pruning(PrunerName.HYPERBAND)),
             (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(share=0.25, grace=3)),
@@ -89,7 +89,7 @@ class TestSettings:
         with pytest.raises(ConfigurationError) as caught:
             add_search_trials(study, folder, different)
         remedy = (
-            "; all search trials of a study share these settings: leave the option out, "
+            "; all search trials of a study share these settings; remove the option, "
             "or start a new study with another --output-dir"
         )
         assert caught.value.problems == tuple(
@@ -150,24 +150,24 @@ class TestSettings:
         (
             SearchRequest(sampler=SamplerName.GP, pruner=PrunerName.QUANTILE),
             [
-                "--pruner: found 'quantile' with the sampler gp, which learns nothing from pruned trials; "
-                "leave --pruner out, or choose --sampler tpe"
+                "--pruner: found 'quantile' with the sampler gp, which does not learn from pruned trials; "
+                "remove --pruner, or choose --sampler tpe"
             ],
         ),
         (
             SearchRequest(pruner=PrunerName.HYPERBAND, prune_share=0.25),
-            ["--prune-share: has no effect with the pruner hyperband; leave it out"],
+            ["--prune-share: has no effect with the pruner hyperband; remove --prune-share"],
         ),
         (
             SearchRequest(pruner=PrunerName.NONE, prune_share=0.25, prune_grace=3),
             [
-                "--prune-share: has no effect with the pruner none; leave it out",
-                "--prune-grace: has no effect without a pruner; leave it out",
+                "--prune-share: has no effect with the pruner none; remove --prune-share",
+                "--prune-grace: has no effect without a pruner; remove --prune-grace",
             ],
         ),
         (
             SearchRequest(sampler=SamplerName.GP, prune_grace=3),
-            ["--prune-grace: has no effect without a pruner; leave it out"],
+            ["--prune-grace: has no effect without a pruner; remove --prune-grace"],
         ),
     ],
 )

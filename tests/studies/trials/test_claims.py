@@ -211,7 +211,7 @@ def test_completed_trial_requires_a_value(start: Start, presets: Presets, outcom
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    with claim, pytest.raises(ValueError, match="but without a value; pass one"):
+    with claim, pytest.raises(ValueError, match=r"found no value, although the trial ended as .*; pass the best value"):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
 
@@ -363,7 +363,7 @@ def test_pruned_trial_requires_no_value(start: Start, presets: Presets, outcome:
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
-    with claim, pytest.raises(ValueError, match="trial 0 ended as max_epochs, but without a value; pass one"):
+    with claim, pytest.raises(ValueError, match="trial 0: found no value, although the trial ended as max_epochs; "):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
     # The value of a pruned trial is the last reported one.
@@ -419,7 +419,7 @@ class TestOtherMachines:
         study, folder = other_machine_study
         set_age(folder, 120)
         message = (
-            rf"process {os.getpid()} on machine other-host trains trial 0 \(last update 120 s ago\).*"
+            rf"process {os.getpid()} on machine other-host is training trial 0 \(last update 120 s ago\).*"
             "train a study in SQLite; stop that process, or use a PostgreSQL storage.*repeat the command in 480 s"
         )
         with pytest.raises(ConfigurationError, match=message):

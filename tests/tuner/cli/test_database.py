@@ -74,8 +74,8 @@ def replace_by_another(database: Path) -> None:
 
 DAMAGES = [
     (write_junk, "is not a SQLite database"),
-    (cut_off, "is damaged; restore a copy"),
-    (scramble, "is damaged; restore a copy"),
+    (cut_off, "is damaged; restore a backup"),
+    (scramble, "is damaged; restore a backup"),
     (upgrade, "no longer compatible"),
     (replace_by_another, "is a database of another program"),
 ]
@@ -147,7 +147,7 @@ def test_database_removed_during_training_is_reported(
     errors = [line for line in errors_text.splitlines() if line.startswith("error: ")]
     assert errors
     assert all(str(database) in error for error in errors)
-    assert all("it was removed or replaced while in use" in error for error in errors)
+    assert all("the file was removed or replaced while in use; put it back" in error for error in errors)
     assert "Traceback" not in errors_text
     assert database.exists() == (change is not Path.unlink)
 

@@ -50,7 +50,8 @@ def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     run = ("run", "--config", run_study.config, "--output-dir", "out", "--experiments", "ខ្មែរ")
     refused = cli(*run)
     assert refused.code == 2
-    expected = f"{link_path} is a link to {outside / target}".rstrip("/") + ", outside this folder; remove the link"
+    expected = f"{link_path} is a symbolic link to {outside / target}".rstrip("/")
+    expected += ", outside this folder; remove the link"
     if link.startswith("ខ្មែរ"):  # no trial has written it
         expected = f"{working_dir / 'out' / 'ខ្មែរ'}: no undamaged trial of this study wrote the files there"
     assert expected in refused.err
