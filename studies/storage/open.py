@@ -144,7 +144,7 @@ _REMEDIES = {
     "no password supplied": "put the password in ~/.pgpass, PGPASSWORD or the URL",
     "Connection refused": "no server listens at this address; start the server or correct the URL",
     "permission denied for schema": "let the role create tables there (GRANT CREATE ON SCHEMA), or use another role",
-    "permission denied for": "GRANT the role INSERT, UPDATE, DELETE on tables, USAGE on sequences, or use another role",
+    "permission denied for": "grant the role INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
     "no schema has been selected": "create a schema that is in the role's search_path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",

@@ -57,13 +57,13 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether so many processes have crashed in the trial's next epoch that the trial must end as ``crashed``."""
+        """Whether the trial must end as ``crashed``, because too many processes have crashed in its next epoch."""
         memory_crashes = self.record.consecutive_memory_crashes
         return self.record.consecutive_crashes >= MAX_CRASHES or memory_crashes >= MAX_MEMORY_CRASHES
 
     @property
     def exceeds_memory(self) -> bool:
-        """Whether so many crashes in the trial's next epoch were for lack of memory that it must use micro-batches."""
+        """Whether the trial must use micro-batches, because memory ran out in several crashes in its next epoch."""
         return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_MICRO_BATCHES
 
     def record_config(self, config: TrainingConfig) -> None:

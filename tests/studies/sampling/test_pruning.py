@@ -1,4 +1,4 @@
-"""Which trials are pruned; the expected values were calculated by hand."""
+"""The pruners' decisions; the expected values were calculated by hand."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_presets_and_search_trials_of_all_states_are_compared_together(storage: 
         (Pruning(), 2, 2, 0.33, True),
         (Pruning(), 2, 2, 0.35, False),
         (Pruning(), 3, 2, 0.0, False),
-        # Epoch 3: the share 1 - 0.4 * (2/3)^2 = 0.82 is limited to 0.8 for five other trials; threshold 0.42.
+        # Epoch 3: the fraction 1 - 0.4 * (2/3)^2 = 0.82 is limited to 0.8 for five other trials; threshold 0.42.
         (Pruning(), 2, 3, 0.41, True),
         (Pruning(), 2, 4, 0.41, True),
         (Pruning(), 2, 99, 0.43, False),

@@ -1,4 +1,4 @@
-"""An interrupted study samples the same values as an uninterrupted one."""
+"""An interrupted study samples the same parameters as an uninterrupted study."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def notes() -> Iterator[list[str]]:
 
 @pytest.fixture
 def joint_parameters(monkeypatch: pytest.MonkeyPatch) -> JointParameters:
-    """Return the jointly sampled parameters by trial number; empty for a trial that is sampled at random."""
+    """Return the jointly sampled parameters, keyed by trial number; empty for a trial that is sampled at random."""
     names: JointParameters = {}
     sample = StatelessSampler.sample_relative
 
@@ -185,7 +185,7 @@ def copied(folder: OutputFolder, path: Path) -> Path:
 def uninterrupted(
     start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path, joint_parameters: JointParameters
 ) -> tuple[list[tuple[Any, ...]], list[list[tuple[str, Path]]]]:
-    """Run a study without interruption; return its trials, and name and copy of every interruption point by trial."""
+    """Run a study without interruption; return its trials, and the names and copies of its interruption points."""
     study, folder = start(presets)
     ask(study, folder, sampler)
     points: list[list[tuple[str, Path]]] = []
@@ -249,7 +249,7 @@ def test_no_interruption_at_any_point_changes_later_trials(
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     all_points = list(chain(*points))
     assert len(all_points) > 100
-    # The Gaussian process takes seconds per point.
+    # The GP sampler takes seconds per interruption point.
     for name, path in all_points[:: 3 if sampler is SamplerName.GP else 1]:
         assert continued(path, start) == expected, f"{path.name}: {name}"
 

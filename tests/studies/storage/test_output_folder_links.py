@@ -1,4 +1,4 @@
-"""Links in the output folder: nothing outside of the folder is written, removed or created."""
+"""Symbolic links in the output folder: nothing outside the folder is written, removed or created."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder outside of the output folder, with a file that must not change."""
+    """A folder outside the output folder, with a file that must not change."""
     path = tmp_path / "outside"
     path.mkdir()
     (path / "precious").write_text("precious")

@@ -390,13 +390,13 @@ def test_count_unclaimed_acquires_nothing(start: Start, presets: Presets, outcom
 
 @pytest.mark.sqlite
 class TestOtherMachines:
-    """A study in SQLite is trained on one machine at a time; lease files show another one whose locks are invisible."""
+    """A study in SQLite is trained on one machine at a time; lease files reveal a machine whose locks are invisible."""
 
     @pytest.fixture
     def other_machine_study(
         self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
     ) -> tuple[optuna.Study, OutputFolder]:
-        """A study whose first trial was claimed on another machine, without a recent update and without its lock."""
+        """A study whose first trial was claimed on another machine; its lease has no recent update and no lock here."""
         study, folder = start(presets)
         with monkeypatch.context() as machine:
             machine.setattr(socket, "gethostname", lambda: "other-host")
@@ -408,7 +408,7 @@ class TestOtherMachines:
         claim.touch()
         assert read_note(folder.lease_path(0))[1] < 100
         set_age(folder, 1000)
-        claim.touch()  # ignored: at most one update a minute
+        claim.touch()  # ignored: at most one update per minute
         assert read_note(folder.lease_path(0))[1] >= 1000
         lock.release()
         return study, folder

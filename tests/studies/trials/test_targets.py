@@ -26,7 +26,7 @@ ALL = Targets(character_accuracy=0.9, sequence_accuracy=0.8, training_time_per_e
 
 @pytest.fixture
 def good(outcome: TrialOutcome) -> TrialOutcome:
-    """An outcome whose values are exactly the targets `ALL`."""
+    """An outcome whose metrics are exactly the targets `ALL`."""
     return replace(outcome, epoch_seconds_median=60.0, converged_epoch=10)
 
 
