@@ -71,7 +71,7 @@ class PrintingDisplay(Display, ABC):
     def worker_lost(self, number: int) -> None:
         """Print that another worker will resume the trial."""
         if trial := self._progress.trial_interrupted(number):
-            lost = "its worker was killed or crashed; another worker will resume it"
+            lost = "worker killed or crashed; another worker will resume the trial"
             self.note(f"{title(number, trial.row.name)}: {lost}")
 
     def status_polled(self, status: StudyStatus) -> None:

@@ -129,7 +129,7 @@ def test_lost_worker_and_resumed_trial_are_shown(kind, terminal, config):
     display.worker_lost(0)
     display.trial_started(0, "a", config, resumed=True)
     display.close()
-    lost = "a (trial 0): its worker was killed or crashed; another worker will resume it"
+    lost = "a (trial 0): worker killed or crashed; another worker will resume the trial"
     assert lost in terminal.text
     assert re.search(r"a \(trial 0(, resumed\)|\): resumed)", terminal.text.split(lost)[1])
 
