@@ -46,7 +46,7 @@ class Comparison:
             what: The compared metric, for example ``test char``.
         """
         if self.difference is None:
-            return f"{self.first} and {self.second} cannot be compared, because no seed has completed for both"
+            return f"{self.first} and {self.second} cannot be compared, because they have no completed seed in common"
         if self._interval is None:
             text = f"{self.first} minus {self.second}: {self.difference:+.4f} {what}"
             seeds = "on one seed" if self.seeds == 1 else f"the same on all {self.seeds} seeds"

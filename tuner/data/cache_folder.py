@@ -77,7 +77,7 @@ class CachedPixels(NamedTuple):
 
 @dataclass
 class PixelWriter:
-    """Writes the pixels of one split in batches; at the end, they replace the cached ones if `description` is set."""
+    """Writes the pixels of one split in batches; at the end, they replace the cached pixels if `description` is set."""
 
     file: BinaryIO
     description: Mapping[str, Any] | None = None
@@ -129,7 +129,7 @@ class CacheFolder:
 
     @contextmanager
     def writer(self, split: str, count: int) -> Iterator[PixelWriter]:
-        """Yield a writer for the `count` images of `split`, whose file replaces the cached one at the end.
+        """Yield a writer for the `count` images of `split`; at the end, the written files replace the cached ones.
 
         Raises:
             DataLoaderError: The files cannot be written; the message gives the required disk space.

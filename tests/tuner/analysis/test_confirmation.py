@@ -198,7 +198,7 @@ def test_failed_repetition_is_excluded(
     confirmation = confirmed(candidates, 1, make_watcher(**when, action=fail))
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
     assert None in [candidate.mean("test_char_accuracy") for candidate in confirmation.candidates]
-    assert "no seed on which both" in confirmation.comparisons[0].sentence("test char")
+    assert "no completed seed in common" in confirmation.comparisons[0].sentence("test char")
 
 
 def test_repetitions_with_other_settings_are_refused(study: Path) -> None:
@@ -256,7 +256,7 @@ def test_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, ti
 
 def test_study_that_validates_on_the_test_split_is_refused(study: Path) -> None:
     change_invariants(study, val_split="test")
-    with pytest.raises(ConfigurationError, match="this study validates on it"):
+    with pytest.raises(ConfigurationError, match="the study validates on the test split"):
         find_candidates(*load_study(study), 2)
 
 

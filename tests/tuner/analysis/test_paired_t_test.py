@@ -57,7 +57,7 @@ CASES = {
         "a is better than b by 0.1005 acc (95 % confidence interval 0.0941 to",
     ),
     "one seed": ([(0.9, 0.8)], None, "a minus b: +0.1000 acc, on one seed, so there is no confidence interval"),
-    "no seed": ([], None, "a and b cannot be compared, because no seed has completed for both"),
+    "no seed": ([], None, "a and b cannot be compared, because they have no completed seed in common"),
 }
 
 

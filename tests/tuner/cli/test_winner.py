@@ -38,7 +38,7 @@ def test_best_then_run_reproduces_results_with_more_threads(cli, run_study):
     finally:
         torch.set_num_threads(threads)
     assert again.code == 0
-    assert ", 1 threads" in Path("again/best_ខ្មែរ/logs/training.log").read_text()
+    assert "PyTorch threads: 1" in Path("again/best_ខ្មែរ/logs/training.log").read_text()
     assert epochs(Path("again/best_ខ្មែរ")) == epochs(run_study.folder / "ខ្មែរ")
 
 

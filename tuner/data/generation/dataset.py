@@ -65,7 +65,7 @@ def generate_dataset(
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
         raise DataLoaderError(_write_problem(target, recipe, error)) from error
-    check_target(target, recipe)  # another process may have created it first: accepted if the recipe is the same
+    check_target(target, recipe)  # another process may have created the dataset: accepted if its recipe is the same
     return metadata_path
 
 

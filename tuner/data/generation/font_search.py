@@ -16,7 +16,7 @@ from tuner.data.vocabulary import DIGITS
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
-_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders its glyph for missing characters
+_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders it as its missing-character glyph
 _MAX_FONTS_PER_FILE = 64
 
 

@@ -19,7 +19,7 @@ _NOISE_TIMES_SIZE = 144
 def degrade(rng: StableRandom, canvas: Canvas, size_px: int) -> Canvas:
     """Return `canvas` with up to three degradations, each mild enough for text of `size_px` to stay legible.
 
-    Contrast is reduced last, because this weakens text and noise equally, so legible text stays legible.
+    Contrast is reduced last because this weakens text and noise equally and so keeps legible text legible.
     """
     # Small text is not blurred: its strokes are one pixel apart and would merge.
     if size_px >= _SMALL_TEXT_PX and rng.chance(35):
