@@ -153,7 +153,7 @@ class AdvisoryLocks:
 
         Raises:
             LockLost: The connection was lost after the lock was acquired.
-            SQLAlchemyError: The connection is lost, as this check found.
+            SQLAlchemyError: This check failed, because the connection is lost.
         """
         with self._mutex:
             if not self._sections:

@@ -57,7 +57,7 @@ class Pruning:
 
 
 class QuantilePruner(BasePruner):
-    """Pruner that compares a trial's best value so far with a quantile of the other trials' at the same epoch.
+    """Pruner that compares a trial's best value so far with a quantile of the other trials' best values at that epoch.
 
     At the end of the grace period the quantile is `Pruning.share`. Then it grows as
     ``1 - (1 - share) (grace / epoch)^2``, since early values of a learning curve say little about its end. With a share

@@ -92,7 +92,7 @@ class StatelessSampler(BaseSampler):
         return sampler.sample_independent(history.study, history.trial, param_name, param_distribution)
 
     def _history_of(self, trial: FrozenTrial) -> _History:
-        """Return the history at the trial's first sampling call, which is used for all sampling calls of the trial."""
+        """Return the history for all sampling calls of a trial: a copy made at its first call."""
         if self._history is None or self._history.number != trial.number:
             self._history = _History.of(self._study, trial.number, self._space())
         return self._history

@@ -88,7 +88,7 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
         raise ConfigurationError(f"{path}: there is no study database; `khmer-tuner run` creates one")
 
     def connect_read_only() -> sqlite3.Connection:
-        # mode=rw, unlike the default, never creates the file; mode=ro could not roll back a killed process's journal.
+        # mode=rw, unlike the default, never creates the file; mode=ro could not roll back an unfinished transaction.
         uri = f"file:{quote(str(path))}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout_s, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
@@ -144,7 +144,9 @@ _REMEDIES = {
     "no password supplied": "put the password in ~/.pgpass, PGPASSWORD or the URL",
     "Connection refused": "no server listens at this address; start the server or correct the URL",
     "permission denied for schema": "let the role create tables there (GRANT CREATE ON SCHEMA), or use another role",
-    "permission denied for": "grant the role INSERT, UPDATE, DELETE on tables and USAGE on sequences, or use another role",
+    "permission denied for": (
+        "grant the role INSERT, UPDATE, DELETE on the tables and USAGE on the sequences, or use another role"
+    ),
     "no schema has been selected": "create a schema that is in the role's search_path, or correct the URL",
     "failed to resolve host": "correct the host in the URL",
     "connect_timeout": "correct the URL's options after '?'",

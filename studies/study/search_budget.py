@@ -200,7 +200,7 @@ def search_budget(study: optuna.Study) -> int:
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
-    """Return how many search trials of the budget are not enqueued yet; `records` are those of the study's trials."""
+    """Count the search trials of the budget that are not enqueued yet; `records` are those of all trials."""
     return max(0, search_budget(study) - sum(record.kind is TrialKind.SEARCH for record in records))
 
 

@@ -1,4 +1,4 @@
-"""Claims, with which only one process at a time trains a trial, and another process takes over an interrupted trial."""
+"""Claims: one process at a time trains a trial; after the process has exited, another process takes over the trial."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MEMORY_SIGNAL = "memory_signal"
 
 @dataclass
 class Claim:
-    """The claim of this process on a trial, so no other process trains it; a context manager that releases the trial.
+    """A trial that only this process may train; a context manager that releases the trial on exit.
 
     Attributes:
         trial: The running Optuna trial.
@@ -104,10 +104,7 @@ class Claim:
         self._lease.check()
 
     def touch(self) -> None:
-        """Refresh the heartbeat that tells other machines that this process is training the trial.
-
-        This is cheap enough for every batch.
-        """
+        """Refresh the heartbeat by which other machines see that this process is training; cheap enough per batch."""
         self._lease.touch()
 
     def release(self) -> None:

@@ -35,7 +35,7 @@ class TrialKind(StrEnum):
 
 
 class TrialPhase(StrEnum):
-    """The progress of a trial; interrupted trials count as running, pruned ones as completed."""
+    """The progress of a trial; interrupted trials count as running, pruned trials as completed."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -161,7 +161,7 @@ class TrialRecord:
 
     @property
     def consecutive_crashes(self) -> int:
-        """The number of processes that have crashed in the trial since its last reported epoch, without stopped ones.
+        """The number of crashes in the trial since its last reported epoch; stopped processes do not count.
 
         A worker on another machine without a shared output folder repeats the trial from epoch 1, so its crash may have
         happened in an earlier epoch.
@@ -249,7 +249,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
 
 
 def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
-    """Store the outcome of a running trial; call this before `tell`, since Optuna rejects it for a finished trial."""
+    """Store the outcome of a running trial; call this before `tell`, because Optuna rejects later attributes."""
     trial.set_user_attr(OUTCOME, stored_outcome(outcome))
 
 
