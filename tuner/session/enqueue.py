@@ -88,7 +88,10 @@ def _invariants(request: RunRequest, study: optuna.Study) -> StudyInvariants:
 
 
 def _fingerprint(config: TrainingConfig, dataset: Mapping[str, Any]) -> str:
-    """Return the fingerprint of an experiment's dataset; for the study's own file the stored one, verified later."""
+    """Return the fingerprint of an experiment's dataset.
+
+    For the study's own metadata file, this is the stored fingerprint, which workers verify later.
+    """
     if os.path.realpath(config.metadata_path) == os.path.realpath(dataset["metadata_path"]):
         return str(dataset["fingerprint"])
     return open_pixel_cache(config.metadata_path, [config.train_split, config.val_split]).fingerprint

@@ -30,7 +30,8 @@ def outcome_of_error(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialO
     """Return the outcome of a trial whose training raised an error after `epochs`."""
     why = WhyEnded.OUT_OF_MEMORY if is_out_of_memory(error) else WhyEnded.FAILED
     kind = type(error).__name__
-    return replace(_outcome(epochs, why), error_type=kind, error_message=str(error) or kind)
+    remedy = "; use a smaller model or fewer workers" if why is WhyEnded.OUT_OF_MEMORY else ""
+    return replace(_outcome(epochs, why), error_type=kind, error_message=(str(error) or kind) + remedy)
 
 
 def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> TrialOutcome:

@@ -26,7 +26,7 @@ WorkerCount = int | Literal["auto"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options for training the experiments of a file.
+    """The options of a run that trains the experiments of a file.
 
     Attributes:
         output_dir: The study's output folder.
@@ -121,7 +121,7 @@ class StopConditions:
     """Conditions that stop a command while trials are pending.
 
     Attributes:
-        deadline: Value of `time.monotonic` after which running trials end with their current epoch; None for never.
+        deadline: Value of `time.monotonic` after which trials are interrupted at the end of their epoch, or None.
         until_targets: Whether to start no further trial after a trial has met the study's targets.
     """
 

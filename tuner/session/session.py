@@ -97,7 +97,8 @@ class Session:
             display: Shows notes.
             device: The device of all trials; None for the device in each configuration.
             metadata: The dataset's metadata file on this machine; None for the path stored in the study.
-            experiments: Experiments, keyed by name; their settings without effect on the result are used instead.
+            experiments: Experiments, keyed by name; their settings without effect on the result replace those of the
+                study.
 
         Raises:
             ConfigurationError: The device is not available, or an invariant of the study has changed.

@@ -101,7 +101,7 @@ def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
-    """Create a study, or join it and add the model definitions of the invariants; save them in the folder.
+    """Create a study, or join it and add the model definitions of the invariants; update the folder's copy.
 
     Raises:
         ConfigurationError: See `create_or_join_study`.

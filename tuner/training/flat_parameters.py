@@ -53,7 +53,7 @@ class FlatParameters:
         self.counts = _flatten([buffer for buffer in buffers if not buffer.is_floating_point()])
 
     def gather_gradient(self) -> None:
-        """Move the gradients that the model has accumulated to `values`."""
+        """Move the accumulated gradients of the model to the gradients of `values`."""
         for flat, group in zip(self.values, self._groups, strict=True):
             gradients = [parameter.grad for parameter in group if parameter.grad is not None]
             # A gradient has the same strides as its parameter.

@@ -237,7 +237,7 @@ def _add_tta_confidence(
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
     def restore(state: dict[str, Any]) -> None:
         if not training.matches(state):
-            raise ValueError("its settings or its network differ from those of this training run")
+            raise ValueError("its content, settings or network differ from those of this training run")
         training.load_state_dict(state)
 
     if can_resume(checkpoints.path):

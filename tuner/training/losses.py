@@ -60,7 +60,7 @@ class FocalLoss(LabelLoss):
 
 
 class CTCLoss(LabelLoss):
-    """The CTC loss (Graves et al. 2006): the loss of an image divided by its digits, averaged over the images."""
+    """The CTC loss (Graves et al. 2006): the loss of an image per digit, averaged over the images."""
 
     def count(self, labels: Tensor) -> Tensor:
         """Return N, the number of averaged images of labels ``(N, L)``."""

@@ -123,7 +123,7 @@ def step_scheduler(scheduler: LRScheduler, monitored: float) -> None:
 
 
 def _cosine_factor(epoch: int, config: TrainingConfig) -> float:
-    """Return the factor on the initial rate in an epoch (0-based): linear in the warm-up, then half a cosine."""
+    """Return the factor for the initial rate in an epoch (0-based): linear in the warm-up, then half a cosine."""
     warmup = config.warmup_epochs
     if epoch < warmup:
         return (epoch + 1) / warmup

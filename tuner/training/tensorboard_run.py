@@ -52,7 +52,7 @@ class TensorBoardRun:
             self._add_hyperparameters(config)
 
     def add_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Write loss and learning rate of a training step, counted from 1 over all epochs, to the event file."""
+        """Write a training step's loss and learning rate to the event file; steps count from 1 over all epochs."""
         self._add_scalars({"loss/train_step": loss, "learning_rate_step": learning_rate}, step - 1)
 
     def add_epoch(self, metrics: EpochMetrics) -> None:

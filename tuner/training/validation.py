@@ -30,7 +30,7 @@ class Accuracy:
     correct_sequences: Tensor | int = 0
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
-        """Compare label sequences that were read with labels, both ``(N, L)``, and update the counts."""
+        """Compare readings with their labels, both ``(N, L)``, and add the results to the counts."""
         counted = labels != PAD
         correct = (rows == labels) & counted
         self.characters += counted.sum()

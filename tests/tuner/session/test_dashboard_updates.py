@@ -119,7 +119,7 @@ def test_unwritable_artifacts_do_not_fail_a_trial(write_config: WriteConfig, cap
     note, files = page_of(0)
     assert note.startswith("### one: max epochs\n")
     assert files == {}
-    assert "learning_curves.png cannot be saved for the dashboard" in caplog.text
+    assert "learning_curves.png: cannot be saved for the dashboard" in caplog.text
 
 
 def test_unsaved_artifacts_are_saved_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:

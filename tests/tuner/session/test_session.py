@@ -309,7 +309,7 @@ class TestReopen:
         study.set_user_attr("invariants", invariants | {"versions": invariants["versions"] | {"optuna": "4.0"}})
         watcher = make_watcher()
         reopened(watcher)
-        assert [note.split(",")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
+        assert [note.split(" and ")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
 
     def test_copy_of_the_model_definitions_is_restored(self, write_config: WriteConfig) -> None:
         copy = opened(write_config({"one": {}})).context.folder.model_definitions_path

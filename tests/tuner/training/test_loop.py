@@ -137,7 +137,7 @@ def test_checkpoint_with_other_settings_is_not_resumed(
     with caplog.at_level(logging.INFO, "tuner"):
         run(tiny_config(), tmp_path / "interrupted")
     run(tiny_config(), tmp_path / "uninterrupted")
-    assert "its settings or its network differ from those of this training run; restarting at epoch 1" in caplog.text
+    assert "settings or network differ from those of this training run; restarting at epoch 1" in caplog.text
     assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
