@@ -1,4 +1,4 @@
-"""Opens the display of a run, which also shows logged warnings."""
+"""The progress display of a command, which also shows logged warnings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tuner.display import Display
 
 @contextmanager
 def open_display(*, with_summary: bool, debug: bool) -> Iterator[Display]:
-    """Show a run on standard error, as a live display on a terminal, and its summary on standard output.
+    """Open a display on standard error for the ``with`` block: live on a terminal, otherwise plain lines.
 
     Args:
-        with_summary: Whether to print the summary.
+        with_summary: Whether to print the summary of the run to standard output.
         debug: Whether to show the tracebacks of failed trials, which their log files contain in any case.
     """
     from tuner.display.live import LiveDisplay
@@ -35,12 +35,12 @@ def open_display(*, with_summary: bool, debug: bool) -> Iterator[Display]:
 
 @contextmanager
 def log_warnings_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
-    """Show logged warnings and errors as notes of a display; with `debug`, also logged tracebacks."""
+    """In the ``with`` block, show logged warnings and errors as notes of a display; with `debug`, also tracebacks."""
     handler = _NoteHandler(display, debug)
     loggers = [logging.getLogger(package) for package in ("tuner", "studies", "search_spaces")]
     for logger in loggers:
         logger.addHandler(handler)
-    # On a full disk the error itself is reported; logging must not report in addition that it cannot write.
+    # On a full disk the command reports the error; logging must not also report that it cannot write.
     raises_before, logging.raiseExceptions = logging.raiseExceptions, debug
     try:
         yield
@@ -51,7 +51,10 @@ def log_warnings_as_notes(display: Display, *, debug: bool) -> Iterator[None]:
 
 
 class _NoteHandler(logging.Handler):
-    """Shows log records as notes, those with a traceback only for debugging: trials report their own errors."""
+    """A handler that shows log records as notes of a display.
+
+    Records with a traceback are shown only for debugging, because the display reports the errors of trials anyway.
+    """
 
     def __init__(self, display: Display, debug: bool) -> None:
         super().__init__(logging.WARNING)

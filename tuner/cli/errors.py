@@ -1,4 +1,4 @@
-"""Converts errors into messages and exit codes, for all commands."""
+"""Messages and exit codes for errors and stopped commands."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BROKEN_PIPE = 141  # the code that shells report for a program whose output pipe
 
 
 def problems_of(error: Exception, options: argparse.Namespace | None = None) -> Sequence[str]:
-    """Return an error's problems that a user can fix, one text each; empty for an unexpected error.
+    """Return a message for each problem behind an error that the user can fix; none for an unexpected error.
 
     Args:
         error: Any error.
-        options: The command's options, for the location of the study.
+        options: The command's options, which select the study; None if the command line is invalid.
     """
     from search_spaces.diagnostics.problem_collector import known_problems
 
@@ -37,7 +37,7 @@ def problems_of(error: Exception, options: argparse.Namespace | None = None) -> 
 
 
 def collector(options: argparse.Namespace) -> ProblemCollector:
-    """Return a collector that also collects disk and storage errors."""
+    """Return a problem collector that also collects disk and storage errors."""
     from search_spaces.diagnostics.problem_collector import ProblemCollector
 
     return ProblemCollector(lambda error: problems_of(error, options))
@@ -54,7 +54,7 @@ def print_message(text: str) -> None:
 
 
 def report_problems(problems: Sequence[str], options: argparse.Namespace | None = None, *, hint: str = "") -> int:
-    """Write problems to standard error; return the exit code for invalid input."""
+    """Write problems, and the help command `hint`, to standard error; return the exit code for invalid input."""
     for problem in problems:
         print_message(f"error: {' '.join(line.strip() for line in problem.splitlines())}")
     if len(problems) > 1:
@@ -84,14 +84,14 @@ def report_error(error: Exception, options: argparse.Namespace | None = None) ->
 
 
 def stop_message(options: argparse.Namespace | None) -> str:
-    """Return the message of a command that a signal stopped: what happened, and how to continue."""
+    """Return the message for a command that a signal stopped, with the way to continue."""
     command = None if options is None else options.command
     if command in ("run", "resume", "worker", "confirm"):
         return "stopped; run the same command again to resume"
     if options is not None and command == "stop" and options.stop_requested:
-        return "no longer waiting; the trials still stop after their current epoch"
+        return "stopped waiting; the trials still stop after their current epoch"
     if command == "enqueue":
-        return "stopped; trials may have been added: check `khmer-tuner status` before you run it again"
+        return "stopped; trials may have been added: check `khmer-tuner status` before you run `enqueue` again"
     # The same command would add trials again.
     return "stopped; run `khmer-tuner resume` to continue" if command == "search" else "stopped"
 
@@ -101,7 +101,7 @@ def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tupl
 
     if not isinstance(error, OSError) or not is_disk_error(error):
         return ()
-    # An error of writing to an open file does not name the file; commands write to the output folder.
+    # An error while writing to an open file does not name the file, which is most likely in the output folder.
     where = os.path.abspath(getattr(options, "output_dir", os.getcwd()))
     return (f"{disk_error_text(error, where)}, then run the command again",)
 

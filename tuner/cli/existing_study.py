@@ -23,10 +23,13 @@ LoadedStudy = tuple["optuna.Study", "OutputFolder"]
 
 
 def load(options: argparse.Namespace) -> LoadedStudy:
-    """Open the study of the options for reading; return it and its output folder.
+    """Open the study that the options select, for reading, and print a note about each damaged trial.
+
+    Returns:
+        The study and its output folder.
 
     Raises:
-        ConfigurationError: There is no such study.
+        ConfigurationError: The study does not exist or cannot be read.
     """
     from studies import damage_notes, load_study
 
@@ -48,7 +51,7 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:
-    """Load what is needed to join the study, and check ``--results-file`` if the command has that option.
+    """Load an existing study for training, and check ``--results-file`` if the command has this option.
 
     Raises:
         ConfigurationError: The input is invalid; all problems are reported together.
@@ -67,7 +70,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
 
 
 def open_session(options: argparse.Namespace, existing: ExistingStudy, display: Display) -> Session:
-    """Open a study for training, with the device and the dataset of the options."""
+    """Open a study for training, with the device and dataset that the options select."""
     from tuner.session.session import Session
 
     return Session.reopen(existing, display, device=options.device, metadata=options.metadata)
@@ -94,9 +97,10 @@ def train_pending(
 
 
 def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> int:
-    """Return 1 if a preset failed, an error left a trial pending, or none of this command's trials succeeded, else 0.
+    """Return the exit code of a command that trained trials.
 
-    If this command trained no trial, all trials of the study count. If no trial has finished at all, return 0 only if
+    The code is 1 if a preset failed, an error left a trial pending, or none of this command's trials succeeded; else 0.
+    If this command finished no trial, all finished trials of the study count. If there are none, the code is 0 only if
     the command was stopped.
     """
     from studies import TrialKind, TrialPhase

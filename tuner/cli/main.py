@@ -1,8 +1,7 @@
-"""Runs the command of a ``khmer-tuner`` command line and returns its exit code.
+"""Execution of a ``khmer-tuner`` command line.
 
-Exit codes: 0 success; 1 a preset failed, no new trial succeeded, or an error left a trial pending; 2 invalid input,
-found before anything was created; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP (run the command again to
-resume).
+Exit codes: 0 success; 1 an unexpected error, a preset failed, no new trial succeeded, or an error left a trial pending;
+2 an error that the user can fix, such as invalid input; 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from tuner.signals import StopRequested, stop_on_signals
 
 
 def run_command_line(argv: Sequence[str], groups: Mapping[str, Sequence[Command[Any]]]) -> int:
-    """Run the command of a command line.
+    """Parse a command line and run its command.
 
     Args:
         argv: The arguments after the program's name.
-        groups: All commands, by the heading under which ``--help`` lists them.
+        groups: All commands, keyed by the heading under which ``--help`` lists them.
 
     Returns:
         The exit code.
@@ -54,7 +53,7 @@ def run_command_line(argv: Sequence[str], groups: Mapping[str, Sequence[Command[
 
 
 def _prepare(command: Command[Any], options: argparse.Namespace) -> Any:
-    """Check a command's input and return the result; raise the problems of options and input together."""
+    """Return what the command prepared; raise all problems of its options and other input together."""
     problems = collector(options)
     problems.add(options.problems)
     with problems.collect():

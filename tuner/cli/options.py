@@ -1,4 +1,4 @@
-"""The command class and the options that several commands share; imports nothing heavy."""
+"""The command class, and the options that several commands share; no slow imports, so ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Command(Generic[Prepared]):
         module: The module's name; its last part is the command's name.
         text: The module's docstring: one line that says what the command does, then the examples for ``--help``.
         add_options: Adds the command's options to a parser.
-        prepare: Loads and checks all input; creates nothing. Its error reports all problems together.
+        prepare: Loads and checks all input; creates nothing, and raises all problems together.
         run: Executes the command with the options and the result of `prepare`; returns the exit code.
     """
 
@@ -62,7 +62,10 @@ class Command(Generic[Prepared]):
 
 @dataclass(frozen=True)
 class InvalidValue:
-    """The parsed value of an invalid option; the problems of all options are reported together."""
+    """The parsed value of an invalid option.
+
+    The parser of a value returns it instead of raising, so that the problems of all options are reported together.
+    """
 
     problem: str
     is_empty: bool = False
@@ -90,7 +93,7 @@ def worker_count(text: str) -> int | str | InvalidValue:
 
 
 def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
-    """Return a parser that accepts one of several words."""
+    """Return a parser that accepts only these words."""
 
     def read(text: str) -> str | InvalidValue:
         return text if text in choices else InvalidValue(f"found {text!r}; {suggestion(text, choices)}")
@@ -98,7 +101,7 @@ def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
     return read
 
 
-def share(text: str) -> float | InvalidValue:
+def fraction(text: str) -> float | InvalidValue:
     """Parse a number above 0 and below 1."""
     number = _number(text)
     return number if 0 < number < 1 else InvalidValue(f"found {text!r}; expected a number above 0 and below 1")
@@ -122,7 +125,7 @@ def _number(text: str) -> float:
 
 
 def non_empty(text: str) -> str | InvalidValue:
-    """Return a value unless it is blank: an unset variable in a script gives an empty one."""
+    """Accept a value unless it is blank; an unset variable in a script gives a blank value."""
     return text if text.strip() else InvalidValue(f"found {text!r}; expected a value that is not empty", is_empty=True)
 
 
@@ -146,7 +149,7 @@ def add_option(
     default: object = None,
     required: bool = False,
 ) -> None:
-    """Add an option that takes a value; append the default to its help text, unless the text has one."""
+    """Add an option that takes a value; append the default to its help text, unless the text names it."""
     if default is not None and "(default: " not in help:
         help = f"{help} (default: %(default)s)"
     parser.add_argument(name, metavar=metavar, type=read, default=default, required=required, help=help)
@@ -158,7 +161,7 @@ def add_flag(parser: _Options, name: str, help: str) -> None:
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, study_default: str | None = None) -> None:
-    """Add the options that identify a study, and ``--json`` if `json`."""
+    """Add the options that identify a study, and ``--json`` if `json` is true."""
     if json:
         add_flag(parser, "--json", "print only JSON to standard output")
     group = parser.add_argument_group("study")
@@ -167,13 +170,13 @@ def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, st
     add_option(group, "--study", "NAME", non_empty, name, default=study_default)
     storage = (
         f"Optuna storage URL (default: ${STORAGE_VARIABLE}, else study.db in the output folder); put a password in "
-        "the variable or in ~/.pgpass, since other users can read the command line"
+        "the variable or in ~/.pgpass, because other users can read the command line"
     )
     add_option(group, "--storage", "URL", non_empty, storage, default=os.environ.get(STORAGE_VARIABLE) or None)
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add ``--device``; without a default, the device of each configuration applies."""
+    """Add ``--device``; without a default, the device of each configuration is used."""
     shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: training.device of the configuration)"
     add_option(parser, "--device", "DEVICE", one_of(*DEVICES), shown, default=default)
 
@@ -186,12 +189,12 @@ def add_metadata_option(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint``."""
-    add_option(parser, "--checkpoint", "FILE", non_empty, "checkpoint to use (default: that of the best trial)")
+    add_option(parser, "--checkpoint", "FILE", non_empty, "checkpoint to use (default: the best trial's checkpoint)")
 
 
 def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | None = None) -> None:
     """Add the options that select experiments; `config` is the default file."""
-    file = "YAML file with the experiments, in the current directory or else in the installed package"
+    file = "YAML file with the experiments, searched in the current directory, then among the built-in files"
     add_option(parser, "--config", "FILE", non_empty, file, default=config)
     names = "use only these experiments of the file (default: all)"
     parser.add_argument("--experiments", metavar="NAME", nargs="+", help=names)
@@ -200,19 +203,19 @@ def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | No
 
 
 def add_set_option(parser: argparse.ArgumentParser, action: str) -> None:
-    """Add ``--set``; `action` says in the help text which trials' setting it overrides."""
+    """Add ``--set``; its help text starts with `action`, which says in which trials it changes a setting."""
     text = f"{action}, for example training.num_epochs=5; repeatable"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
 
 
 def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Overrides:
-    """Return the settings that ``--set`` overrides; for arguments and errors see `parse_overrides`."""
+    """Parse the settings of ``--set``; `parse_overrides` documents `for_trials` and the errors."""
     from search_spaces import ConfigurationError, parse_overrides
 
     overrides = parse_overrides(options.set, for_trials=for_trials)
     twice = [name for name in ("seed", "device") if vars(options).get(name) and name in overrides.get("training", {})]
     if twice:
-        raise ConfigurationError([f"--set training.{name}: --{name} also sets it; leave out one" for name in twice])
+        raise ConfigurationError([f"--set training.{name}: found with --{name}; remove one of them" for name in twice])
     return overrides
 
 
@@ -226,11 +229,11 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all commands share which train a study."""
+    """Add the options of all commands that train a study and write a results file."""
     until_targets = "start no more trials once a trial has met all targets of the configuration"
     add_flag(parser, "--until-targets", until_targets)
     results_file = (
-        "results file to write; an earlier results file is overwritten (default: "
+        "results file to write; an existing file is overwritten only if it is a results file (default: "
         "hyperparameter_tuning_results_{timestamp}.json in the current directory)"
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
@@ -240,29 +243,29 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the search settings, which are fixed once a study's search has started."""
-    group = parser.add_argument_group("search (these settings are fixed once a study's search has started)")
-    space = "YAML file with the search space (default: the study's, else the packaged config/search_space.yaml)"
+    group = parser.add_argument_group("search settings (fixed once the search of the study has started)")
+    space = "YAML file with the search space (default: the study's space, else the built-in config/search_space.yaml)"
     add_option(group, "--space", "FILE", non_empty, space)
-    sampler = "Optuna sampler: tpe, random or gp (default: the study's, else tpe)"
+    sampler = "Optuna sampler: tpe, random or gp (default: the study's sampler, else tpe)"
     add_option(group, "--sampler", "NAME", one_of(*SAMPLERS), sampler)
     pruner = (
-        "rule that prunes unpromising trials: quantile, hyperband or none (default: the study's, else quantile, or "
-        "none with gp)"
+        "rule that prunes unpromising trials: quantile, hyperband or none (default: the study's pruner, else quantile, "
+        "or none for the gp sampler)"
     )
     add_option(group, "--pruner", "NAME", one_of(*PRUNERS), pruner)
     prune_share = (
-        "quantile pruner: prune a trial that is worse than this share of the other trials at the end of its grace "
+        "quantile pruner: prune a trial that is worse than this fraction of the other trials at the end of its grace "
         "period (default: 0.6)"
     )
-    add_option(group, "--prune-share", "SHARE", share, prune_share)
-    prune_grace = "grace period: epochs before a trial can be pruned (default: its early stopping patience)"
+    add_option(group, "--prune-share", "SHARE", fraction, prune_share)
+    prune_grace = "grace period: epochs before a trial can be pruned (default: the trial's early stopping patience)"
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
 
 
 def search_request(
     options: argparse.Namespace, overrides: Overrides | None = None, *, at_least: int = 0, more: int = 0
 ) -> SearchRequest:
-    """Return the search settings of `add_search_options`, with the number of trials and their overrides."""
+    """Return the search that the options request; `SearchRequest` documents `at_least` and `more`."""
     from search_spaces.experiments.schema import settings_by_field
     from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest

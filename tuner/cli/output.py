@@ -1,4 +1,4 @@
-"""Writes to standard output: JSON for programs, lines and tables for people."""
+"""Standard output of the commands: JSON for programs, lines and tables for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-STANDARD_OUTPUT = "-"  # as an option's file name
+STANDARD_OUTPUT = "-"  # the file name that selects standard output
 
 
 def print_json(data: object) -> None:
@@ -32,7 +32,11 @@ def print_text(text: str) -> None:
 
 
 def print_lines(lines: Iterable[RenderableType], *, wrap_words: bool = False) -> None:
-    """Print tables and lines; a terminal wraps lines anywhere (to keep paths intact) or between words."""
+    """Print lines and tables.
+
+    On a terminal, `wrap_words` breaks long lines between words. Otherwise the terminal wraps them, so a path can be
+    copied as a whole.
+    """
     from tuner.display.terminal import console_on
 
     console = console_on(sys.stdout)
@@ -47,9 +51,9 @@ def _flushed() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails as well
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python's flush at exit fails too
         if isinstance(error, BrokenPipeError):
             raise
         from search_spaces import ConfigurationError
 
-        raise ConfigurationError(f"standard output: {error.strerror}; free disk space or redirect it") from error
+        raise ConfigurationError(f"standard output: {error.strerror}; free disk space or redirect output") from error

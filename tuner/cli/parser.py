@@ -1,4 +1,4 @@
-"""The parser of the command line; it reports all problems together and suggests corrections."""
+"""The command-line parser, which reports all problems together and suggests corrections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAM = "khmer-tuner"
 
 _DESCRIPTION = "Hyperparameter search with Optuna for a Khmer-digit OCR network."
 _EPILOG = f"""first steps:
-  {PROGRAM} run                      train the three packaged presets
+  {PROGRAM} run                      train the three built-in presets
   {PROGRAM} status                   show the trials and the remaining time
   {PROGRAM} predict some_image.png   read an image with the best model
 
@@ -21,7 +21,12 @@ _EPILOG = f"""first steps:
 
 
 class UsageError(Exception):
-    """An unknown command or option, or a missing one; `problems` has one text per problem."""
+    """A command line with an unknown, missing or unexpected command, option or argument.
+
+    Attributes:
+        problems: One message per problem.
+        hint: The help command to show to the user.
+    """
 
     def __init__(self, problems: Sequence[str], hint: str) -> None:
         super().__init__("\n".join(problems))
@@ -39,14 +44,14 @@ def parse(argv: Sequence[str], groups: Mapping[str, Sequence[Command[Any]]]) -> 
 
     Args:
         argv: The arguments after the program's name.
-        groups: All commands, by the heading under which ``--help`` lists them.
+        groups: All commands, keyed by the heading under which ``--help`` lists them.
 
     Returns:
-        The command and its options; `options.problems` lists the invalid option values.
+        The command and its options; `options.problems` has a message per invalid option value.
 
     Raises:
-        UsageError: A command or option is unknown, or a required one is missing.
-        SystemExit: ``--help`` was given, and the help is printed.
+        UsageError: A command, option or argument is unknown, missing or unexpected.
+        SystemExit: ``--help`` was given; the help has been printed.
     """
     commands = [command for group in groups.values() for command in group]
     names = [command.name for command in commands]
@@ -92,7 +97,7 @@ def _build(groups: Mapping[str, Sequence[Command[Any]]]) -> tuple[_Parser, dict[
 
 
 def _command_list(groups: Mapping[str, Sequence[Command[Any]]]) -> str:
-    """Return the commands under their headings, as wide as the terminal."""
+    """Format the list of commands under their headings, as wide as the terminal."""
     formatter = argparse.HelpFormatter(PROGRAM)
     for heading, commands in groups.items():
         formatter.start_section(heading)
@@ -105,10 +110,10 @@ def _command_list(groups: Mapping[str, Sequence[Command[Any]]]) -> str:
 
 def _with_remedy(message: str) -> str:
     if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
-        return f"missing: {missing[1]}; add it"
+        return f"missing: {missing[1]}; add it to the command line"
     if empty := re.fullmatch(r"argument (\S+): expected (one|at least one) argument", message):
         option = empty[1]
-        return f"{option}: found no value; write one after it (one that begins with '-' as {option}=VALUE)"
+        return f"{option}: found no value; add a value (as {option}=VALUE if it begins with '-')"
     return message
 
 
@@ -118,7 +123,7 @@ def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> li
     unknown = [word for word in extra if word.startswith("-")]
     # Words after an unknown option are most likely its values.
     stray = extra[: next((at for at, word in enumerate(extra) if word.startswith("-")), len(extra))]
-    return [f"unexpected argument {word!r}; leave it out" for word in stray] + [
+    return [f"unexpected argument {word!r}; remove it" for word in stray] + [
         f"there is no option {option!r}; {_option_suggestion(option, known)}" for option in unknown
     ]
 
@@ -130,14 +135,14 @@ def _option_suggestion(option: str, known: Sequence[str]) -> str:
 
 
 def _replace_invalid_values(options: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """Replace invalid values by defaults, so that the other options can be checked too; return the problems."""
+    """Replace invalid values by defaults, so that the command can check the other options; return the problems."""
     problems: list[str] = []
     for action in parser._actions:
         value = getattr(options, action.dest, None)
         found = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, InvalidValue)]
         if found:
             option = action.option_strings[0] if action.option_strings else str(action.metavar)
-            remedy = "; write a value" if action.required else f"; write a value or leave out {option}"
+            remedy = "; add a value" if action.required else f"; add a value or leave out {option}"
             problems += dict.fromkeys(f"{option}: {item.problem}{remedy * item.is_empty}" for item in found)
             setattr(options, action.dest, parser.get_default(action.dest))
     return problems

@@ -1,4 +1,4 @@
-"""Prints the experiments of a configuration file, for ``validate`` and ``run --dry-run``."""
+"""The output of ``validate`` and ``run --dry-run`` about an experiments file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def print_plan(
     """Print a file's experiments as a table, followed by its targets and notes.
 
     Args:
-        file: The checked file.
+        file: The validated file.
         experiments: The selected experiments.
-        states: Their states in the study; None or empty to omit the column.
+        states: The states of the experiments in the study, keyed by name; None or empty to omit the column.
     """
     from tuner.display.terminal import plain_table
 
@@ -36,14 +36,14 @@ def print_plan(
 
 
 def input_lines(config: TrainingConfig) -> list[str]:
-    """Return lines that name the model definitions file and the dataset, or say that `run` generates it."""
+    """Format lines that name the model definitions file and the dataset, or say that `run` generates the dataset."""
     path, splits = Path(config.metadata_path), f"splits {config.train_split}, {config.val_split}"
     missing = f"{path} does not exist; `khmer-tuner run` generates the default dataset first"
     return [models_line(config.model_config_path), f"dataset: {f'{path} ({splits})' if path.exists() else missing}"]
 
 
 def models_line(path: str) -> str:
-    """Return a line with the resolved path of a model definitions file and the names of its models."""
+    """Format a line with the resolved path of a model definitions file and the names of its models."""
     from search_spaces import load_model_definitions, resolve_config_path
 
     return f"models: {resolve_config_path(path)} ({', '.join(load_model_definitions(path))})"

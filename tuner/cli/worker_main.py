@@ -1,7 +1,7 @@
-"""A worker process of another command: reads orders from standard input and writes events to standard output.
+"""The main program of a worker process, which another command (the parent) starts.
 
-The worker interrupts its trial and exits when its standard input closes, since its parent has exited or was killed. A
-process that measures the throughput writes measurements instead of events. Errors go to standard error.
+The parent writes orders to the process's standard input and reads events, or throughput measurements, from its standard
+output. Standard input closes when the parent exits or is killed; the worker then interrupts its trial and exits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Execute the orders; return the exit code."""
+    """Train trials, or measure the throughput, as ordered on standard input; return the exit code."""
     study_options: argparse.Namespace | None = None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for stream in (sys.stdout, sys.stderr):
@@ -75,7 +75,7 @@ def _work(orders: WorkerOrders) -> int:
 
 
 def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
-    """Run training steps and report the throughput whenever the parent requests it, until it stops this process."""
+    """Run training steps, and report the throughput whenever the parent requests it, until this process is stopped."""
     import torch
 
     from tuner.training.throughput import TrainingSteps
@@ -83,7 +83,7 @@ def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
 
     torch.set_num_threads(orders.threads)
     steps = TrainingSteps(orders.config)
-    steps.run_step()  # the first one is slower
+    steps.run_step()  # the first step is slower
     print(to_line(ProbeReady(steps.seconds_per_step())), flush=True)
     while True:
         raise_if_requested()
@@ -98,8 +98,8 @@ def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
 
 
 def _read_lines(lines: queue.SimpleQueue[bytes]) -> None:
-    """Read the parent's lines, and stop this process when its standard input closes."""
-    # Reading through sys.stdin would hold its lock when the interpreter exits.
+    """Put each line from standard input into the queue; stop this process when standard input closes."""
+    # Reading through sys.stdin would hold the lock of sys.stdin when the interpreter exits.
     rest = b""
     while chunk := os.read(sys.stdin.fileno(), 2**16):
         *whole, rest = (rest + chunk).split(b"\n")

@@ -120,7 +120,7 @@ def pending_line(status: StudyStatus, remaining: RemainingTime | None, output_di
     counts = {"interrupted": interrupted, "waiting": status.pending - interrupted}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     parts += [f"{time_text(remaining)} with one worker"] if remaining is not None else []
-    return f"pending: {', '.join(parts)}; `{study_command('resume', output_dir)}` trains them"
+    return f"pending: {', '.join(parts)}; run `{study_command('resume', output_dir)}` to continue"
 
 
 def disk_line(disk: DiskUsage) -> str:

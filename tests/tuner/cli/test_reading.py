@@ -92,7 +92,7 @@ def test_predict_says_which_model_it_used_and_that_subfolders_are_skipped(cli, r
     assert [reading["path"] for reading in json.loads(read.out)] == ["images/one.png"]
     assert read.err.splitlines() == [
         f"checkpoint: {checkpoint}",
-        "images: 1 subfolder skipped; name a subfolder to read its images",
+        "images: 1 subfolder skipped; add a subfolder as IMAGE to read its images",
     ]
     Path("images/inner").rmdir()
     assert cli("predict", "images", "images/one.png", "--output-dir", run_study.folder).err.splitlines() == [

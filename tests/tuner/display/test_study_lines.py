@@ -118,12 +118,12 @@ def test_pending_line_shows_the_time_and_the_command(make_row, make_status):
     rows = [make_row(0), make_row(1, "interrupted"), make_row(2, "waiting")]
     status, remaining = make_status(*rows, unenqueued=11), RemainingTime(500.0, at_most=False)
     assert pending_line(status, remaining, here) == (
-        "pending: 1 interrupted, 12 waiting, about 8:20 with one worker; `khmer-tuner resume` trains them"
+        "pending: 1 interrupted, 12 waiting, about 8:20 with one worker; run `khmer-tuner resume` to continue"
     )
     interrupted = make_status(*rows[1:2])
-    assert pending_line(interrupted, None, here) == "pending: 1 interrupted; `khmer-tuner resume` trains them"
+    assert pending_line(interrupted, None, here) == "pending: 1 interrupted; run `khmer-tuner resume` to continue"
     resume = "khmer-tuner resume --output-dir 'other study'"
-    assert pending_line(interrupted, None, other) == f"pending: 1 interrupted; `{resume}` trains them"
+    assert pending_line(interrupted, None, other) == f"pending: 1 interrupted; run `{resume}` to continue"
     # While a worker is running, it will train the pending trials.
     assert pending_line(make_status(*rows, make_row(3, "running")), remaining, here) is None
 

@@ -26,7 +26,7 @@ from tuner.cli.commands import (
 )
 from tuner.cli.options import Command
 
-# By the heading under which `khmer-tuner --help` lists them.
+# Keyed by the heading under which `khmer-tuner --help` lists them.
 COMMAND_GROUPS: dict[str, tuple[Command[Any], ...]] = {
     "run": tuple(module.COMMAND for module in (run, search, resume, worker, enqueue, stop)),
     "watch": tuple(module.COMMAND for module in (status, show, report, dashboard)),

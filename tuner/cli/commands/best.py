@@ -6,8 +6,8 @@ Examples:
   khmer-tuner best --json
 
 The configuration is named after the trial (best_search_0007) and contains its
-seed: training it in another --output-dir reproduces the results. Unless the
-study uses the packaged model definitions, they are written to the same folder.
+seed, so training it in another --output-dir reproduces the results. Model
+definitions that are not built-in are written to the folder of the --out file.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    out = "file to write; an earlier file written by `best` is overwritten (default: `-`, standard output)"
+    out = "file to write; an existing file is overwritten only if `best` wrote it (default: `-`, standard output)"
     add_option(parser, "--out", "FILE", non_empty, out, default=STANDARD_OUTPUT)
     add_study_options(parser, json=True)
 
 
 def prepare(options: argparse.Namespace) -> Winner:
-    """Find the winner, and check that ``--out`` can be written."""
+    """Find the best trial, and check that ``--out`` can be written."""
     from tuner.analysis.best_trial import find_winner
     from tuner.analysis.preset_export import check_preset_path
 
@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace) -> Winner:
 
 
 def run(options: argparse.Namespace, winner: Winner) -> int:
-    """Print the winner as an experiments file, or write that file and print a summary."""
+    """Print the best configuration as an experiments file, or write the file and print a summary."""
     from tuner.analysis.preset_export import best_preset, write_preset
 
     out = None if options.out == STANDARD_OUTPUT else Path(options.out)

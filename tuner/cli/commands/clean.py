@@ -4,9 +4,9 @@ Examples:
   khmer-tuner clean --dry-run
   khmer-tuner clean --keep 3
 
-This deletes the checkpoints of search trials that are not among the best, and
-the TensorBoard files of pruned trials. Presets and the best trial keep their
-checkpoints. Only finished trials are cleaned, so a study may run meanwhile.
+`clean` deletes the checkpoints of search trials that are not among the best,
+and the TensorBoard files of pruned trials. Presets and the best trial keep
+their checkpoints. `clean` can be used while workers are training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Find the files to delete, by trial number; retrying a failed trial needs none of them."""
+    """Find the files to delete, in order of trial number; none of them is needed to retry a failed trial."""
     from studies import WhyEnded, ended_records, records_beyond_retention
 
     study, folder = load(options)
@@ -44,8 +44,8 @@ def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
         for record in records:
             path = folder.trial_dir(record.experiment_name) / what
             sizes: dict[str, int] = {}
-            for file in sorted(path.glob(pattern)) if folder.contains(path) else ():  # never follow a link out of it
-                with contextlib.suppress(FileNotFoundError):  # a worker has just removed it
+            for file in sorted(path.glob(pattern)) if folder.contains(path) else ():  # never follow a link elsewhere
+                with contextlib.suppress(FileNotFoundError):  # a worker has just removed the file
                     sizes[str(file)] = file.lstat().st_size
             if sizes:
                 item = {"number": record.number, "name": record.experiment_name, "what": what}
@@ -54,13 +54,13 @@ def prepare(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run(options: argparse.Namespace, found: list[dict[str, Any]]) -> int:
-    """Delete the files, and print them with their sizes."""
+    """Delete the files unless this is a dry run, and print their number and size per trial."""
     from rich.filesize import decimal
 
     from tuner.display.terminal import plain_table
 
     for file in [] if options.dry_run else [file for item in found for file in item["files"]]:
-        Path(file).unlink(missing_ok=True)  # a worker may have just removed it
+        Path(file).unlink(missing_ok=True)  # a worker may have just removed the file
     size, table = sum(item["size"] for item in found), plain_table("trial", "what", "files", "size", right=(2, 3))
     if options.json:
         print_json({"deleted": not options.dry_run, "size": size, "trials": found})
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, found: list[dict[str, Any]]) -> int:
     for item in found:
         table.add_row(item["name"], item["what"], f"{len(item['files'])}", decimal(item["size"]))
     done = "dry run: nothing was deleted" if options.dry_run else "deleted"
-    print_lines([table, "", f"total: {decimal(size)}, {done}"] if found else ["nothing to delete"])
+    print_lines([table, "", f"total: {decimal(size)}; {done}"] if found else ["nothing to delete"])
     return SUCCESS
 
 

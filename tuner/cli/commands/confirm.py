@@ -110,7 +110,7 @@ def _print(confirmation: Confirmation, settings: Sequence[str]) -> None:
         retrained = [_cell(item, f"{name}_accuracy") for name in ("val_char", "test_char", "test_seq")]
         table.add_row(item.name, f"{item.first_val_char_accuracy:.4f}", *retrained)
     seeds = ", ".join(map(str, confirmation.seeds))
-    changed = [f"retrained with --set {', '.join(settings)}; the column 'original' is without it"] if settings else []
+    changed = [f"retrained with --set {' --set '.join(settings)}, unlike the column 'original'"] if settings else []
     print_lines([f"mean +- standard deviation over seeds {seeds}", *changed, "", table, ""])
     print_lines([comparison.sentence(_COMPARED) for comparison in confirmation.comparisons], wrap_words=True)
     print_lines([*_not_completed(confirmation), "", f"repetitions: {shown_path(confirmation.folder)}"])

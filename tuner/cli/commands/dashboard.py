@@ -5,8 +5,8 @@ Examples:
   khmer-tuner dashboard --port 0
   khmer-tuner dashboard --port 0 --host 0.0.0.0 --public
 
-Everything in optuna-dashboard that would change the study is disabled. From
-another machine, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --public.
+Everything in optuna-dashboard that would change the study is disabled. To open
+it on another machine, prefer `ssh -L 8080:127.0.0.1:8080 HOST` to --public.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--port", "N", whole_number(0, _LARGEST_PORT), port, default=8080)
     host = "address to listen on (default: %(default)s, which only this machine can reach)"
     add_option(parser, "--host", "HOST", non_empty, host, default="127.0.0.1")
-    public = "allow a --host that other machines can reach; without a password, they can all see the study"
+    public = "allow a --host that other machines can reach; they can all see the study without a password"
     add_flag(parser, "--public", public)
     add_study_options(parser)
 
 
 def prepare(options: argparse.Namespace) -> tuple[Address, LoadedStudy]:
-    """Look up the address and load the study, without opening the port."""
+    """Check the address and load the study; the port is not opened yet."""
     problems = collector(options)
     with problems.collect():
         address = _address(options)
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, prepared: tuple[Address, LoadedStudy]) -> i
     with DashboardServer(address, options.port) as server:
         app = dashboard_app(study, folder, address, log=print_message, debug=options.debug)
         if options.public:
-            print_message(f"warning: no password is needed; all machines that can reach {server.url} can see the study")
+            print_message(f"warning: all machines that can reach {server.url} can see the study without a password")
         print_lines([f"{server.url}{page_path(study)} shows study {study.study_name}; press Ctrl-C to stop"])
         server.serve(app, debug=options.debug)
     return SUCCESS
@@ -75,7 +75,7 @@ def _address(options: argparse.Namespace) -> Address:
     if address.is_private and options.public:
         raise ConfigurationError(
             f"--public: found with --host {host}, which only this machine can reach; "
-            "leave out --public, or add an address that other machines can reach, for example --host 0.0.0.0"
+            "leave out --public, or use an address that other machines can reach, for example --host 0.0.0.0"
         )
     if not address.is_private and not options.public:
         raise ConfigurationError(

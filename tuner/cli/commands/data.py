@@ -24,7 +24,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--out", "DIR", non_empty, "folder to create", default="generated_data")
     seed = "random seed; the same seed generates the same images"
     add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed, default=0)
-    fonts = "pinned: the packaged font; system: the packaged font and all Khmer fonts installed on this machine"
+    fonts = "pinned: the built-in font; system: the built-in font and all Khmer fonts installed on this machine"
     add_option(parser, "--fonts", "SET", one_of("pinned", "system"), fonts, default="pinned")
     add_option(parser, "--fonts-dir", "DIR", non_empty, "folder with additional fonts")
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, prepared: None) -> int:
             fonts_dir=options.fonts_dir,
             on_progress=on_progress,
         )
-    print_message("dataset generated:" if generated else "this dataset already exists:")
+    print_message("dataset generated:" if generated else "the dataset already exists:")
     print_lines([str(path)])
     return SUCCESS
 

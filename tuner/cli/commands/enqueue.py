@@ -4,8 +4,8 @@ Examples:
   khmer-tuner enqueue --trials 2
   khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
 
-This command trains nothing and does not change existing trials. It can be used
-while workers train. `run` trains the added search trials only with --trials.
+`enqueue` trains nothing and does not change existing trials. It can be used
+while workers are training. `run` trains search trials only with --trials.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tuner.cli.output import print_json, print_lines
 if TYPE_CHECKING:
     import optuna
 
-    from studies import StudyStatus, TrialRecord
+    from studies import OutputFolder, StudyStatus, TrialRecord
     from tuner.session.enqueue import EnqueueResult
     from tuner.session.run_request import RunRequest
 
@@ -63,7 +63,7 @@ def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
 
 
 def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -> int:
-    """Enqueue the trials and print what was added."""
+    """Enqueue the trials; print the added and the existing trials, and the number of pending trials."""
     from studies import find_study, study_status
     from tuner.session.enqueue import enqueue
 
@@ -76,14 +76,14 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
     if options.json:
         print_json(_as_dict(result, options.trials or 0, status.pending))
     else:
-        print_lines(_lines(result, options.trials or 0, status))
+        print_lines(_lines(result, options.trials or 0, status, folder))
     return SUCCESS
 
 
 def _options_without_effect(options: argparse.Namespace) -> list[str]:
     found = []
     if options.trials is None and options.config is None:
-        found.append("nothing to add; use --trials to add search trials or --config to add experiments")
+        found.append("found neither --trials nor --config; use --trials for search trials or --config for experiments")
     for needed, names in (("config", _EXPERIMENT_OPTIONS), ("trials", _SEARCH_OPTIONS)):
         given = [name for name in names if getattr(options, name) is not None]
         if given and getattr(options, needed) is None:
@@ -107,22 +107,28 @@ def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
     return RunRequest(run_options, space=load_search_space(options.space, study_invariants(study).definitions))
 
 
-def _lines(result: EnqueueResult, trials: int, status: StudyStatus) -> list[str]:
+def _lines(result: EnqueueResult, trials: int, status: StudyStatus, folder: OutputFolder) -> list[str]:
     from search_spaces.diagnostics.plural import counted
+    from tuner.display.study_lines import study_command
 
     lines = [f"added: {name} (trial {record.number})" for name, record in result.added.items()]
-    lines += [_existing_line(name, record) for name, record in result.existing.items()]
+    lines += [_existing_line(name, record, folder) for name, record in result.existing.items()]
     if trials:
-        lines.append(f"added: {counted(trials, 'search trial')}; the study has {result.search_trials:,}")
+        total = counted(result.search_trials, "search trial")
+        lines.append(f"added: {counted(trials, 'search trial')}; the study now has {total}")
     if status.pending:
         is_running = any(row.state.value == "running" for row in status.rows)
-        trainer = "the running workers train" if is_running else "`khmer-tuner resume` trains"
-        lines.append(f"pending: {counted(status.pending, 'trial')}; {trainer} all pending trials")
+        resume = f"run `{study_command('resume', folder.path)}` to train all pending trials"
+        action = "the running workers train all pending trials" if is_running else resume
+        lines.append(f"pending: {counted(status.pending, 'trial')}; {action}")
     return lines
 
 
-def _existing_line(name: str, record: TrialRecord) -> str:
-    remedy = "; `khmer-tuner resume --retry-failed` trains it again" if record.phase.value == "failed" else ""
+def _existing_line(name: str, record: TrialRecord, folder: OutputFolder) -> str:
+    from tuner.display.study_lines import study_command
+
+    command = study_command("resume --retry-failed", folder.path)
+    remedy = f"; run `{command}` to train it again" if record.phase.value == "failed" else ""
     return f"not added: {name} is already in the study ({record.phase.value}){remedy}"
 
 

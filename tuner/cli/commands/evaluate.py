@@ -6,8 +6,8 @@ Examples:
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
 
 For the table of digits, each reading is aligned with its label by minimum edit
-distance. Recall is the share of a digit's occurrences that are read correctly,
-precision the share of its readings that are correct.
+distance. Recall is the fraction of a digit's occurrences that are read
+correctly, precision the fraction of its readings that are correct.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def prepare(options: argparse.Namespace) -> Path:
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
-    """Print the accuracies of all images, by number of digits and by font, and the confused digits."""
+    """Print the accuracies over all images, per number of digits and per font, and the confused digits."""
     from tuner.inference.reader import evaluate_split, reader_of_checkpoint
 
     evaluation = evaluate_split(
@@ -89,7 +89,7 @@ def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation
     table = plain_table("", "images", "char", "seq", right=(1, 2, 3))
     table.add_row(*_cells("all", evaluation))
     lengths = {f"{length} digit{'s' * (length > 1)}": part for length, part in evaluation.by_length.items()}
-    fonts = {name or "(no font given)": part for name, part in evaluation.by_font.items()}
+    fonts = {name or "(unknown font)": part for name, part in evaluation.by_font.items()}
     for name, part in (lengths | fonts).items():
         table.add_row(*_cells(name, part))
     print_lines([*heads, "", table, "", _digits_table(evaluation), "", f"loss: {evaluation.loss:.4f}"])
@@ -112,14 +112,14 @@ def _digits_table(evaluation: Evaluation) -> Table:
         table.add_row(
             score.digit,
             f"{score.count:,}",
-            _share(score.recall),
-            _share(score.precision),
+            _fraction(score.recall),
+            _fraction(score.precision),
             ", ".join([*shown, *([f"others {more:,}"] if more else [])]),
         )
     return table
 
 
-def _share(value: float | None) -> str:
+def _fraction(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 

@@ -6,7 +6,7 @@ Examples:
   khmer-tuner export --format epochs-csv --results-file epochs.csv
   khmer-tuner export --format csv --results-file -
 
-CSV files can be opened in a spreadsheet: they are UTF-8 with a byte order mark
+Spreadsheets can open the CSV files: they are UTF-8 with a byte order mark
 (except on standard output), and text that looks like a formula gets a leading
 apostrophe.
 """
@@ -33,8 +33,9 @@ _DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
-        "file to write; an earlier export of the same format is overwritten; `-` is standard output (default: "
-        "standard output for json, else trials_{timestamp}.csv or epochs_{timestamp}.csv in the current directory)"
+        "file to write, or `-` for standard output; an existing file is overwritten only if it is an export of the "
+        "same format (default: standard output for json, trials_{timestamp}.csv for csv, epochs_{timestamp}.csv for "
+        "epochs-csv)"
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
     form = "json: results of the finished trials; csv: one row per trial; epochs-csv: one row per epoch"
@@ -55,7 +56,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
-    """Export the study, which is only read."""
+    """Print or write the export; the study is only read."""
     from search_spaces.diagnostics.atomic_files import write_text
     from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp
 
@@ -86,19 +87,21 @@ def _check_path(options: argparse.Namespace, path: str) -> None:
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
-    """Return the text of an export, and the number of its results, trials or epochs in words."""
+    """Format an export; return its text, and the number of its results, trials or epochs in words."""
+    from search_spaces.diagnostics.plural import counted
     from studies import TRIAL_COLUMNS, csv_text, render_results, trial_rows
 
     if form == "json":
         results = render_results(study, timestamp=now)
-        return json.dumps(results, ensure_ascii=False, indent=2) + "\n", f"{len(results['all_results'])} results"
+        text = json.dumps(results, ensure_ascii=False, indent=2) + "\n"
+        return text, counted(len(results["all_results"]), "result")
     if form == "csv":
         rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
-        return csv_text(columns, rows), f"{len(rows)} trials"
+        return csv_text(columns, rows), counted(len(rows), "trial")
     from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
 
     epochs = epoch_rows(study, folder)
-    return csv_text(EPOCH_COLUMNS, epochs), f"{len(epochs)} epochs"
+    return csv_text(EPOCH_COLUMNS, epochs), counted(len(epochs), "epoch")
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

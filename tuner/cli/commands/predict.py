@@ -5,9 +5,9 @@ Examples:
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
 
-A reading is flagged as out-of-distribution if the image's aspect ratio, its
-image statistics or the model's confidence on slightly distorted copies of it
-would be rare among the model's validation images.
+A reading is flagged as out-of-distribution if the aspect ratio or the statistics
+of the image, or the model's confidence on slightly distorted copies of the
+image, would be rare among the validation images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
-    """Print the digits of each image, then report the images that cannot be read with exit code 2."""
+    """Print the digits read from each image; if images cannot be read, report them and return exit code 2."""
     from search_spaces.diagnostics.plural import counted
     from tuner.data.user_images import count_subfolders
     from tuner.display.terminal import printable, shown_path
@@ -45,13 +45,13 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     for path in options.images:
         if count := count_subfolders(path):
             skipped = counted(count, "subfolder")
-            print_message(printable(f"{path}: {skipped} skipped; name a subfolder to read its images"))
+            print_message(printable(f"{path}: {skipped} skipped; add a subfolder as IMAGE to read its images"))
     if reader.ood_detector is None:
-        print_message("no reading can be flagged: this checkpoint stores nothing about its validation images")
+        print_message("no reading can be flagged, because this checkpoint has no statistics of the validation images")
     elif not reader.ood_detector.is_complete:
         print_message(
-            "only confidences below 0.5 and unusual aspect ratios can be flagged: the training of this checkpoint is "
-            "unfinished, was done by an older version, or ran out of memory at its end"
+            "only confidences below 0.5 and unusual aspect ratios can be flagged, because the training of this "
+            "checkpoint is unfinished, used an older version, or ran out of memory at its end"
         )
     readings = reader.read(options.images)
     read = [reading for reading in readings if not reading.problem]
@@ -60,10 +60,11 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     else:
         _print(read)
     flagged = sum(reading.flagged for reading in read)
-    if flagged >= max(5, 0.3 * len(read)):  # of images like the validation images, about one in ten is flagged
+    if flagged >= max(5, 0.3 * len(read)):  # about one in ten images like the validation images is flagged
         print_message(
-            f"{flagged:,} of {len(read):,} images are out-of-distribution, perhaps in fonts without training images: "
-            "expect wrong readings, or train on more fonts (`khmer-tuner data --fonts-dir DIR` or `--fonts system`)"
+            f"{flagged:,} of {len(read):,} images are out-of-distribution, perhaps because of fonts that the training "
+            "images lack; expect wrong readings, or train on more fonts (`khmer-tuner data --fonts-dir DIR` or "
+            "`--fonts system`)"
         )
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     return report_problems(found) if found else SUCCESS
@@ -76,7 +77,7 @@ def _plain(reading: Reading) -> dict[str, object]:
 
 
 def _print(readings: Sequence[Reading]) -> None:
-    """Print a line per image, with the path last because it can be long, followed by the reasons for a flag."""
+    """Print a line per image, with the path last because it can be long; below, the reasons for a flag."""
     from tuner.display.terminal import printable
 
     lines = [f"{'text':9}  confidence  image"] if readings else []

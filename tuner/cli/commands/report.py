@@ -20,7 +20,7 @@ from tuner.cli.output import STANDARD_OUTPUT, print_lines, print_text
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    out = "file to write; an earlier report is overwritten; `-` is standard output"
+    out = "file to write, or `-` for standard output; an existing file is overwritten only if it is a report"
     add_option(parser, "--out", "FILE", non_empty, out, default="report.html")
     add_study_options(parser)
 
@@ -40,7 +40,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Write the report and print its path; only read the study."""
+    """Print the report, or write it and print its path; the study is only read."""
     from search_spaces.diagnostics.atomic_files import write_text
     from studies.report import render_report
     from tuner.session.output_paths import REPORT, check_output_file
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
         return SUCCESS
     check_output_file(path, REPORT, options.output_dir, "--out")  # again, since another file may exist now
     write_text(path, page)
-    print_message(f"report written ({path.stat().st_size / 1e6:.1f} MB); a browser shows it without a network:")
+    print_message(f"report written ({path.stat().st_size / 1e6:.1f} MB); open it in a browser, no network is needed:")
     print_lines([str(path)])
     return SUCCESS
 

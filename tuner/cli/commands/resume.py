@@ -1,4 +1,4 @@
-"""Resume the interrupted trials of a study and train waiting ones.
+"""Resume interrupted trials and train waiting trials of a study.
 
 Examples:
   khmer-tuner resume
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_flag(parser, "--retry-failed", "train failed trials again; the new trial replaces the failed one")
+    add_flag(parser, "--retry-failed", "also train the failed trials again, as new trials that replace them")
     add_training_options(parser)
     add_metadata_option(parser)
     add_study_options(parser, json=True)

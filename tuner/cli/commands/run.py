@@ -47,7 +47,7 @@ _FINISHED = ("completed", "failed")
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_experiments_options(parser, config="config/phase3_simple_configs.yaml")
-    trials = "total number of search trials in the study, in addition to the experiments"
+    trials = "total number of search trials in the study, not counting the experiments"
     add_option(parser, "--trials", "N", whole_number(0, MOST_TRIALS), trials, default=0)
     add_set_option(parser, "override a setting of the experiments and search trials")
     add_training_options(parser)
@@ -143,9 +143,9 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         *request.messages[len(file.messages) :],
     ]
     if search:
-        lines.append("search:  {trials} trials in the study, sampler {sampler}, pruner {pruner}".format(**search))
+        lines.append("search:  {trials} search trials in total, sampler {sampler}, pruner {pruner}".format(**search))
         lines += [f"space:   {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
-    lines.append(f"train:   {counted(to_train, 'trial')}, workers {options.workers}")
+    lines.append(f"train:   {counted(to_train, 'trial')} (number of workers: {options.workers})")
     print_lines([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"])
     return SUCCESS
 

@@ -1,4 +1,4 @@
-"""Add search trials to a study (or start one) and train them.
+"""Add search trials to a new or existing study and train them.
 
 Examples:
   khmer-tuner search --trials 1
@@ -49,8 +49,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
     add_option(parser, "--timeout", "SECONDS", seconds, timeout)
     config = (
-        "YAML file whose experiments define the dataset and, where they agree, the base settings of the search; they "
-        "are not trained (default: the study's experiments)"
+        "YAML file with experiments that define the dataset and the base settings of the search (those in which all "
+        "experiments agree); the experiments are not trained (default: the study's experiments)"
     )
     add_option(parser, "--config", "FILE", non_empty, config)
     add_training_options(parser)
@@ -61,7 +61,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> Prepared:
-    """Load and check the study, if it has started, and the files."""
+    """Load and check the files, and the study if it exists."""
     from search_spaces import ConfigurationError
     from studies import DEFAULT_STUDY_NAME, OutputFolder, StudyNotStartedError
     from tuner.session.run_options import RunOptions
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
 def _request(
     options: argparse.Namespace, existing: ExistingStudy | None, run_options: RunOptions, overrides: Overrides
 ) -> RunRequest:
-    """Return the request for a search based on the file's experiments, or on the defaults for a new study."""
+    """Return the request for a search based on the experiments of ``--config``, or on defaults for a new study."""
     from search_spaces import TrainingConfig, load_model_definitions, load_overridden, load_search_space, override
     from tuner.session.run_request import RunRequest
 

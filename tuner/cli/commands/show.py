@@ -1,4 +1,4 @@
-"""Show one trial: settings, learning curve, attempts, end of log.
+"""Show one trial: settings, learning curve, attempts and log.
 
 Examples:
   khmer-tuner show 0
@@ -54,7 +54,7 @@ class _Trial:
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Print all information about a trial, which is only read."""
+    """Print a trial's settings, epochs, attempts and last log lines; the study is only read."""
     from studies import find_trial, study_space
     from tuner.training.history import read_metrics
 
@@ -96,12 +96,14 @@ def _as_dict(trial: _Trial) -> dict[str, Any]:
 
 
 def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
+    from search_spaces.diagnostics.plural import counted
     from tuner.display.terminal import shown_path
 
     record, outcome = trial.record, trial.record.outcome
     yield _headline(record, trial.row)
     if outcome is not None and outcome.micro_batch_size is not None:
-        yield f"micro-batch: {outcome.micro_batch_size} images, because memory ran out with whole batches"
+        size = counted(outcome.micro_batch_size, "image")
+        yield f"micro-batch: {size}, because memory ran out with whole batches"
     if outcome is not None and outcome.parameters is not None:
         yield f"parameters: {outcome.parameters:,}"
     if outcome is not None and outcome.error_message:
@@ -110,11 +112,11 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     if outcome is not None and len(trial.epochs) < outcome.total_epochs:
         yield f"incomplete: {trial.trial_dir}/metrics.jsonl has {len(trial.epochs)} of {outcome.total_epochs} epochs"
     if trial.epochs:
-        yield from ("", "epochs, on validation data", _curve(trial.epochs, record.training_config))
+        yield from ("", "epochs, with validation metrics", _curve(trial.epochs, record.training_config))
     if record.attempts:
         yield from ("", "attempts", _attempts(record.attempts))
     if trial.log:
-        yield from ("", "end of the log", *_indented(trial.log))
+        yield from ("", "last lines of the training log", *_indented(trial.log))
     yield from ("", f"folder: {shown_path(trial.trial_dir)}")
 
 
@@ -136,7 +138,7 @@ def _headline(record: TrialRecord, row: StatusRow) -> str:
 
 
 def _settings(record: TrialRecord, varied: Sequence[str]) -> list[str]:
-    """Return lines with the settings that the search space varies or that differ from their default."""
+    """Format a line per setting that the search space varies or that differs from its default."""
     from search_spaces import TrainingConfig
     from search_spaces.training_config import WITHOUT_EFFECT
 
@@ -149,7 +151,7 @@ def _settings(record: TrialRecord, varied: Sequence[str]) -> list[str]:
 
 
 def _curve(epochs: Sequence[EpochMetrics], config: TrainingConfig) -> Table:
-    """Return a table with a row per epoch (at most 40) and a bar for the monitored metric."""
+    """Return a table with a row per epoch, at most 40, and a bar for the monitored metric."""
     from tuner.display.terminal import plain_table
 
     monitor = config.early_stopping_monitor

@@ -26,16 +26,16 @@ _POLL_S = 3.0
 
 
 def prepare(options: argparse.Namespace) -> LoadedStudy:
-    """Load the study; refuse --watch with --json, which would print several documents."""
+    """Load the study; raise if --watch and --json are combined, because --json prints one document."""
     from search_spaces import ConfigurationError
 
     if options.watch and options.json:
-        raise ConfigurationError("--watch: found with --json, which prints a single document; leave out one of them")
+        raise ConfigurationError("--watch: found with --json, which prints one document; leave out --watch or --json")
     return load(options)
 
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
-    """Print the status of the study, which is only read, once or repeatedly."""
+    """Print the status once, or repeatedly with --watch; the study is only read."""
     from studies import disk_usage
     from tuner.display.terminal import console_on, is_terminal
     from tuner.session.status_poller import read_status
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
 
 
 def _print_changes(status: StudyStatus, printed: list[str]) -> list[str]:
-    """Print the lines that were not `printed` in the last poll; return all lines of this poll."""
+    """Print the status lines that are not among `printed`, those of the previous poll; return the current lines."""
     from tuner.display.study_lines import best_line, last_line, trials_line
 
     rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} finished" for row in status.running]
@@ -88,6 +88,7 @@ def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
 
 
 def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_all: bool) -> None:
+    from search_spaces.diagnostics.plural import counted
     from tuner.display.live_view import running_table
     from tuner.display.study_lines import study_command
     from tuner.display.terminal import console_on
@@ -95,7 +96,8 @@ def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_a
 
     width = console_on(sys.stdout).width
     table, hidden = trial_table(status, width, show_all=show_all)
-    more = [f"{hidden:,} more trials: `{study_command('status --all', folder.path)}` shows them"] if hidden else []
+    show_all_command = study_command("status --all", folder.path)
+    more = [f"{counted(hidden, 'more trial')}; run `{show_all_command}` to show all trials"] if hidden else []
     running = [running_table(status.running, width), ""] if status.running else []
     head = f"study {status.study}, objective {status.monitor} ({status.mode})"
     print_lines([head, "", table, *more, "", *running, *_lines(status, disk, folder, width)])
@@ -122,7 +124,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: in
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--all", "show each trial in its own row, even in a large study")
-    watch = "refresh until no trial is pending or Ctrl-C; if the output is not a terminal, print only changes"
+    watch = "refresh until no trial is pending or you press Ctrl-C; without a terminal, print only changes"
     add_flag(parser, "--watch", watch)
     add_study_options(parser, json=True)
 

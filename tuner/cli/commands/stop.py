@@ -5,8 +5,7 @@ Examples:
   khmer-tuner stop --wait
 
 Commands in other terminals and on other machines stop too and write their
-results. Commands that start later are not stopped. `khmer-tuner resume` resumes
-the trials.
+results. Commands that start later are not stopped. Continue with `resume`.
 """
 
 from __future__ import annotations
@@ -45,10 +44,11 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Store the stop request in the study, and print the trials that will stop."""
     from studies import request_stop
+    from tuner.display.study_lines import study_command
 
     study, folder = loaded
     stopping = _running(study, folder)
-    # Also request it if no trial is running: a worker may be between two trials.
+    # Request a stop even if no trial is running, because a worker may be between two trials.
     request_stop(study)
     options.stop_requested = True
     if not options.json:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     if options.json:
         print_json({"asked": [_plain(row) for row in stopping], "stopped": options.wait})
     elif options.wait and stopping:
-        print_lines(["stopped; run `khmer-tuner resume` to continue"])
+        print_lines([f"stopped; run `{study_command('resume', folder.path)}` to continue"])
     return SUCCESS
 
 

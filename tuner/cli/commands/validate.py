@@ -26,7 +26,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> ExperimentFile | tuple[SearchSpace, list[str]]:
-    """Read and check an experiments file, or a search space; return a space with lines that name its files."""
+    """Read and check an experiments file or a search space.
+
+    Returns:
+        The experiments file; or the search space, with lines that name its file and its models.
+    """
     from search_spaces import TrainingConfig, load_model_definitions, load_yaml, parse_search_space, resolve_config_path
     from tuner.cli.plan import models_line
 
@@ -62,8 +66,8 @@ def _parse_experiments(document: YamlDocument, model_config: str | None) -> Expe
 
     if model_config is not None:
         raise ConfigurationError(
-            "--model-config: only for a search space; an experiments file names its own in model.config_path; "
-            "leave out --model-config"
+            "--model-config: found with an experiments file, which names its model definitions in "
+            "'model.config_path'; leave out --model-config"
         )
     file = parse_experiments(document.data, document)
     RunRequest.from_file(file).check_dataset()

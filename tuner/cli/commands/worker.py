@@ -5,9 +5,9 @@ Examples:
   khmer-tuner worker --output-dir training_output --device cpu
   timeout 10 khmer-tuner worker --wait
 
-Any number of workers can train a study in parallel; one worker trains a trial.
-If the study is stored in PostgreSQL (--storage or $KHMER_TUNER_STORAGE), they
-can run on many machines. Workers write no results file; use `export` instead.
+Any number of workers can train the trials of a study in parallel. If the study
+is stored in PostgreSQL (--storage or $KHMER_TUNER_STORAGE), they can run on
+different machines. Workers write no results file; use `export` instead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
-    """Train pending trials until none is left or the worker is stopped."""
+    """Train pending trials until no trial is pending or the worker is stopped."""
     from studies import TrialPhase
     from tuner.cli.display_factory import open_display
     from tuner.session.run_options import StopConditions, TrialFilter

@@ -23,18 +23,19 @@ def odd_files(working_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("folder", "folder: cannot be read (it is a folder); name a YAML file in it: inside.yaml"),
-        ("pipe.yaml", "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"),
-        ("/dev/null", "/dev/null: cannot be read (it is not a regular file); name a YAML file"),
-        ("/dev/zero", "/dev/zero: cannot be read (it is not a regular file); name a YAML file"),
+        ("folder", "folder: cannot be read (it is a folder); use a YAML file in this folder: inside.yaml"),
+        ("pipe.yaml", "pipe.yaml: cannot be read (it is not a regular file); use a YAML file"),
+        ("/dev/null", "/dev/null: cannot be read (it is not a regular file); use a YAML file"),
+        ("/dev/zero", "/dev/zero: cannot be read (it is not a regular file); use a YAML file"),
         ("/proc/self/mem", "/proc/self/mem: cannot be read (Input/output error); check the file and its permissions"),
         (
             "dangling.yaml",
-            "configuration file not found: dangling.yaml; it is a broken link to missing.yaml; repair the link",
+            "configuration file not found: dangling.yaml; it is a broken symbolic link to missing.yaml; repair "
+            "the link",
         ),
         (
             "loop.yaml",
-            "configuration file not found: loop.yaml; it is a broken link to loop.yaml; repair the link",
+            "configuration file not found: loop.yaml; it is a broken symbolic link to loop.yaml; repair the link",
         ),
         (
             "pipe.yml",
@@ -51,7 +52,7 @@ def test_files_that_are_not_configurations_are_refused(refused, odd_files, comma
 def test_files_that_are_not_search_spaces_are_refused(refused, odd_files, key):
     argv = {"--config": "<config>"} | {key: "pipe.yaml"}
     (problem,) = refused(["run", *(word for pair in argv.items() for word in pair)])
-    assert problem == "pipe.yaml: cannot be read (it is not a regular file); name a YAML file"
+    assert problem == "pipe.yaml: cannot be read (it is not a regular file); use a YAML file"
 
 
 @pytest.mark.parametrize("command", ["status", "export", "resume", "stop", "report", "best", "dashboard"])
@@ -119,6 +120,6 @@ def test_huge_file_is_not_read_as_a_configuration(refused, working_dir):
     (working_dir / "large.yaml").write_text("# filler\n" * 40_000)
     (problem,) = refused(["run", "--config", "large.yaml"])
     assert problem == (
-        "large.yaml: cannot be read (it has 360,000 bytes; at most 262,144 are expected); name a configuration file "
-        "(a dataset's metadata.yaml goes under data: metadata_path:)"
+        "large.yaml: cannot be read (it has 360,000 bytes; expected at most 262,144); use a configuration file "
+        "(a dataset's metadata.yaml is set with 'data.metadata_path')"
     )

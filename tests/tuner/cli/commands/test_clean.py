@@ -88,7 +88,7 @@ def test_clean_deletes_exactly_the_listed_files(cli, study_with_files):
         ["search_0004", "tensorboard", "1", "1.0", "kB"],
     ]
     assert dry.out.replace("dry run: nothing was deleted", "deleted") == done.out
-    assert "total: 8.0 kB, deleted" in done.out
+    assert "total: 8.0 kB; deleted" in done.out
     assert cli("clean", "--keep", "1").out == "nothing to delete\n"
     for command in (["best"], ["status"], ["report"], ["show", "search_0004"], ["export"]):
         assert cli(*command).code == 0

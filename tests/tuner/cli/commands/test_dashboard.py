@@ -72,7 +72,7 @@ def test_public_prints_a_warning(run_study):
         assert "khmer-ocr" in get(f"http://127.0.0.1:{port}/api/studies")
         process.terminate()
         _, errors = process.communicate(timeout=30)
-    assert errors == f"warning: no password is needed; all machines that can reach {url} can see the study\nstopped\n"
+    assert errors == f"warning: all machines that can reach {url} can see the study without a password\nstopped\n"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_experiments_are_added_only_once(cli, interrupted_study, write_config):
     first = cli("enqueue", "--config", more, "--experiments", "ពីរ")
     assert (first.code, first.err) == (0, "")
     assert first.out.splitlines()[0] == "added: ពីរ (trial 1)"
-    assert first.out.splitlines()[1] == "pending: 2 trials; `khmer-tuner resume` trains all pending trials"
+    assert first.out.splitlines()[1] == "pending: 2 trials; run `khmer-tuner resume` to train all pending trials"
     again = cli("enqueue", "--config", more, "--json")
     assert json.loads(again.out) == {
         "added": [{"name": "three", "number": 2, "state": "waiting"}],
@@ -71,7 +71,8 @@ def test_experiments_are_added_only_once(cli, interrupted_study, write_config):
 def test_enqueue_does_not_retry_a_failed_experiment(cli, run_study, copy_of_the_study):
     enqueued = cli("enqueue", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert enqueued.out == (
-        "not added: broken is already in the study (failed); `khmer-tuner resume --retry-failed` trains it again\n"
+        "not added: broken is already in the study (failed); run `khmer-tuner resume --retry-failed --output-dir "
+        f"{copy_of_the_study}` to train it again\n"
         "not added: ខ្មែរ is already in the study (completed)\n"
     )
 
@@ -79,8 +80,8 @@ def test_enqueue_does_not_retry_a_failed_experiment(cli, run_study, copy_of_the_
 def test_first_added_search_trials_fix_the_search_settings(cli, interrupted_study):
     added = cli("enqueue", "--trials", "2", "--sampler", "random", "--prune-grace", "3")
     assert added.code == 0
-    assert "added: 2 search trials; the study has 2" in added.out
-    assert "added: 1 search trial; the study has 3" in cli("enqueue", "--trials", "1").out
+    assert "added: 2 search trials; the study now has 2 search trials" in added.out
+    assert "added: 1 search trial; the study now has 3 search trials" in cli("enqueue", "--trials", "1").out
     settings = search_settings(load_study(OUT)[0])
     assert settings is not None
     assert (settings.sampler, settings.pruning.grace) == ("random", 3)
@@ -152,14 +153,14 @@ def test_changed_preset_is_refused_as_by_run(cli, interrupted_study, write_confi
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        ([], "nothing to add; use --trials to add search trials or --config to add experiments"),
-        (["--space", "space.yaml"], "nothing to add"),
+        ([], "found neither --trials nor --config; use --trials for search trials or --config for experiments"),
+        (["--space", "space.yaml"], "found neither --trials nor --config"),
         (["--trials", "0"], "--trials: found '0'; expected a whole number from 1 to 1,000,000"),
         (["--trials", "1", "--experiments", "one"], "--experiments: no effect without --config"),
         (["--config", "c.yaml", "--sampler", "tpe", "--prune-grace", "2"], "--sampler, --prune-grace: no effect"),
         (["--config", "c.yaml"], "c.yaml"),
         (["--trials", "1", "--output-dir", "nowhere"], "there is no such folder"),
-        (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "learns nothing from pruned trials"),
+        (["--trials", "1", "--sampler", "gp", "--pruner", "quantile"], "does not learn from pruned trials"),
     ],
 )
 def test_options_without_effect_are_refused(cli, interrupted_study, argv, problem):

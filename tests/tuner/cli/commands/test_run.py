@@ -101,7 +101,9 @@ def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_
     shown = cli(*run_study.run_again, *search)
     assert shown.code == 0
     assert "search:  2 search trials in total, sampler random, pruner quantile" in shown.out
-    note = "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now 0.001 to 0.01"
+    note = (
+        "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now 0.001 to 0.01"
+    )
     assert f"note: {note}" in shown.out
     assert "train:   2 trials (number of workers: 2)" in shown.out  # both presets are finished
     plan = json.loads(cli(*run_study.run_again, *search, "--json").out)

@@ -91,7 +91,10 @@ def test_search_after_presets_can_use_another_space(cli, write_config, write_spa
     space = write_space(base={"num_epochs": 1}, learning_rate={"low": 0.002, "high": 0.01})
     searched = cli("search", "--trials", "1", "--space", space)
     assert searched.code == 0
-    assert "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now" in searched.err
+    assert (
+        "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now"
+        in searched.err
+    )
     assert states() == {"one": "completed", "search_0001": "completed"}
     other = write_space(file_name="other.yaml", base={"num_epochs": 1})
     refused = cli("search", "--trials", "1", "--space", other)

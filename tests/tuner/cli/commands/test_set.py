@@ -58,7 +58,8 @@ def test_run_refuses_overrides_of_varied_settings(cli, working_dir, tree, write_
     refused = cli(*run, "--output-dir", "out", "--set", "training.learning_rate=0.002")
     assert refused.code == 2
     assert (
-        "--set training.learning_rate: the search samples it (0.0001 to 0.01, log scale); leave it out" in refused.err
+        "--set training.learning_rate: the search samples this setting (0.0001 to 0.01, log scale); remove"
+        in refused.err
     )
     assert tree(working_dir) == before
 
@@ -68,10 +69,10 @@ def test_search_fixes_overrides_when_it_starts(cli, write_config, write_space):
     search = ["search", "--trials", "1", "--output-dir", "out", "--results-file", "r.json"]
 
     varied = cli(*search, "--set", "training.learning_rate=0.002")
-    assert (varied.code, varied.err.count("the search samples it")) == (2, 1)
+    assert (varied.code, varied.err.count("the search samples this setting")) == (2, 1)
     of_the_study = cli(*search, "--set", "training.seed=5", "--set", "training.epochs=5")
     assert of_the_study.code == 2
-    assert "--set training.seed: is fixed for the whole study; leave it out" in of_the_study.err
+    assert "--set training.seed: is the same for the whole study; remove this --set" in of_the_study.err
     assert "--set training.epochs: unknown key; did you mean 'num_epochs'?" in of_the_study.err
     assert configs(kind=TrialKind.SEARCH) == []
 
@@ -92,7 +93,7 @@ def test_search_fixes_overrides_when_it_starts(cli, write_config, write_space):
 def test_override_that_contradicts_another_option_is_refused(cli, write_config):
     refused = cli("run", "--config", write_config({"one": {}}), "--seed", "1", "--set", "training.seed=2")
     assert refused.code == 2
-    assert "--set training.seed: --seed also sets it; leave out one" in refused.err
+    assert "--set training.seed: found with --seed; remove one of them" in refused.err
 
 
 def test_confirm_retrains_with_the_overrides(cli, write_config):
@@ -109,4 +110,4 @@ def test_confirm_retrains_with_the_overrides(cli, write_config):
     assert "num_epochs was 1 and is 2 now" in other.err
     impossible = cli(*confirm, "--set", "scheduler.min_lr=1")
     assert impossible.code == 2
-    assert "scheduler.min_lr: found 1.0; the lowest learning rate" in impossible.err
+    assert "scheduler.min_lr: found 1.0; expected at most the initial learning rate" in impossible.err

@@ -39,13 +39,15 @@ def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, ru
     # Only settings that the search space varies or that differ from their default, and no paths or devices.
     assert (settings["model_name"], settings["batch_size"], settings["num_epochs"]) == ("tiny", "8", "2")
     assert not settings.keys() & {"metadata_path", "device", "experiment_name", "seed"}
-    header, *epochs = section(shown.out, "epochs, on validation data")
+    header, *epochs = section(shown.out, "epochs, with validation metrics")
     assert header.split()[:3] == ["epoch", "char", "seq"]
     assert [line.lstrip("* ").split()[0] for line in epochs] == ["1", "2"]
     assert [line.lstrip().startswith("*") for line in epochs].count(True) == 1
     _, attempt = section(shown.out, "attempts")
     assert attempt.endswith("0 enqueued")
-    assert section(shown.out, "end of the log")[-1].endswith("ended: max_epochs, best epoch " + best_epoch(epochs))
+    assert section(shown.out, "last lines of the training log")[-1].endswith(
+        "ended: max_epochs, best epoch " + best_epoch(epochs)
+    )
     assert shown.out.rstrip().endswith(f"folder: {run_study.folder / 'ខ្មែរ'}")
 
 
@@ -64,7 +66,7 @@ def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any
     headline, error, *_ = shown.out.splitlines()
     assert headline.startswith("trial 0, broken: failed, 1 of 2 epochs")
     assert error == "error: RuntimeError simulated error"
-    assert any("RuntimeError: simulated error" in line for line in section(shown.out, "end of the log"))
+    assert any("RuntimeError: simulated error" in line for line in section(shown.out, "last lines of the training log"))
 
 
 def test_json_has_everything_and_agrees_with_the_results(cli: Any, run_study: Any) -> None:
@@ -97,7 +99,7 @@ def test_nothing_in_a_log_moves_the_cursor(cli: Any, copy_of_the_study: Any) -> 
     with (copy_of_the_study / "ខ្មែរ" / "logs" / "training.log").open("a") as log:
         log.write("evil \x1b[2J\x1b]0;title\x07 end")
     shown = cli("show", "1", "--output-dir", copy_of_the_study).out
-    assert section(shown, "end of the log")[-1] == r"  evil \x1b[2J\x1b]0;title\x07 end"
+    assert section(shown, "last lines of the training log")[-1] == r"  evil \x1b[2J\x1b]0;title\x07 end"
 
 
 def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_study: Any) -> None:
@@ -105,7 +107,7 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_st
     epoch = json.loads(metrics.read_text().splitlines()[0])
     lines = [json.dumps(epoch | {"epoch": number, "val_char_accuracy": number / 101}) for number in range(1, 102)]
     metrics.write_text("\n".join(lines) + "\n")
-    _, *shown = section(cli("show", "1", "--output-dir", copy_of_the_study).out, "epochs, on validation data")
+    _, *shown = section(cli("show", "1", "--output-dir", copy_of_the_study).out, "epochs, with validation metrics")
     assert [line.lstrip("* ").split()[0] for line in shown] == [str(number) for number in range(2, 102, 3)]
     assert shown[-1].lstrip().startswith("*")
     # The bars rise as the metric does.

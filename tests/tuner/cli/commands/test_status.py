@@ -102,7 +102,7 @@ def test_idle_study_has_no_remaining_time(cli, running_claim):
     assert "remaining: " not in shown
     [pending] = [line for line in shown.splitlines() if line.startswith("pending: ")]
     assert pending.startswith("pending: 1 interrupted, 29 waiting, about ")
-    assert pending.endswith(" with one worker; `khmer-tuner resume` trains them")
+    assert pending.endswith(" with one worker; run `khmer-tuner resume` to continue")
     status = json.loads(cli("status", "--json").out)
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 

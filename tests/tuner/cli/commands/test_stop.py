@@ -95,7 +95,7 @@ def test_wait_ignores_trials_that_start_later(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("stop_requested", "expected"),
-    [(False, "stopped"), (True, "no longer waiting; the trials still stop after their current epoch")],
+    [(False, "stopped"), (True, "stopped waiting; the trials still stop after their current epoch")],
 )
 def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested: bool, expected: str) -> None:
     assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == expected

@@ -68,7 +68,7 @@ def test_all_problems_of_a_space_are_reported_together(cli, working_dir):
     assert refused.err.splitlines() == [
         "error: s.yaml:2: space.model_name.0: found 'smal'; expected a defined model; did you mean 'small'?",
         "error: s.yaml:3: space.loss_type: the model 'ctc' would get 'focal' or 'crossentropy'; CTC models support "
-        "CTC loss only, which they get automatically; add when: {model_name: [large]}",
+        "only CTC loss, which is set automatically; add when: {model_name: [large]}",
         "error: s.yaml:4: space.gama: unknown setting; did you mean 'gamma'?",
         "3 problems",
     ]
