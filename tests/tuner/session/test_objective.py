@@ -98,6 +98,7 @@ def test_out_of_memory_has_its_own_outcome(write_config: WriteConfig, make_watch
     assert outcome is not None
     assert outcome.why_ended == "out_of_memory"
     assert "DefaultCPUAllocator" in outcome.error_message
+    assert outcome.error_message.endswith("; use a smaller model or fewer workers")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE])
