@@ -87,7 +87,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
     ranked = best_records(ended_records(study))
     if not ranked:
         raise ConfigurationError(
-            f"output folder {folder.path}: no trial of its study has completed yet, so there is no best trial; "
+            f"output folder {folder.path}: no trial of the study has completed yet, so there is no best trial; "
             "run `khmer-tuner status` to see the progress"
         )
     leader = study_status(study, folder).leader_over(ranked[0].experiment_name)

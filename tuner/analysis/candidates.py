@@ -72,7 +72,7 @@ def find_candidates(
 
     Args:
         study: The study.
-        folder: Its output folder.
+        folder: The study's output folder.
         top: The maximum number of configurations, 2 or more.
         overrides: Settings that replace those of the configurations in all repetitions.
 

@@ -114,7 +114,7 @@ def confirm(
     Args:
         candidates: The configurations.
         seeds: The new seeds.
-        open_display: Called for each seed to open its progress display.
+        open_display: Called for each seed to open the progress display.
         workers: Number of parallel worker processes; ``auto`` measures the fastest number for each seed.
         device: The device of all repetitions; None for the device of each configuration.
 

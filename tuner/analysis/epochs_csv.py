@@ -18,7 +18,7 @@ def epoch_rows(study: optuna.Study, folder: OutputFolder) -> list[dict[str, Any]
 
     Args:
         study: The study; it is not changed.
-        folder: Its output folder.
+        folder: The study's output folder.
 
     Returns:
         Values keyed by column, in the order of `EPOCH_COLUMNS`; `EpochMetrics` documents the metrics.

@@ -31,7 +31,7 @@ class UnreadableImageError(Exception):
 
 
 class DecodedImage(NamedTuple):
-    """Grey pixels `(64, 128)` of an image, and its original size after the rotation in its EXIF data."""
+    """Grey pixels `(64, 128)`, and the image's original size in pixels after the rotation in the EXIF data."""
 
     pixels: npt.NDArray[np.uint8]
     width_px: int
@@ -63,7 +63,7 @@ def file_digest(data: bytes) -> bytes:
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Decode the bytes of an image file as `grey_pixels`, after the rotation in its EXIF data.
+    """Decode the bytes of an image file as `grey_pixels`, after the rotation in the EXIF data.
 
     Raises:
         UnreadableImageError: The file is not an image, is damaged, or has more than `MAX_PIXELS` pixels.

@@ -109,7 +109,7 @@ def open_pixel_cache(
         verify: Whether to compare the contents of all image files with the cache, not only size and modification time.
 
     Raises:
-        DataLoaderError: The same as for `read_metadata`; an image cannot be read, or the cache cannot be written.
+        DataLoaderError: For the reasons of `read_metadata`, or an image cannot be read, or the cache cannot be written.
     """
     file = Path(os.path.abspath(metadata_path))
     digest = hashlib.sha256(read_metadata_bytes(file)).hexdigest()

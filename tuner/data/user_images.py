@@ -110,7 +110,7 @@ def _load_from_memory(source: InMemory) -> UserImage:
 
 
 def _similar_image(path: Path) -> str:
-    """Return a remedy for a missing image: the most similar image name in its folder, if any."""
+    """Return a remedy for a missing image: the most similar image name in the folder, if any."""
     try:
         names = [name for name in os.listdir(path.parent) if _is_image_name(name)]
     except (OSError, ValueError):

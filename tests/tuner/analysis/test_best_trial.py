@@ -72,7 +72,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ended(finished_once: Path, tmp_path: Path) -> Path:
-    """The folder of a copy of that study that the test may change."""
+    """The folder of a copy of the `finished_once` study; the test may change it."""
     return Path(shutil.copytree(finished_once, tmp_path / "moved"))
 
 
@@ -84,7 +84,7 @@ def test_best_checkpoint_is_that_of_the_best_trial_also_in_a_moved_folder(finish
 
 
 def test_study_without_a_completed_trial_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no trial of its study has completed yet"):
+    with pytest.raises(ConfigurationError, match=r"no trial of the study has completed yet"):
         best_checkpoint(*start_study(tmp_path, "waiting"))
 
 

@@ -69,7 +69,7 @@ def confirmed(candidates: Candidates, count: int, display: Display | None = None
 
 
 def trained(candidates: Candidates) -> dict[str, list[str]]:
-    """Return the lines of metrics of each repetition, by its folder."""
+    """Return the lines of the metrics files, keyed by the folders of the repetitions."""
     files = sorted(candidates.root.rglob("metrics.jsonl"))
     return {str(file.parent.relative_to(candidates.root)): file.read_text().splitlines() for file in files}
 

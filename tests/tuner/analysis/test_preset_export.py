@@ -52,7 +52,7 @@ TARGETS = {"character_accuracy": 0.5, "convergence_epochs": 2}
 
 
 def winner_of_kind(output_dir: Path, kind: str) -> Winner:
-    """Return a trial of a kind as the winner."""
+    """Return a winner of the study that is a trial of the given kind."""
     study, _ = load_study(output_dir)
     record = next(record for record in ended_records(study) if kind == kind_of(record))
     return replace(find_winner(*load_study(output_dir)), record=record)

@@ -39,7 +39,7 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def cache_files(metadata_path: Path) -> dict[str, int]:
-    """Return name and inode of each file of pixels: a recreated file has another inode."""
+    """Return the inodes of the pixel files, keyed by file name: a recreated file has another inode."""
     return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.npy")}
 
 
@@ -364,7 +364,7 @@ def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(
 
 
 def test_fingerprint_of_a_dataset_never_changes(make_dataset: Any) -> None:
-    """Existing studies have stored it."""
+    """Existing studies have stored the fingerprint."""
     path = make_dataset({"train": ["១", "២៣"], "val": ["៣"]})
     for number, image in enumerate(sorted(path.parent.glob("*/*.png"))):
         image.write_bytes(encode_png(np.full((64, 128, 3), number, np.uint8)))

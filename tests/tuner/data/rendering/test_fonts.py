@@ -32,7 +32,7 @@ def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px: int) -> 
 
 
 def test_bitmaps_of_the_pinned_font_are_pinned() -> None:
-    """If this fails after an update of Pillow, its FreeType renders differently: old datasets cannot be regenerated.
+    """If this fails after an update of Pillow, FreeType renders other bitmaps now: old datasets cannot be recreated.
 
     The bitmaps are equal from Pillow 10.1 (FreeType 2.13.2) to 13.0 (2.14.3) as long as the auto-hinter is off.
     """
