@@ -165,7 +165,7 @@ def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
     [
         ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "permission denied for table", False),
         ("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "or use another role", True),
-        ("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader", "USAGE on sequences", False),
+        ("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader", "USAGE on the sequences", False),
     ],
 )
 def test_read_only_database_role_is_refused_before_anything_is_created(
