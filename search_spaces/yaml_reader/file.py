@@ -114,7 +114,8 @@ _START_HERE = f"start from a copy of {PACKAGE_FOLDER / 'config'}"
 
 def _missing_text(path: str | Path, expanded: Path, relative: Path | None = None) -> str:
     if os.path.islink(expanded):
-        return f"configuration file not found: {path} is a broken link to {os.readlink(expanded)}; repair the link"
+        broken = f"it is a broken symbolic link to {os.readlink(expanded)}"
+        return f"configuration file not found: {path}; {broken}; repair the link"
     searched = dict.fromkeys([expanded.absolute(), *([relative] if relative else []), PACKAGE_FOLDER / expanded])
     paths = " and ".join(map(str, searched))
     return f"configuration file not found: {path}; looked for {paths}{_suggestion(expanded, searched)}"

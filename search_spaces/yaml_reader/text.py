@@ -75,7 +75,7 @@ def _content(file: Path) -> bytes:
         inside = ", ".join(sorted(inside.name for inside in file.glob("*.y*ml"))[:5])
         remedies = {
             errno.ENXIO: f"use a YAML file{inside and f' in this folder: {inside}'}",
-            errno.EOVERFLOW: "use a configuration file, which sets 'data.metadata_path' to a dataset's metadata.yaml",
+            errno.EOVERFLOW: "use a configuration file (a dataset's metadata.yaml is set with 'data.metadata_path')",
         }
         remedy = remedies.get(error.errno or 0, "check the file and its permissions")
         raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
