@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.options import STORAGE_VARIABLE
+from tuner.cli.options import DEFAULT_OUTPUT_DIR, STORAGE_VARIABLE
 from tuner.cli.parser import UsageError
 
 if TYPE_CHECKING:
@@ -91,9 +92,17 @@ def stop_message(options: argparse.Namespace | None) -> str:
     if options is not None and command == "stop" and options.stop_requested:
         return "stopped waiting; the trials still stop after their current epoch"
     if command == "enqueue":
-        return "stopped; trials may have been added: check `khmer-tuner status` before you run `enqueue` again"
+        status = _study_command("status", options)
+        return f"stopped; trials may have been added: check `{status}` before you run `enqueue` again"
     # The same command would add trials again.
-    return "stopped; run `khmer-tuner resume` to continue" if command == "search" else "stopped"
+    return f"stopped; run `{_study_command('resume', options)}` to continue" if command == "search" else "stopped"
+
+
+def _study_command(name: str, options: argparse.Namespace | None) -> str:
+    # `tuner.display.study_lines.study_command` would import modules whose import the signal may have interrupted.
+    output_dir = getattr(options, "output_dir", DEFAULT_OUTPUT_DIR)
+    folder = "" if output_dir == DEFAULT_OUTPUT_DIR else f" --output-dir {shlex.quote(output_dir)}"
+    return f"khmer-tuner {name}{folder}"
 
 
 def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     _Options = argparse._ActionsContainer
 
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
+DEFAULT_OUTPUT_DIR = "training_output"
 DEVICES = ("auto", "cpu", "cuda")
 SAMPLERS = ("tpe", "random", "gp")
 PRUNERS = ("quantile", "hyperband", "none")
@@ -165,7 +166,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, st
     if json:
         add_flag(parser, "--json", "print only JSON to standard output")
     group = parser.add_argument_group("study")
-    add_option(group, "--output-dir", "DIR", non_empty, "output folder of the study", default="training_output")
+    add_option(group, "--output-dir", "DIR", non_empty, "output folder of the study", default=DEFAULT_OUTPUT_DIR)
     name = "study name" if study_default else "study name (default: the name stored in the output folder)"
     add_option(group, "--study", "NAME", non_empty, name, default=study_default)
     storage = (
@@ -177,7 +178,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, st
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add ``--device``; without a default, the device of each configuration is used."""
-    shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: training.device of the configuration)"
+    shown = "auto, cpu or cuda" if default else "auto, cpu or cuda (default: training.device of each configuration)"
     add_option(parser, "--device", "DEVICE", one_of(*DEVICES), shown, default=default)
 
 

@@ -21,7 +21,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--samples", "N", whole_number(10, _MOST_SAMPLES), samples, default=5000)
     test_samples = "number of images in the test split"
     add_option(parser, "--test-samples", "N", whole_number(1, _MOST_SAMPLES), test_samples, default=1000)
-    add_option(parser, "--out", "DIR", non_empty, "folder to create", default="generated_data")
+    add_option(parser, "--out", "DIR", non_empty, "dataset folder to create", default="generated_data")
     seed = "random seed; the same seed generates the same images"
     add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed, default=0)
     fonts = "pinned: the built-in font; system: the built-in font and all Khmer fonts installed on this machine"

@@ -38,8 +38,8 @@ _MISTAKES_SHOWN = 4
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_option(parser, "--metadata", "FILE", non_empty, "metadata.yaml of the dataset", required=True)
-    add_option(parser, "--split", "NAME", non_empty, "split of the dataset", default="test")
+    add_option(parser, "--metadata", "FILE", non_empty, "the dataset's metadata.yaml", required=True)
+    add_option(parser, "--split", "NAME", non_empty, "split to score", default="test")
     add_checkpoint_option(parser)
     add_device_option(parser, "auto")
     add_study_options(parser, json=True)

@@ -5,9 +5,9 @@ Examples:
   khmer-tuner predict --json generated_data/test
   khmer-tuner predict --checkpoint training_output/baseline_optimized/checkpoints/best.pt generated_data/test
 
-A reading is flagged as out-of-distribution if the aspect ratio or the statistics
-of the image, or the model's confidence on slightly distorted copies of the
-image, would be rare among the validation images.
+A reading is flagged as out-of-distribution if the image's aspect ratio, the
+image's statistics, or the model's confidence on slightly distorted copies of
+the image would be rare among the validation images.
 """
 
 from __future__ import annotations

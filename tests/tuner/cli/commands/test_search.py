@@ -191,7 +191,7 @@ def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, project_d
     missing = cli("resume")
     assert missing.code == 2
     assert "generated_data/metadata.yaml: the dataset of the study" in missing.err
-    assert "repeat `khmer-tuner run` with a --config that names the new path" in missing.err
+    assert "run `khmer-tuner run` with a --config that contains the new path" in missing.err
     assert tree(project_dir).keys() == before.keys()
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
