@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Measure the speed of this program on this machine, mainly as ratios and shares within one run.
+"""Measure the speed of this program on this machine, mainly as ratios within one run.
 
 parts:
   machine      rates of the machine: matrix products, convolutions, memory
-  epochs       seconds and images/s of each preset and model, the parts of an epoch, the share of the machine's rate
+  epochs       seconds per epoch and images/s of each preset and model, epoch parts, fraction of the machine's rate
   targets      seconds from the start of a command until both accuracy targets are met
-  bookkeeping  cost of a study in addition to its epochs, in studies of up to 1,000 trials
-  scale        start-up, status and export of studies of up to 10,000 trials
-  images       a dataset of 100,000 images: opening it, time and memory of a worker
+  bookkeeping  time that a study takes in addition to training, in studies of up to 1,000 trials
+  scale        seconds of worker start-up, `status` and `export` in studies of up to 10,000 trials
+  images       seconds to open a dataset of 100,000 images; time and memory of a worker that trains on it
   workers      trials per hour with one worker and with several
-  busy         seconds of an epoch next to 0, 1 and 2 busy processes, by threads, workers and spin time of idle threads
+  busy         seconds per epoch next to 0, 1 and 2 busy processes, for several numbers of threads and workers
   runners      trials per second without training, with up to 16 workers, on SQLite and on PostgreSQL
-  cuda         rates, epochs and workers on a GPU, if there is one
+  cuda         the parts machine, epochs and workers on a GPU, if there is one
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module i
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               all parts, in a quarter of an hour
-  python scripts/benchmark.py --quick                       a test in two minutes; not representative
+  python scripts/benchmark.py                               measure all parts; takes a quarter of an hour
+  python scripts/benchmark.py --quick                       test all parts in two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json
 
 The machine should otherwise be idle.
 
-exit code: 0 all parts were measured, 1 a part failed, 2 bad input, 130 stopped
+exit code: 0 all parts were measured, 1 a part failed, 2 invalid input, 130 stopped by SIGINT, 143 by SIGTERM
 """
 _SAMPLES, _QUICK_SAMPLES = 5000, 400
 _TEST_SAMPLES = 10
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stop_on_signals(), tempfile.TemporaryDirectory(prefix="khmer_benchmark_") as folder:
             return _measure(options, Path(folder).resolve())
     except StopRequested as stop:
-        print("stopped", file=sys.stderr)
+        print(stop, file=sys.stderr)
         return stop.exit_code
     except (ConfigurationError, DataLoaderError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -78,7 +78,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("parts", metavar="PART", nargs="*", help="part to measure (default: all parts)")
-    parser.add_argument("--quick", action="store_true", help="use few images, trials and repeats")
+    parser.add_argument("--quick", action="store_true", help="use few images, trials and repetitions")
     parser.add_argument(
         "--json", metavar="FILE", type=Path, default=Path("benchmark.json"), help="output file (default: %(default)s)"
     )
@@ -94,16 +94,18 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default="config/phase3_simple_configs.yaml",
         help="experiments file with the presets to measure (default: %(default)s)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, default=usable_cores(), help="(default: number of cores)")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, default=usable_cores(), help="PyTorch threads (default: number of cores)"
+    )
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     if options.threads < 1:
         parser.error(f"--threads: found {options.threads}; expected 1 or more")
     if options.data is not None and not options.data.is_file():
-        parser.error(f"--data: {options.data} is not a file; name the metadata.yaml of a dataset")
+        parser.error(f"--data: {options.data} is not a file; use the path of a dataset's metadata.yaml")
     if options.json.is_dir() or not os.access(options.json.absolute().parent, os.W_OK):
-        parser.error(f"--json: {options.json} cannot be written; name a file in a writable folder")
+        parser.error(f"--json: {options.json} cannot be written; use a file in a writable folder")
     return options
 
 
@@ -136,7 +138,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
         report["busy_elsewhere"][name] = round(busy_cores, 2)
         report["parts"][name] = figures
         write_json(options.json, report)  # after each part, so that the figures are kept if a later part fails
-        busy = f"; other processes used {busy_cores:.1f} cores" if busy_cores > _QUIET_CORES else ""
+        busy = f"; other processes used {busy_cores:.1f} cores on average" if busy_cores > _QUIET_CORES else ""
         console.print(f"\n{name}, measured in {seconds:.0f} s{busy}")
         if text := figures.get("skipped") or figures.get("error"):
             console.print(f"{'error' if 'error' in figures else 'skipped'}: {text}")
@@ -149,7 +151,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _dataset(options: argparse.Namespace, folder: Path) -> Path:
-    """Return the metadata file of the dataset with cached pixels; generate the default dataset if none is given."""
+    """Create the pixel cache, and the default dataset if `--data` is not given; return the metadata file."""
     if options.data is None:
         print("generating the dataset", file=sys.stderr, flush=True)
         samples = _QUICK_SAMPLES if options.quick else _SAMPLES

@@ -1,1 +1,1 @@
-"""The parts of `benchmark.py`, a module for each."""
+"""The parts of `benchmark.py`, one module each."""

@@ -1,6 +1,6 @@
-"""Studies of many trials: copies of the trials of a small study that the program has trained.
+"""Large studies, created by copying the trials of a small study that the program has run.
 
-The copies have all database rows and files that the program writes for a trial.
+A copied trial has all database rows and files that the program writes for a trial, except checkpoints.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OUTPUT = "out"
 _SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 3
 _EPOCHS, _PATIENCE = 20, 8
 _SAMPLES, _TEST_SAMPLES = 40, 10
-# The names of the shipped models, which the shipped search space uses; very narrow, for short epochs.
+# Very narrow networks, for short epochs, under the names of the built-in models, which the built-in search space uses.
 _NETWORK = {"stem_channels": [4, 8], "stage_channels": [8], "blocks_per_stage": 0, "width": 16, "context_layers": 0}
 _DECODERS = {"small": "attention", "medium": "attention", "large": "attention", "ctc": "ctc"}
 
-# Optuna's tables with rows of a trial.
+# Optuna's tables with a `trial_id` column.
 _TRIAL_TABLES = (
     "trials",
     "trial_params",
@@ -42,12 +42,12 @@ _TRIAL_TABLES = (
 _NOTE_KEY = re.compile(r"dashboard:(\d+):(.*)")
 
 
-def train_small_study(plan: Plan) -> Path:
-    """Train a small study of presets and search trials unless it exists; return its folder."""
+def run_small_study(plan: Plan) -> Path:
+    """Run a small study of presets and search trials unless its folder exists; return the folder."""
     work_dir = plan.folder / "small_study"
     if work_dir.exists():
         return work_dir
-    plan.log("training a small study, whose trials are copied")
+    plan.log("running the small study whose trials will be copied")
     size = ["--samples", str(_SAMPLES), "--test-samples", str(_TEST_SAMPLES)]
     seconds_of(command("data", *size, "--out", "data"), work_dir, plan.threads)
     models = {name: _NETWORK | {"decoder": decoder} for name, decoder in _DECODERS.items()}
@@ -61,14 +61,14 @@ def train_small_study(plan: Plan) -> Path:
 
 
 def grow_study(small: Path, work_dir: Path, *, finished: int, waiting: int, threads: int) -> Path:
-    """Create a study from copies of the search trials of a small one, and enqueue more.
+    """Create a study by copying the search trials of a small study, and enqueue waiting trials.
 
     Args:
-        small: Folder of `train_small_study`.
+        small: Folder of the small study, returned by `run_small_study`.
         work_dir: Folder of the new study.
-        finished: Number of finished trials, at least that of the small study.
-        waiting: Number of waiting search trials.
-        threads: Number of threads of PyTorch.
+        finished: Number of finished trials of the new study, at least the number of trials of the small study.
+        waiting: Number of search trials to enqueue.
+        threads: Number of PyTorch threads.
 
     Returns:
         The output folder of the new study.
@@ -76,12 +76,12 @@ def grow_study(small: Path, work_dir: Path, *, finished: int, waiting: int, thre
     output = work_dir / OUTPUT
     shutil.copytree(small / OUTPUT, output)
     with contextlib.closing(sqlite3.connect(output / "study.db")) as database, database:
-        database.execute("PRAGMA synchronous = OFF")  # the study is read only once it is complete
+        database.execute("PRAGMA synchronous = OFF")  # nothing reads the database before it is complete
         existing: int = database.execute("SELECT count(*) FROM trials").fetchone()[0]
         if finished < existing:
             raise HarnessError(f"found {existing} trials in the small study; expected {finished} at most")
         _copy_trials(database, OutputFolder(output), existing, finished - existing)
-    # The program itself enqueues the waiting trials, in portions of its choice.
+    # Enqueued with the real command, which decides how many search trials it creates at once.
     seconds_of(command("enqueue", "--trials", str(waiting), "--output-dir", OUTPUT), work_dir, threads)
     return output
 
@@ -98,7 +98,7 @@ def _presets() -> dict[str, Any]:
 
 
 def _space() -> str:
-    """Return the shipped search space with the number of epochs of the presets."""
+    """Return the built-in search space as YAML, with `num_epochs` set to `_EPOCHS`, the value of the presets."""
     from search_spaces import resolve_config_path
 
     text = resolve_config_path("config/search_space.yaml").read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def _space() -> str:
 
 
 def _copy_trials(database: sqlite3.Connection, folder: OutputFolder, existing: int, count: int) -> None:
-    """Copy the search trials of a study in turn until there are `count` more."""
+    """Add `count` trials to a study that has `existing` trials, by copying its search trials in turn."""
     kind = (
         "SELECT trial_id FROM trial_user_attributes WHERE key = 'kind' AND value_json = '\"search\"' ORDER BY trial_id"
     )
@@ -131,7 +131,7 @@ def _copy_rows(
 ) -> None:
     columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     if table != "trials":
-        columns = columns[1:]  # without the primary key, which each row gets anew
+        columns = columns[1:]  # without the primary key, which SQLite assigns
     id_column = columns.index("trial_id")
     number_column = columns.index("number") if table == "trials" else None
     select = f"SELECT {', '.join(columns)} FROM {table} WHERE trial_id = ?"
@@ -150,7 +150,7 @@ def _copy_rows(
 
 
 def _copy_notes(database: sqlite3.Connection, copies: Sequence[tuple[int, int]]) -> None:
-    """Copy the dashboard's note of each trial."""
+    """Copy the dashboard note of each copied trial."""
     notes: dict[int, list[tuple[int, str, str]]] = {}
     for study, key, value in database.execute("SELECT study_id, key, value_json FROM study_system_attributes"):
         if found := _NOTE_KEY.fullmatch(key):
@@ -162,8 +162,8 @@ def _copy_notes(database: sqlite3.Connection, copies: Sequence[tuple[int, int]])
 
 
 def _link_files(old: Path, new: Path) -> None:
-    """Create the folder of a copied trial with hard links, which need no disk space.
+    """Fill the folder of a copied trial with hard links to the original files, which need no disk space.
 
-    Leaves out checkpoints: the program keeps only those of the best trials.
+    Leaves out checkpoints, because the program keeps only those of the best trials.
     """
     shutil.copytree(old, new, copy_function=os.link, ignore=shutil.ignore_patterns("*.pt"))

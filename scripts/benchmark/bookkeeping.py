@@ -1,4 +1,4 @@
-"""Cost of a study in addition to its epochs: claim, suggestion, reports, decisions, checkpoints, notes, tell."""
+"""Time that a study takes in addition to training: claims, suggestions, reports, pruning, checkpoints, notes, tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.processes import in_subprocess
 from harness.replacement import replace
 from rich.table import Table
 
-from benchmark.big_study import grow_study, train_small_study
+from benchmark.big_study import grow_study, run_small_study
 from benchmark.epochs import train_timed
 from benchmark.plan import Figures, Plan, run_in_process, with_fixed_epochs
 from benchmark.stopwatch import Lap, Stopwatch, TimedPart, refuse_uncalled
@@ -54,7 +54,7 @@ PER_TRIAL = (
         opaque=True,
     ),
 )
-# Parts of a training before its first epoch and after its last.
+# Parts of a training run before its first epoch and after its last epoch.
 SET_UP = (
     TimedPart("network and optimizer", ("tuner.training.training_state.TrainingState.create",), opaque=True),
     TimedPart(
@@ -68,14 +68,14 @@ SET_UP = (
     ),
     TimedPart("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
 )
-# Not opaque, since the study is polled during epochs, too.
+# Not opaque: time to poll the study during an epoch counts for the part "poll the study".
 _EPOCH = TimedPart("training", ("tuner.training.loop.run_epoch",))
 _RARE = ("poll the study", "prune decision")
 
 
 def measure(plan: Plan) -> Figures:
-    """Train some trials of studies of several sizes, and compare the cost with an epoch of a preset."""
-    small = train_small_study(plan)
+    """Measure a few trials in studies of several sizes, and one epoch of a preset for comparison."""
+    small = run_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
     for size in (10, 50) if plan.quick else (20, 100, 1000):
@@ -100,7 +100,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def train_pending_trials(output: str, trials: int) -> Figures:
-    """Train some pending trials of a study in this process; return the median seconds of each part."""
+    """Train some pending trials of a study in this process; return the median seconds per part."""
     watch = Stopwatch()
     claims = 0
 
@@ -128,21 +128,21 @@ def train_pending_trials(output: str, trials: int) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return milliseconds for each size, and their shares of a preset's epochs."""
+    """Return a table of the milliseconds per part and study size, and their ratio to the training time of a preset."""
     sizes = figures["sizes"]
     table = plain_table(
-        "ms, by number of trials", *(f"{int(size):,}" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
+        "ms, in a study of", *(f"{int(size):,} trials" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
     )
-    for group, title in (("epoch", "each epoch"), ("trial", "each trial"), ("set_up", "each training")):
+    for group, title in (("epoch", "per epoch"), ("trial", "per trial"), ("set_up", "per training run")):
         for part in next(iter(sizes.values()))[group]:
             table.add_row(f"{title}: {part}", *(_ms(found[group][part]) for found in sizes.values()))
         table.add_row(f"{title}: total", *(_ms(sum(found[group].values())) for found in sizes.values()))
     preset = figures["preset"]
     epoch, epochs = preset["epoch_seconds"], preset["num_epochs"]
     shares = (
-        (f"of an epoch of {preset['name']}", "epoch", epoch),
-        (f"bookkeeping, of its {epochs} epochs", "trial", epoch * epochs),
-        (f"set-up, of its {epochs} epochs", "set_up", epoch * epochs),
+        (f"per epoch, relative to an epoch of {preset['name']}", "epoch", epoch),
+        (f"per trial, relative to {epochs} epochs of {preset['name']}", "trial", epoch * epochs),
+        (f"per training run, relative to {epochs} epochs of {preset['name']}", "set_up", epoch * epochs),
     )
     for title, group, whole in shares:
         table.add_row(title, *(f"{sum(found[group].values()) / whole:.2%}" for found in sizes.values()))

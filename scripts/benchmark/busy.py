@@ -1,4 +1,4 @@
-"""Training next to busy processes, for several spin counts of idle threads and numbers of threads and workers."""
+"""Seconds per epoch next to busy processes, for several thread, worker and spin counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EPOCHS = 3
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to use the cores: threads of each worker, number of workers, spin count of idle threads."""
+    """A way to use the cores: threads per worker, number of workers, and spin count of idle OpenMP threads."""
 
     threads: int
     workers: int = 1
@@ -31,7 +31,7 @@ class _Way:
 
 
 def measure(plan: Plan) -> Figures:
-    """Train one preset in each way, next to 0, 1 and 2 processes that only compute."""
+    """Train one preset in each way, next to 0, 1 and 2 processes that occupy one core each."""
     ways = {
         "OpenMP's own spin, 300,000": _Way(plan.threads, spin_count=300_000),
         "spin 10,000": _Way(plan.threads, spin_count=10_000),
@@ -45,17 +45,17 @@ def measure(plan: Plan) -> Figures:
     for name, way in ways.items():
         figures["ways"][name] = {}
         for processes in _BUSY_PROCESSES[: 2 if plan.quick else None]:
-            plan.log(f"{name}, next to {processes} busy processes")
+            plan.log(f"{name}, busy processes: {processes}")
             with _busy(processes):
                 figures["ways"][name][str(processes)] = _seconds(plan, way, figures["epochs"])
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the seconds of an epoch, divided by the number of parallel trials."""
+    """Return a table of the seconds per epoch, divided by the number of trials that train in parallel."""
     ways = figures["ways"]
     busy = list(next(iter(ways.values())))
-    headers = [f"seconds of an epoch ({figures['preset']})", *(f"next to {count} busy" for count in busy)]
+    headers = [f"seconds per epoch ({figures['preset']})", *(f"busy processes: {count}" for count in busy)]
     table = plain_table(*headers, right=tuple(range(1, 1 + len(busy))))
     for name, found in ways.items():
         table.add_row(name, *(f"{found[count]:.2f}" for count in busy))

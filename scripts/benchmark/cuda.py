@@ -12,9 +12,9 @@ _WORKERS = (1, 2, 4, 8)
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure if this machine has a GPU that PyTorch can use."""
+    """Measure rates, epochs and workers on the GPU; skip the part if PyTorch finds no GPU."""
     if not in_subprocess(has_cuda, plan.folder, plan.threads):
-        return {"skipped": "no CUDA device"}
+        return {"skipped": "PyTorch finds no CUDA device"}
     plan.log("matrix products, convolutions, memory")
     return {
         "machine": in_subprocess(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),

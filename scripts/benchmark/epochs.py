@@ -1,4 +1,4 @@
-"""Seconds of an epoch, the shares of its parts, and the share of the machine's rate that training reaches."""
+"""Seconds per epoch, fraction of each part, and fraction of the machine's rate that training reaches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TIMED_PARTS = (
         ),
     ),
     TimedPart("backward", ("torch.autograd.backward",)),
-    # The rest of a step: clip, update, average.
+    # The rest of a step: gradient clipping, update of the weights and of their EMA.
     TimedPart("optimizer", ("tuner.training.epoch.train_step",)),
-    # Includes assembling its batches and counting correct readings.
+    # Includes assembling the validation batches and counting correct readings.
     TimedPart("validation", ("tuner.training.epoch.score_split",), opaque=True),
     TimedPart("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.reader.DigitReader.read")),
     TimedPart(
@@ -68,22 +68,22 @@ TIMED_PARTS = (
 )
 _ARITHMETIC = ("forward", "backward", "optimizer", "validation")
 _SHOWN = ("data", "augmentation", *_ARITHMETIC, "metrics", "logging", "checkpoint", "plots", "study", "rest")
-# Parts that not every epoch has.
+# Parts that some epochs do not have.
 _RARE = ("plots", "augmentation")
 
 _PROFILED_STEPS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Train each preset and each model for some epochs on the CPU."""
+    """Measure epochs of each preset and each model on the CPU."""
     return measure_on(plan, "cpu", epochs=1 if plan.quick else 2)
 
 
 def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
-    """Train each preset and each model on a device for one warm-up epoch and then this number of epochs.
+    """Train each preset and each model on a device for one warm-up epoch and `epochs` measured epochs.
 
-    The stopwatch must synchronize an asynchronous device, which slows it down; the seconds of an epoch are then those
-    of a second training without stopwatch.
+    On a GPU, the stopwatch synchronizes the device, which slows training down. There, the seconds per epoch come from
+    a second training run without stopwatch.
     """
     figures: Figures = {}
     for name, config in (plan.presets | plan.models).items():
@@ -106,7 +106,10 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
 
 
 def train_timed(config: dict[str, Any], work_dir: str, timed: bool) -> Figures:
-    """Train an experiment with the real command in this process; leave out the first epoch."""
+    """Train an experiment with the real command in this process; return the mean times of all epochs but the first.
+
+    The parts of the epochs are only measured if `timed`.
+    """
     settings = TrainingConfig(**config)
     watch = Stopwatch(_synchronizer_of(settings.device) if timed else lambda: None)
     watch.lap_before("tuner.training.loop._reason_to_end")
@@ -124,14 +127,14 @@ def train_timed(config: dict[str, Any], work_dir: str, timed: bool) -> Figures:
 
 
 def profile(config: dict[str, Any], steps: int) -> Figures:
-    """Profile training steps in this process."""
+    """Return the kernel rates of `steps` training steps, profiled in this process."""
     from benchmark.kernels import profile_steps
 
     return profile_steps(TrainingConfig(**config), steps)
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return tables of epochs, their parts, rates and kernels."""
+    """Return four tables: epochs, parts of an epoch, rates, and kernels."""
     return [_epoch_table(figures), _part_table(figures), _rate_table(figures), _kernel_table(figures)]
 
 
@@ -150,7 +153,7 @@ def _training_images(config: TrainingConfig) -> int:
 
 
 def _parts(laps: list[Lap]) -> dict[str, float]:
-    """Return the mean seconds of each part of an epoch."""
+    """Return the mean seconds per epoch of each part; `rest` is the time outside all parts."""
     parts = {part: statistics.fmean(lap.parts.get(part, 0.0) for lap in laps) for part in _SHOWN}
     parts["rest"] = statistics.fmean(lap.seconds for lap in laps) - sum(parts.values())
     return parts
@@ -176,7 +179,7 @@ def _summary(timed_run: Figures, untimed_run: Figures, kernels: Figures) -> Figu
 
 
 def _epoch_table(figures: Figures) -> Table:
-    headers = ("training images", "s/epoch", "images/s", "outside arithmetic", "without augmentation")
+    headers = ("preset or model", "s/epoch", "images/s", "outside arithmetic", "also without augmentation")
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
         table.add_row(
@@ -190,7 +193,7 @@ def _epoch_table(figures: Figures) -> Table:
 
 
 def _part_table(figures: Figures) -> Table:
-    table = plain_table("shares of an epoch", *_SHOWN, right=tuple(range(1, 1 + len(_SHOWN))))
+    table = plain_table("fraction of an epoch", *_SHOWN, right=tuple(range(1, 1 + len(_SHOWN))))
     for name, figure in figures.items():
         whole = sum(figure["parts"].values())
         table.add_row(name, *(f"{figure['parts'][part] / whole:.1%}" for part in _SHOWN))
@@ -199,12 +202,12 @@ def _part_table(figures: Figures) -> Table:
 
 def _rate_table(figures: Figures) -> Table:
     headers = (
-        "training steps",
+        "training steps of",
         "GFLOP/s",
         "% of best rate",
         "% of torch.mm",
-        "steps only",
-        "best rate",
+        "% of best rate, steps alone",
+        "best rate, GFLOP/s",
         "possible speed-up",
     )
     table = plain_table(*headers, right=(1, 2, 3, 4))
@@ -223,7 +226,7 @@ def _rate_table(figures: Figures) -> Table:
 
 
 def _kernel_table(figures: Figures) -> Table:
-    headers = ("kernels of a step", "", "share", "GFLOP/s", "GB/s", "limited by", "% of limit")
+    headers = ("kernels of a training step", "kind", "% of step", "GFLOP/s", "GB/s", "limited by", "% of limit")
     table = plain_table(*headers, right=(2, 3, 4, 6))
     for name, figure in figures.items():
         kernels = figure["kernels"]

@@ -1,4 +1,4 @@
-"""A dataset of many images: time to open it, and time and memory of a worker that trains on it."""
+"""Time to open a dataset of many images, and time and memory of a worker that trains on it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import CHARACTER_SET
 from tuner.display.terminal import plain_table
 
-# One validation image for ten training images.
 _TRAINING_IMAGES_PER_VALIDATION_IMAGE = 10
-_BYTES_AN_IMAGE = 12_000
+_BYTES_PER_IMAGE = 12_000
 _OPENINGS = 3
 _EPOCHS = 3
 _POLL_S = 0.25
@@ -38,11 +37,12 @@ _VALIDATING = TimedPart("validation", ("tuner.training.epoch.score_split",), opa
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure with a tenth of the images and with all images."""
+    """Measure two datasets, the second ten times as large as the first."""
     most = 2_000 if plan.quick else 100_000
-    needed, free = most * _BYTES_AN_IMAGE, shutil.disk_usage(plan.folder).free
+    needed, free = most * _BYTES_PER_IMAGE, shutil.disk_usage(plan.folder).free
     if free < needed:
-        return {"skipped": f"{plan.folder.parent} has {free / 1e9:.1f} GB free; expected {needed / 1e9:.1f} GB"}
+        space = f"found {free / 1e9:.1f} GB free in {plan.folder.parent}; expected {needed / 1e9:.1f} GB"
+        return {"skipped": f"{space}; set TMPDIR to a folder on a larger disk"}
     figures: Figures = {}
     for images in (most // 10, most):
         plan.log(f"{images:,} images")
@@ -66,15 +66,15 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the figures for both sizes, and their ratio."""
+    """Return a table of the figures of both datasets, and their ratios."""
     table = plain_table("training images", *(f"{int(images):,}" for images in figures), "ratio", right=(1, 2, 3))
     rows = (
         ("first opening (decodes images), s", "first_opening_seconds", 1.0, ".2f"),
         ("opening from the cache, s", "opening_seconds", 1.0, ".3f"),
-        ("training, ms an image", "training_seconds_per_image", 1e3, ".3f"),
-        ("validation, ms an image", "validation_seconds_per_image", 1e3, ".3f"),
+        ("training, ms per image", "training_seconds_per_image", 1e3, ".3f"),
+        ("validation, ms per image", "validation_seconds_per_image", 1e3, ".3f"),
         ("maximum memory of a worker (PSS), MB", "peak_pss_mb", 1.0, ".0f"),
-        ("of it not shared (USS), MB", "peak_uss_mb", 1.0, ".0f"),
+        ("maximum unshared memory of a worker (USS), MB", "peak_uss_mb", 1.0, ".0f"),
     )
     small, large = figures.values()
     for title, name, factor, form in rows:
@@ -84,18 +84,18 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def seconds_to_open(metadata: str, splits: list[str]) -> float:
-    """Open a dataset in this process; return the seconds."""
+    """Open a dataset in this process; return the duration in seconds."""
     started_at = time.perf_counter()
     open_pixel_cache(metadata, splits)
     return time.perf_counter() - started_at
 
 
 def train_some(config: dict[str, Any], work_dir: str, batches: int) -> Figures:
-    """Train epochs of a few batches in this process; return times of the last epoch and the maximum memory of all."""
+    """Train epochs of `batches` batches in this process; return times of the last epoch and the maximum memory."""
     settings = TrainingConfig(**config)
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        # Validation has no epoch number and is not cut.
+        # Validation passes 0 as its epoch and is not shortened.
         return lambda batches_of, epoch: itertools.islice(epochs(batches_of, epoch), batches if epoch else None)
 
     replace("tuner.data.batches.SplitBatches.epoch", cut_short)
@@ -118,7 +118,7 @@ def train_some(config: dict[str, Any], work_dir: str, batches: int) -> Figures:
 
 @contextlib.contextmanager
 def _peak_memory() -> Iterator[dict[str, int]]:
-    """Poll the memory of this process; yield the maximum in bytes."""
+    """Poll the memory of this process during the block; yield a dictionary of the maximum PSS and USS in bytes."""
     most = {"pss": 0, "uss": 0}
     stop = threading.Event()
     process = psutil.Process()
@@ -139,7 +139,7 @@ def _peak_memory() -> Iterator[dict[str, int]]:
 
 
 def _repeated(metadata: Path, work_dir: Path, images: int, config: TrainingConfig) -> Path:
-    """Create a dataset with this number of images from one with fewer; return its metadata file.
+    """Create a dataset of `images` training images by repeating those of a smaller one; return its metadata file.
 
     Repeated images are hard links, which need no disk space.
     """

@@ -1,4 +1,4 @@
-"""Rates of the kernels of a training step, compared with the machine's rates, and their limits."""
+"""Arithmetic and memory rates of the kernels in a training step, compared with the machine's rates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tuner.training.epoch import train_step
 from tuner.training.out_of_memory import keep_freed_memory
 from tuner.training.training_state import TrainingState
 
-# The first pattern in an operation's name determines its kind; all other operations are elementwise.
+# The first pattern that matches an operation's name determines its kind; without a match, the kind is elementwise.
 _KINDS = {
     "convolution": re.compile(r"conv"),
     "matrix": re.compile(r"mm\b|_mm_|linear|matmul|einsum"),
@@ -37,10 +37,10 @@ OUTSIDE = "outside kernels"
 
 
 def profile_steps(config: TrainingConfig, steps: int) -> Figures:
-    """Return the rates of the training steps of a configuration in this process.
+    """Measure the kernel rates of a configuration's first training steps in this process.
 
-    The machine's rates are measured before and after, and the better one counts. Memory traffic is the number of bytes
-    that operations read and write if nothing stays in a cache, so a share of the memory rate can exceed one.
+    The machine's matrix rate is measured before and after the steps, and the higher one counts. Memory traffic is the
+    number of bytes that operations read and write if nothing stays in a cache, so it can exceed the memory rate.
     """
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     device = torch.device(config.device)
@@ -74,7 +74,10 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
 
 
 def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth: float) -> Figures:
-    """Return the figures of a kind of kernel: its rates, and the minimum time at the machine's rates."""
+    """Return the rates of a kind of kernel, and its minimum seconds at the machine's rates.
+
+    `traffic` is in bytes; `gflops` (GFLOP/s) and `bandwidth` (GB/s) are the machine's rates.
+    """
     arithmetic, memory = flops / gflops / 1e9, traffic / bandwidth / 1e9
     bound = max(arithmetic, memory)
     return {
@@ -87,7 +90,7 @@ def _kind(seconds: float, flops: float, traffic: float, gflops: float, bandwidth
 
 
 def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[str, float], float]:
-    """Return the seconds of each kind of kernel and outside kernels, and the total while profiling."""
+    """Profile training steps; return the seconds per kind of kernel and outside kernels, and the total seconds."""
     on_device = training.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     wait = synchronizer_of(training.device)
@@ -109,7 +112,7 @@ def _kernel_seconds(training: TrainingState, batches: list[Any]) -> tuple[dict[s
 
 
 def _operations(training: TrainingState, batch: Any) -> tuple[Counter[str], Counter[str]]:
-    """Return the floating-point operations and the bytes read and written by each kind of kernel in a step."""
+    """Count the floating-point operations, and the bytes read and written, per kind of kernel in one training step."""
     with FlopCounterMode(display=False) as counted, _Traffic() as traffic:
         train_step(training, batch)
     flops: Counter[str] = Counter()
@@ -119,7 +122,7 @@ def _operations(training: TrainingState, batch: Any) -> tuple[Counter[str], Coun
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes that operations read and write."""
+    """Counter of the bytes that operations read and write, per kind of kernel."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

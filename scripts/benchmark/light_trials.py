@@ -1,4 +1,4 @@
-"""Trials without training in parallel processes, to measure the work of the study alone."""
+"""Trials that train nothing, run in parallel processes to measure the cost of the study alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from studies import (
 )
 from studies.storage.url import sqlite_path
 
-# Sixteen processes on few cores start slowly.
+# Long, because sixteen processes start slowly on few cores.
 _START_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 _NAME = "runners"
@@ -46,20 +46,20 @@ _CONTEXT = multiprocessing.get_context("fork")
 
 
 def run_trials(output_dir: str, url: str, workers: int, presets: int, searches: int) -> Figures:
-    """Create a study and run its pending trials in several processes, which start at the same moment.
+    """Create a study and run its trials in several processes, which start to claim at the same moment.
 
     Args:
         output_dir: Output folder of the study.
         url: URL of an empty database.
         workers: Number of processes.
-        presets: Number of trials that are enqueued before.
-        searches: Number of random search trials that are added during the run.
+        presets: Number of presets, enqueued before the processes start.
+        searches: Number of search trials, which the processes add with the random sampler during the run.
 
     Returns:
-        Number of trials; seconds until the last trial finished; statements, commits and processor seconds of all
-        processes; maximum number of connections of a process, None for SQLite.
+        Number of trials; seconds from the common start to the end of the last trial; SQL statements, commits and CPU
+        seconds, in total for all processes; maximum number of connections of one process, None for SQLite.
     """
-    # SIGTERM must end this process with an exception, since its daemons are terminated only at a normal exit.
+    # SIGTERM must raise an exception, because daemon processes are only terminated when this process exits normally.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # A connection does not survive a fork, so this process opens none.
     _join_all([_start(_create, output_dir, url, presets, searches)])
@@ -69,7 +69,9 @@ def run_trials(output_dir: str, url: str, workers: int, presets: int, searches: 
     try:
         ready.wait()
     except threading.BrokenBarrierError:
-        raise RuntimeError(f"not all of {workers} processes were ready after {_START_TIMEOUT_S:g} s") from None
+        raise RuntimeError(
+            f"not all workers started within {_START_TIMEOUT_S:g} s (expected {workers}); use an idle machine"
+        ) from None
     started_at = time.monotonic()
     connections = _max_connections(url, running)
     _join_all(running)
@@ -95,7 +97,7 @@ def _join_all(processes: Sequence[ForkProcess]) -> None:
     for process in processes:
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"a worker process of the study {_NAME} failed with exit code {process.exitcode}")
+            raise RuntimeError(f"a process of the study {_NAME!r} exited with code {process.exitcode}; expected 0")
 
 
 def _create(output_dir: str, url: str, presets: int, searches: int) -> None:
@@ -142,7 +144,7 @@ def _work_when_ready(output_dir: str, url: str, ready: Any, report: Callable[[Ma
 def _train(claim: Claim) -> None:
     """Sample, report and finish a trial as `tuner.session.objective` does, but without training.
 
-    Leaves out notes and plots, which cause a third of a trial's statements.
+    Leaves out notes and plots, which cause a third of a real trial's SQL statements.
     """
     study = claim.trial.study
     space, search = study_space(study), search_settings(study)
@@ -171,7 +173,7 @@ def _train(claim: Claim) -> None:
 
 
 def _count_statements() -> Counter[str]:
-    """Return a counter of all statements and commits from now on."""
+    """Start to count this process's SQL statements and commits; return the counter."""
     counts = Counter(statements=0, commits=0)
     for event, name in (("before_cursor_execute", "statements"), ("commit", "commits")):
         sqlalchemy.event.listen(sqlalchemy.Engine, event, lambda *_, name=name: counts.update([name]))
@@ -179,12 +181,12 @@ def _count_statements() -> Counter[str]:
 
 
 def _max_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
-    """Return the maximum number of connections of a process, polled while they run; None for SQLite."""
+    """Poll the server while processes run; return the maximum number of connections of one process, None for SQLite."""
     if sqlite_path(url) is not None:
         return None
     import psycopg
 
-    # The program names its connections by host and process.
+    # Each process has another `application_name`, which contains host and process ID.
     counts = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name LIKE 'khmer-tuner %' GROUP BY application_name ORDER BY 1 DESC LIMIT 1"

@@ -1,4 +1,4 @@
-"""The machine: its description, and its rates of matrix products, convolutions and memory."""
+"""Description of the machine, and its rates for matrix products, convolutions and memory copies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _REPEATS = 6
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20
-# Input channels, output channels, kernel size; 64 images of 16 x 32 positions. oneDNN computes these convolutions,
-# MKL or OpenBLAS the matrix products.
+# Input channels, output channels, kernel size. Convolutions are measured in addition to matrix products, because on a
+# CPU PyTorch computes them with another library: oneDNN instead of MKL or OpenBLAS.
 _CONVOLUTIONS = ((128, 128, 3), (256, 256, 3), (512, 512, 1))
 _BATCH, _HEIGHT, _WIDTH = 64, 16, 32
 
@@ -39,8 +39,8 @@ class Rate:
 
     Attributes:
         gflops: Highest measured rate, in billion floating-point operations per second.
-        by: Operation that reached it.
-        matrix_gflops: Rate of ``torch.mm``.
+        by: Operation with the highest rate.
+        matrix_gflops: Rate of ``torch.mm``, in the same unit.
     """
 
     gflops: float
@@ -49,7 +49,7 @@ class Rate:
 
 
 def facts(threads: int) -> Figures:
-    """Return a description of this machine without importing PyTorch."""
+    """Return a description of this machine and its software, without importing PyTorch."""
     return {
         "processor": _processor(),
         "cores": usable_cores(),
@@ -64,21 +64,21 @@ def facts(threads: int) -> Figures:
 
 
 def other_processes_seconds() -> float:
-    """Return the processor seconds of this machine without this process and its exited children."""
+    """Return the CPU seconds of this machine since its start, without this process and its exited children."""
     times = psutil.cpu_times()
     return float(times.user + times.system + getattr(times, "nice", 0.0) - sum(os.times()[:4]))
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure the rates of the processor in a new interpreter."""
+    """Measure the rates of the CPU in a new interpreter."""
     plan.log("matrix products, convolutions, memory")
     figures: Figures = in_subprocess(device_rates, plan.folder, plan.threads, device_name="cpu")
     return figures
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the rates as tables."""
-    table = plain_table("precision", "best GFLOP/s", "by", "torch.mm", right=(1, 3))
+    """Return a table of the rates."""
+    table = plain_table("precision", "best GFLOP/s", "operation", "torch.mm GFLOP/s", right=(1, 3))
     for precision, rate in figures["precisions"].items():
         table.add_row(precision, f"{rate['gflops']:.0f}", rate["by"], f"{rate['matrix_gflops']:.0f}")
     table.add_row("memory", f"{figures['memory_gb_s']:.1f} GB/s", "copying", "")
@@ -86,7 +86,7 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def device_rates(device_name: str) -> Figures:
-    """Return the rates of a device in each precision that it supports natively."""
+    """Measure the rates of a device in each precision that it supports natively."""
     import torch
 
     from search_spaces import TrainingConfig
@@ -104,7 +104,7 @@ def device_rates(device_name: str) -> Figures:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
-    """Return the highest rate of matrix products and convolutions."""
+    """Measure matrix products and convolutions; return the highest rate."""
     import torch
 
     rates: dict[str, float] = {}
@@ -124,7 +124,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
 
 
 def memory_rate(device: torch.device) -> float:
-    """Return the GB/s, read plus written, of copying an array that fits no cache."""
+    """Measure copying an array that fits no cache; return the GB/s, read plus written."""
     import torch
 
     source = torch.ones(_COPIED_BYTES // 4, device=device)
@@ -140,7 +140,7 @@ def synchronizer_of(device: torch.device) -> Callable[[], object]:
 
 
 def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Return the minimum seconds of several runs on a device, after a warm-up run."""
+    """Call `work` several times, after a warm-up call; return the minimum seconds per call."""
     wait = synchronizer_of(device)
     work()
     best = float("inf")
@@ -161,7 +161,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with a plus sign if files differ from it; None outside a git checkout."""
+    """Return the commit of this checkout, with a plus sign if files differ from it; None if there is none."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(words, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Common settings of all parts of the benchmark, and the experiments that they train."""
+"""Common settings of all parts of the benchmark, and the experiments that the parts train."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from search_spaces import (
 Figures = dict[str, Any]
 Log = Callable[[str], object]
 
-# Early stopping must not end a measured training.
+# Early stopping must not end a measured training run.
 _ENDLESS_PATIENCE = 100_000
 _MODEL_BATCH_SIZE = 64
 
@@ -35,7 +35,7 @@ class Plan:
         folder: Work folder, removed at the end.
         metadata: Absolute path of the dataset's metadata file.
         config: Experiments file whose presets are measured.
-        threads: Number of threads of PyTorch, shared by parallel processes.
+        threads: Number of PyTorch threads, in total for all processes that run in parallel.
         quick: Whether all measurements are small and not representative.
         log: Prints a progress line.
     """
@@ -49,25 +49,27 @@ class Plan:
 
     @property
     def presets(self) -> dict[str, TrainingConfig]:
-        """The presets on this dataset."""
+        """The presets with the paths of this dataset, keyed by name; in a quick run only the first."""
         found = load_experiments(self.config).experiments
         chosen = dict(list(found.items())[:1]) if self.quick else found
-        return {name: self._placed(name, config) for name, config in chosen.items()}
+        return {name: self._with_absolute_paths(name, config) for name, config in chosen.items()}
 
     @property
     def typical(self) -> TrainingConfig:
-        """The preset for measurements that need only one: the second, if there are two."""
+        """The preset for measurements that need only one: the second, or the first if there is no second."""
         presets = list(self.presets.values())
         return presets[min(1, len(presets) - 1)]
 
     @property
     def models(self) -> dict[str, TrainingConfig]:
-        """Every defined model with default settings, by ``model NAME``."""
+        """All defined models with default settings, keyed by ``model NAME``; in a quick run only the last."""
         base = TrainingConfig(batch_size=_MODEL_BATCH_SIZE)
         definitions = load_model_definitions(base.model_config_path)
         names = list(definitions)[-1:] if self.quick else definitions
         return {
-            f"model {name}": self._placed(f"model {name}", fit_loss(replace(base, model_name=name), definitions))
+            f"model {name}": self._with_absolute_paths(
+                f"model {name}", fit_loss(replace(base, model_name=name), definitions)
+            )
             for name in names
         }
 
@@ -76,8 +78,8 @@ class Plan:
         """The targets of the experiments file."""
         return load_experiments(self.config).targets
 
-    def _placed(self, name: str, config: TrainingConfig) -> TrainingConfig:
-        # The training runs in another folder, so relative paths would not work.
+    def _with_absolute_paths(self, name: str, config: TrainingConfig) -> TrainingConfig:
+        # The experiment is trained in another folder, where relative paths would be wrong.
         models = str(resolve_config_path(config.model_config_path).absolute())
         return replace(
             config, experiment_name=name, metadata_path=str(self.metadata), model_config_path=models, device="cpu"
@@ -85,7 +87,7 @@ class Plan:
 
 
 def with_fixed_epochs(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
-    """Return a configuration that trains exactly this number of epochs on a device."""
+    """Return a configuration that trains exactly `epochs` epochs on a device, without early stopping."""
     return replace(config, num_epochs=epochs, device=device, early_stopping_patience=_ENDLESS_PATIENCE)
 
 
@@ -107,7 +109,9 @@ def train_in_process(config: TrainingConfig, folder: Path) -> None:
 
 
 def run_in_process(*words: str) -> None:
-    """Run a command in this process; its last word is the output folder, next to which it writes ``results.json``.
+    """Run a ``khmer-tuner`` command in this process; the last of its words must be the output folder.
+
+    The command writes ``results.json`` next to the output folder.
 
     Raises:
         HarnessError: The command failed.
@@ -116,4 +120,4 @@ def run_in_process(*words: str) -> None:
 
     results = Path(words[-1]).parent / "results.json"
     if code := main([*words, "--results-file", str(results)]):
-        raise HarnessError(f"khmer-tuner {' '.join(words)} exited with {code}")
+        raise HarnessError(f"khmer-tuner {' '.join(words)} exited with code {code}; expected 0")

@@ -1,4 +1,4 @@
-"""Trials per second without training, with increasing numbers of workers, on SQLite and on PostgreSQL."""
+"""Trials per second without training, for increasing numbers of workers, on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from studies.storage.url import without_password
 from tuner.display.terminal import plain_table
 
 COUNTS, QUICK_COUNTS = (1, 2, 4, 8, 16), (1, 2)
-# Number of trials of each kind: enqueued before, and added by a search.
+# Number of presets, and number of search trials.
 _TRIALS, _QUICK_TRIALS = 60, 5
 # More workers must increase the rate by this factor to be useful.
 _MIN_USEFUL_FACTOR = 1.1
 
 
 def measure(plan: Plan) -> Figures:
-    """Run studies with several numbers of processes, on databases that flush to the disk."""
+    """Measure several numbers of worker processes, on databases that flush each commit to the disk."""
     figures: Figures = {"sqlite": _rates(plan, "sqlite", default_storage_url)}
     try:
         server = PostgresServer(durable=True)
@@ -37,12 +37,15 @@ def measure(plan: Plan) -> Figures:
     def create(work_dir: Path) -> str:
         return without_password(server.create_database(work_dir.name.replace(" ", "_")))
 
-    with server, patch.dict(os.environ, PGPASSWORD=PASSWORD):  # not in a command line, as recommended to users
+    with server, patch.dict(os.environ, PGPASSWORD=PASSWORD):  # the password is not in the URL, as recommended to users
         return figures | {"postgresql": _rates(plan, "postgresql", create)}
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the rates, and one of their limits and the cost of a trial with the most workers."""
+    """Return a table of the rates, and one of the useful number of workers and the costs of a trial.
+
+    The costs are those with the most workers.
+    """
     rates = plain_table(
         "workers", "SQLite trials/s", "vs. 1 worker", "PostgreSQL trials/s", "vs. 1 worker", right=(0, 1, 2, 3, 4)
     )
@@ -57,14 +60,14 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def stops_scaling_after(rates: dict[str, float]) -> str | None:
-    """Return the number of workers beyond which the rate rises by less than a tenth; None if there is none."""
+    """Return the number of workers beyond which the rate rises by less than a tenth; None if it always rises."""
     counts = list(rates)
     pairs = itertools.pairwise(counts)
     return next((fewer for fewer, more in pairs if rates[more] < _MIN_USEFUL_FACTOR * rates[fewer]), None)
 
 
 def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
-    """Return the figures for each number of workers; `url_of` returns a new database for a study's folder."""
+    """Measure each number of workers; `url_of` returns the URL of an empty database for a study's folder."""
     figures = {}
     for count in QUICK_COUNTS if plan.quick else COUNTS:
         work_dir = plan.folder / f"{database} {count} runners"

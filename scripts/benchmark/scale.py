@@ -1,4 +1,4 @@
-"""Seconds of commands on studies of many trials, compared with Optuna's own first reading."""
+"""Seconds per command on studies of many trials, compared with the first reading of the trials by Optuna alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.replacement import replace
 from harness.run import HarnessError
 from rich.table import Table
 
-from benchmark.big_study import OUTPUT, grow_study, train_small_study
+from benchmark.big_study import OUTPUT, grow_study, run_small_study
 from benchmark.plan import Figures, Plan
 from tuner.display.terminal import plain_table
 
@@ -35,8 +35,8 @@ _WORKER_BASELINE = "the same, with a worker's imports"
 
 
 def measure(plan: Plan) -> Figures:
-    """Time commands from their start to their end on studies of several sizes, each in a new process."""
-    small = train_small_study(plan)
+    """Measure commands from start to exit, each in a new process, on studies of several sizes."""
+    small = run_small_study(plan)
     figures: Figures = {}
     for size in (20, 60) if plan.quick else (100, 1000, 10_000):
         work_dir = plan.folder / f"scale_{size}"
@@ -49,8 +49,10 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return the seconds of each command for each size, and their difference and ratio to reading only."""
-    table = plain_table("seconds (minus and relative to reading only)", *(f"{int(size):,} trials" for size in figures))
+    """Return a table of the seconds per command and study size, and their difference and ratio to reading only."""
+    table = plain_table(
+        "seconds (difference and ratio to reading only)", *(f"{int(size):,} trials" for size in figures)
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for name in next(iter(figures.values())):
@@ -67,7 +69,7 @@ def _cell(name: str, found: dict[str, float]) -> str:
 
 
 def _seconds(plan: Plan, work_dir: Path, *, repeat: bool) -> dict[str, float]:
-    """Return the seconds of each command, if `repeat` the minimum of two runs."""
+    """Run each command, twice if `repeat`; return the minimum seconds, keyed by the command's title."""
     this = "benchmark.scale"
     words = {
         _BASELINE: ["-m", this, "read"],
@@ -89,7 +91,7 @@ def _check_export(path: Path, trials: int) -> None:
 
 
 def _read() -> None:
-    """Read the study with Optuna alone."""
+    """Read all trials with Optuna alone."""
     import optuna
 
     storage = optuna.storages.get_storage(f"sqlite:///{OUTPUT}/study.db")

@@ -1,4 +1,4 @@
-"""A stopwatch that measures the time of functions, which it replaces by timed ones."""
+"""A stopwatch that measures the time spent in functions, by wrapping them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class TimedPart:
 
     Attributes:
         part: Name of the part.
-        targets: Dotted names of the functions, where their callers look them up.
-        opaque: Whether the time of other timed functions that they call counts for this part.
+        targets: Dotted names under which callers look up the functions.
+        opaque: Whether timed functions that these functions call count for this part instead of their own.
     """
 
     part: str
@@ -35,8 +35,8 @@ class Lap:
 
     Attributes:
         seconds: Duration.
-        parts: Seconds of each part, without timed functions of other parts that it calls, unless the part is opaque.
-        calls: Number of calls of the functions of each part.
+        parts: Seconds per part. A timed function counts for its own part only, unless an opaque part calls it.
+        calls: Number of calls per part.
     """
 
     seconds: float
@@ -46,7 +46,7 @@ class Lap:
 
 @dataclass
 class Stopwatch:
-    """Measures the time of functions in this process.
+    """A stopwatch for functions in this process.
 
     Attributes:
         wait: Called before the clock is read, to synchronize an asynchronous device.
@@ -62,10 +62,10 @@ class Stopwatch:
     _lap_started: float | None = None
 
     def time(self, parts: Sequence[TimedPart]) -> None:
-        """Replace functions by timed ones.
+        """Wrap the functions of these parts, to measure the time spent in them.
 
         Raises:
-            HarnessError: A function does not exist any more.
+            HarnessError: A function does not exist in the program.
         """
         for item in parts:
             for target in item.targets:
@@ -82,7 +82,7 @@ class Stopwatch:
         self._calls.clear()
 
     def lap_before(self, target: str) -> None:
-        """End a lap before each call of a function."""
+        """End the current lap and start the next before each call of a function."""
         watch(target, before=lambda *arguments, **named: self.lap())
 
     def _timed(self, item: TimedPart, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,11 +113,13 @@ class Stopwatch:
 
 
 def refuse_uncalled(laps: Sequence[Lap], parts: Sequence[str]) -> None:
-    """Check that the program still calls the functions of these parts.
+    """Check that the program has called at least one timed function of each of these parts.
 
     Raises:
-        HarnessError: No function of a part was called.
+        HarnessError: It has called none of a part, whose function names are probably outdated.
     """
     called = {part for lap in laps for part in lap.calls}
     if missing := [part for part in parts if part not in called]:
-        raise HarnessError(f"the program no longer calls the functions that are timed as {', '.join(missing)}")
+        raise HarnessError(
+            f"no timed function was called for: {', '.join(missing)}; correct the function names in TimedPart"
+        )

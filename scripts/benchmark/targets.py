@@ -20,16 +20,18 @@ from tuner.display.terminal import plain_table
 _POLL_S = 0.01
 _TIMEOUT_S = 300.0
 _CACHE = ".pixel_cache"
-# With a few hundred images and few epochs, a network learns only the length of the labels.
+# Low, because with few images and epochs, a network learns only the length of the labels.
 _QUICK_TARGETS = Targets(character_accuracy=0.01)
 _QUICK_EPOCHS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Run each preset with and without an existing pixel cache."""
+    """Measure each preset with and without an existing pixel cache."""
     targets = _QUICK_TARGETS if plan.quick else plan.targets
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
-        raise HarnessError(f"{plan.config}: no accuracy targets found; expected `targets:` with at least one of them")
+        raise HarnessError(
+            f"{plan.config}: found no accuracy target; add 'targets.character_accuracy' or 'targets.sequence_accuracy'"
+        )
     figures: Figures = {
         "character_accuracy": targets.character_accuracy,
         "sequence_accuracy": targets.sequence_accuracy,
@@ -51,7 +53,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the seconds."""
+    """Return a table of the seconds and epochs until the targets were met."""
     wanted = f"char {figures['character_accuracy']}, seq {figures['sequence_accuracy']}".replace("None", "any")
     table = plain_table(f"until {wanted}", "", "seconds", "epochs", "s before epoch 1", right=(2, 3, 4))
     for name, starts in figures["presets"].items():
@@ -65,13 +67,13 @@ def tables(figures: Figures) -> list[Table]:
 
 def _without_cache(metadata: Path, work_dir: Path) -> Path:
     """Copy a dataset without its pixel cache; return the metadata file of the copy."""
-    # Under the same name, since image paths start at the parent folder.
+    # The copied folder keeps its name, because image paths are relative to the parent folder.
     copied = shutil.copytree(metadata.parent, work_dir / metadata.parent.name, ignore=shutil.ignore_patterns(_CACHE))
     return copied / metadata.name
 
 
 def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads: int) -> Figures:
-    """Run an experiment until an epoch has met the targets, then stop it."""
+    """Run an experiment until an epoch meets the targets; return the seconds and epochs."""
     name = config.experiment_name
     file = write_experiments(work_dir / "experiments.yaml", {name: config}, targets)
     words = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
@@ -101,7 +103,7 @@ def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads
 
 
 def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
-    """Yield the epochs of a metrics file from index `after` on; the file may still grow."""
+    """Yield the metrics of all epochs in a file but the first `after`; skip an incomplete last line."""
     if metrics.exists():
         whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
         yield from map(json.loads, whole.splitlines()[after:])

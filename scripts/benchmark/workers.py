@@ -1,4 +1,4 @@
-"""Trials per hour with one worker and with several, which share threads or a GPU."""
+"""Trials per hour with one worker and with several workers that share the cores or a GPU."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from studies import load_study
 from tuner.cores import usable_cores
 from tuner.display.terminal import plain_table
 
-_TRIALS_A_WORKER = 2
+_TRIALS_PER_WORKER = 2
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure up to one worker for each core."""
+    """Measure 1, 2, 4, ... workers, up to one worker per core."""
     cores = usable_cores()
     counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     return measure_on(plan, "cpu", [*counts, cores], epochs=1 if plan.quick else 2)
@@ -28,7 +28,7 @@ def measure(plan: Plan) -> Figures:
 def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> Figures:
     """Train short trials of one preset with the real command on a device, with several numbers of workers.
 
-    The rate is measured from the start of the first trial to the end of the last, without the start of the command.
+    The rate is measured from the start of the first trial to the end of the last, without the start-up of the command.
     """
     figures: Figures = {"preset": plan.typical.experiment_name, "epochs": epochs, "workers": {}}
     for count in counts:
@@ -38,7 +38,7 @@ def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> F
         config = with_fixed_epochs(plan.typical, epochs, device)
         trials = {
             f"trial_{number}": replace(config, experiment_name=f"trial_{number}")
-            for number in range(_TRIALS_A_WORKER * count)
+            for number in range(_TRIALS_PER_WORKER * count)
         }
         file = write_experiments(work_dir / "experiments.yaml", trials)
         words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
