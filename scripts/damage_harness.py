@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Damage a study at random, and check that each damage is reported and that no other trial is lost.
+"""Damage copies of a study at random, and check that each damage is reported and that no undamaged trial is lost.
 
-A small but real study is created once: completed, pruned, failed, interrupted and waiting trials, and one of plain
-Optuna. In each of many copies one item is damaged: a value, row or table of the database, or a file of the study or
-dataset gets another type or other bytes, is deleted, or is replaced by a special file. All commands that read a study
-must exit with 0, 1 or 2 and without an unexpected error; one must report the damage unless it is harmless; `resume`
-must train the pending trials or print why it does not. No other trial may change.
+The harness creates a small but real study once, with completed, pruned, failed, interrupted and waiting trials and a
+trial that was added with Optuna alone. In each of many copies, the harness damages one item: a value, row or table of
+the database, or a file of the study or dataset. The item gets another type or other bytes, is deleted, or is replaced
+with a special file. All commands that read a study must exit with 0, 1 or 2 and without an unexpected error. At least
+one command must report the damage unless the damage is harmless. `resume` must train the pending trials or print why
+it does not. Undamaged trials must not change.
 """
 
 from __future__ import annotations
@@ -40,33 +41,35 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the harness; return the exit code."""
     parser = option_parser(__doc__, EXAMPLES)
-    parser.add_argument("--damages", metavar="N", type=int, default=200, help="damaged copies (default: %(default)s)")
-    parser.add_argument("--only", metavar="NUMBER", type=int, nargs="+", help="numbers of the damages to repeat")
-    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="studies in parallel (default: %(default)s)")
+    parser.add_argument("--damages", metavar="N", type=int, default=200, help="number of copies (default: %(default)s)")
+    parser.add_argument(
+        "--only", metavar="NUMBER", type=int, nargs="+", help="repeat only the damages with these numbers"
+    )
+    parser.add_argument("--jobs", metavar="J", type=int, default=1, help="parallel processes (default: %(default)s)")
     return run_harness(parser.parse_args(argv), "damage_harness_", _damage)
 
 
 def _damage(options: argparse.Namespace, folder: Path) -> int:
     prepare("studies.dashboard.view", "studies.report.page", "tuner.inference.reader", "tuner.__main__")
     numbers = options.only or range(1, options.damages + 1)
-    shares = [(options.seed, folder / f"job_{job}", numbers[job :: options.jobs]) for job in range(options.jobs)]
-    cases = [case for done in in_forks(_cases, shares) for case in done]
+    jobs = [(options.seed, folder / f"job_{job}", numbers[job :: options.jobs]) for job in range(options.jobs)]
+    cases = [case for done in in_forks(_cases, jobs) for case in done]
     print("", *_summary(cases), sep="\n")
     return DIFFERENT if any(case.problems for case in cases) else EQUAL
 
 
 def _cases(seed: int, folder: Path, numbers: Sequence[int]) -> list[Case]:
-    # Always in the same folder, since the study stores the path of its dataset.
+    # All copies use the same folder, because the study stores the path of its dataset.
     work, original = folder / "work", folder / "original"
     make_study(work)
-    for module in in_fork(_modules, work / STUDY):  # so that not each fork imports them
+    for module in in_fork(_modules, work / STUDY):  # imported once here instead of in each fork
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    gc.freeze()  # so that not each fork copies nearly all memory
+    gc.freeze()  # otherwise the garbage collector makes each fork copy nearly all memory
     shutil.copytree(work, original)
     reference = outputs_of(work)
     if problems := unexpected_errors(reference):
-        raise HarnessError("\n".join(problems))
+        raise HarnessError("\n".join(["commands failed on the undamaged study:", *problems]))
     cases = []
     for number in numbers:
         shutil.rmtree(work)
@@ -88,7 +91,7 @@ def _modules(folder: Path) -> list[str]:
 
 
 def _summary(cases: Sequence[Case]) -> Iterator[str]:
-    """Yield the lines of the summary: tables by damaged item and by kind of damage, then the totals."""
+    """Yield the lines of the summary: a table per damaged item, a table per kind of damage, and the totals."""
     items, kinds = [case.damage.item for case in cases], [case.damage.kind for case in cases]
     for title, values in (("damaged item", items), ("kind of damage", kinds)):
         yield f"{title:44} damages  reported  harmless  failures"

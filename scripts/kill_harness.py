@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Kill the processes of a study with SIGKILL, and check that the study equals an undisturbed one.
+"""Kill the processes of a study with SIGKILL, and check that the study equals an uninterrupted reference study.
 
-A small but real study (two presets and an open search on the CPU) runs once undisturbed. In further studies, processes
-are killed at random moments and before and after everything that they write, and started again, alternately with `run`
-and `resume`, until the study is complete. Each must equal the undisturbed one bit for bit: trials, parameters, metrics,
-checkpoints, TensorBoard curves, results. Times, memory and process ids are not compared. The studies are in SQLite, or
-in PostgreSQL on a new server, whose password must not appear in any file or output.
+A small but real study (two presets and an open search on the CPU) runs once without kills, as the reference. Then the
+study runs again many times, with kills: its processes are killed at random moments, and before and after each step that
+writes to a file or the database, and `run` and `resume` alternately continue it until it is complete. Each complete
+study must equal the reference study bit for bit: trials, parameters, metrics, checkpoints, TensorBoard curves, results.
+Times, memory and process ids are not compared. The studies are stored in SQLite, or in PostgreSQL on a new server,
+whose password must not appear in any file or output.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ EXAMPLES = """\
 examples:
   python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
-  python scripts/kill_harness.py --kills 20 --fresh             each process a new interpreter
+  python scripts/kill_harness.py --kills 20 --fresh             each process is a new interpreter
   python scripts/kill_harness.py --kills 20 --postgresql        each take-over waits for three seconds
-  python scripts/kill_harness.py --kills 10 --at "after tell"   at this point only
+  python scripts/kill_harness.py --kills 10 --at "after tell"   kills at this point only
 
 The seed determines the points and times of the kills; the progress of a process by then depends on the machine.
 """
-# From this number of kills on, every kill point must have been hit.
+# With this number of kills or more, there must be a kill at every kill point.
 EVERY_POINT = 200
 _NAME_WIDTH = max(len(kill_point.name) for kill_point in KILL_POINTS)
 
@@ -50,10 +51,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = option_parser(__doc__, EXAMPLES)
     parser.add_argument("--kills", metavar="K", type=int, default=200, help="number of kills (default: %(default)s)")
     parser.add_argument(
-        "--trials", metavar="N", type=int, default=12, help="search trials of a study (default: %(default)s)"
+        "--trials", metavar="N", type=int, default=12, help="number of search trials per study (default: %(default)s)"
     )
     parser.add_argument(
-        "--sampler", choices=("tpe", "random", "gp"), default="tpe", help="sampler of a study (default: %(default)s)"
+        "--sampler",
+        choices=("tpe", "random", "gp"),
+        default="tpe",
+        help="sampler of all studies (default: %(default)s)",
     )
     parser.add_argument(
         "--postgresql",
@@ -63,8 +67,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="start each process as a new interpreter with another hash seed; by default it is a fork of this one, "
-        "which has imported everything and saves some seconds a kill",
+        help="start each process as a new interpreter with another hash seed; by default, each process is a fork of "
+        "the harness, which has already imported all modules; a fork saves some seconds per kill",
     )
     parser.add_argument(
         "--at",
@@ -72,8 +76,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=points(),
-        help="kill at these points only: 'before' or 'after' and a name from the table; a take-over happens only after "
-        "a kill at another point",
+        help="kill only at these points: 'before' or 'after' and a name from the table of the output; a take-over "
+        "happens only after a kill at another point",
     )
     return parser.parse_args(argv)
 
@@ -96,35 +100,39 @@ def _kill(options: argparse.Namespace, folder: Path) -> int:
 def _campaign(
     options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
 ) -> tuple[list[KilledStudy], Schedule, str]:
-    """Kill processes of studies; return the outcome of each study, the schedule and the summary."""
+    """Run the studies and kill their processes; return the outcome of each study, the schedule and the summary."""
     rng = random.Random(options.seed)
     small = FixtureStudy(folder, options.trials, options.sampler)
     in_fork(small.write_inputs)
     campaign = Campaign(small, databases, rng, options.fresh)
-    reference = campaign.run_undisturbed()
-    print(f"undisturbed: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
+    reference = campaign.run_reference()
+    print(f"reference study: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(rng, reference, small.trials, options.at)
     studies: list[KilledStudy] = []
     while (remaining := options.kills - schedule.kills.total()) > 0:
-        studies.append(campaign.run_disturbed(f"study_{len(studies) + 1:03d}", schedule, reference, remaining))
+        studies.append(campaign.run_with_kills(f"study_{len(studies) + 1:03d}", schedule, reference, remaining))
         print(studies[-1], flush=True)
         if not studies[-1].kills:
-            raise HarnessError("no process of a whole study was killed")
+            raise HarnessError(
+                f"{studies[-1].name}: found no kill; expected at least one; choose other points for --at"
+            )
     return studies, schedule, "\n".join(_summary(studies, schedule, reference, kill_points))
 
 
 def _check_every_point_was_hit(schedule: Schedule, kill_points: Sequence[KillPoint]) -> None:
     expected = [point for kill_point in kill_points for point in kill_point.points]
     if missed := [point for point in expected if not schedule.kills[point]]:
-        raise HarnessError(f"no process was killed {', '.join(missed)}")
-    if schedule.most_crashes < SEVERAL_CRASHES:
-        raise HarnessError(f"no epoch had {SEVERAL_CRASHES} consecutive kills; the maximum was {schedule.most_crashes}")
+        raise HarnessError(f"found no kill {', '.join(missed)}; expected one at every point; use a larger --kills")
+    if (most := schedule.most_crashes) < SEVERAL_CRASHES:
+        raise HarnessError(
+            f"found at most {most} consecutive kills in one epoch; expected {SEVERAL_CRASHES}; use a larger --kills"
+        )
 
 
 def _summary(
     studies: Sequence[KilledStudy], schedule: Schedule, reference: Reference, kill_points: Sequence[KillPoint]
 ) -> Iterator[str]:
-    """Yield the lines of the summary: a table of the kills at each kill point, then the results."""
+    """Yield the lines of the summary: the number of kills per kill point, then the results."""
     kills = schedule.kills
     yield f"{'kills at':{_NAME_WIDTH}} before after"
     for kill_point in kill_points:
@@ -148,8 +156,8 @@ def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Itera
     first = [reference.first_epoch_s, *(wait for study in studies for wait in study.first_epoch_s)]
     resumed = [wait for study in studies for wait in study.resumed_epoch_s]
     yield f"{sum(len(study.kills) for study in studies)} kills, {total['starts']} processes, {len(studies)} studies"
-    yield f"trials missing: {total['missing']}, duplicate: {total['duplicates']}; studies that differ: {different}"
-    yield f"  compared bit for bit: {len(reference.snapshot)} items of a study"
+    yield f"trials missing: {total['missing']}, duplicate: {total['duplicates']}; studies with problems: {different}"
+    yield f"  compared bit for bit: {len(reference.snapshot)} items per study"
     yield f"finished epochs that were trained again: {total['retrained_epochs']}"
     yield f"  epochs started: {total['epochs_started']}, required: {reference.epochs * len(studies)}"
     yield "seconds from the start of a process to the start of its first epoch"

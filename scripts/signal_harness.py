@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Send SIGINT to each command at a random moment of its first second, and check that none prints a traceback.
 
-The commands use one small but real study with two pending trials. Each must exit with 130, be ended by SIGINT, or
-finish as if there had been no signal. At the end `resume` trains the pending trials, and the content that the study had
-before the first signal must be unchanged bit for bit: trials, parameters, metrics, checkpoints, curves.
+All commands use the same small but real study, which has two pending trials. Each command must exit with 130, be killed
+by SIGINT (signal 2), or finish normally. At the end, `resume` trains the pending trials, and the content that the study
+had before the first signal must be unchanged bit for bit: trials, parameters, metrics, checkpoints, curves.
 
-A signal before the program's first line reaches only the interpreter, which prints a traceback while it imports `site`;
-these signals are counted separately.
+If a signal arrives before the program's first line, the interpreter itself prints a traceback while it imports `site`.
+These signals are counted separately.
 
 Example: python scripts/signal_harness.py --signals 50
 """
@@ -35,12 +35,12 @@ _STOP_TIMEOUT_S = 30.0
 _STUDY = ["--output-dir", OUTPUT]
 _SHORT = ["--set", "training.num_epochs=1"]
 _UNWANTED = ("Exception ignored", "Traceback", "KeyboardInterrupt", "unexpected")
-# Items with these prefixes must not change; other items change when trials are added.
+# Items whose names have these prefixes must not change; other items change when trials are added.
 _UNCHANGED = ("trial ", f"{OUTPUT}/", "study: direction")
 
 
 def commands(small: FixtureStudy) -> dict[str, list[str]]:
-    """Return a command line for each command, to run in the folder of the study."""
+    """Return the arguments of ``khmer-tuner`` in the study's folder, keyed by command."""
     return {
         "run": small.run,
         "search": ["search", "--trials", "1", *_STUDY],
@@ -86,7 +86,8 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
         process = start_logged(command(*words), study / LOG_NAME)
         try:
             process.wait(moment_s)
-            latest_s[name] = min(latest_s[name], time.monotonic() - started_s)  # later signals would miss the process
+            # Later signals would not reach a process of this command.
+            latest_s[name] = min(latest_s[name], time.monotonic() - started_s)
             continue
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
@@ -94,10 +95,10 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
         way, problem = _wait_for_exit(process, study)
         ways[way] += 1
         if problem:
-            problems.append(f"{name} after {moment_s:.3f} s: {problem}")
+            problems.append(f"{name}, SIGINT after {moment_s:.3f} s: {problem}")
             print(problems[-1], flush=True)
     print(", ".join(f"{count} x {name}" for name, count in sent.items()))
-    print(f"{sent.total()} signals; exits {', '.join(f'{way}: {count}' for way, count in sorted(ways.items()))}")
+    print(f"{sent.total()} signals; commands exited {', '.join(f'{way}: {n}' for way, n in sorted(ways.items()))}")
     _succeed(study, small.resume)
     after = in_fork(take_snapshot, study)
     changed = [one for one in differences(before, after) if one.item in before and one.item.startswith(_UNCHANGED)]
@@ -108,11 +109,11 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
 def _succeed(study: Path, words: Sequence[str]) -> None:
     done = run_tuner(study, *words)
     if done.returncode:
-        raise HarnessError(f"{words[0]} exited with {done.returncode}:\n{tail(done.stderr)}")
+        raise HarnessError(f"{words[0]} exited with {done.returncode}; expected 0:\n{tail(done.stderr)}")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], study: Path) -> tuple[str, str]:
-    """Return how an interrupted process exited, and the problem with that; empty if there is none."""
+    """Wait until an interrupted process exits; return how it exited and a problem, an empty text if there is none."""
     try:
         code = process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -125,9 +126,11 @@ def _wait_for_exit(process: subprocess.Popen[bytes], study: Path) -> tuple[str, 
         program = str(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else ""
         if "Exception ignored" not in output and f'File "{program}' not in output:
             return "while Python started", ""
-        return "with a traceback", f"\n{output[output.index(found[0]) :][:2000]}"
+        return "with a traceback", f"printed an unexpected message:\n{output[output.index(found[0]) :][:2000]}"
     expected = {0: "normally", 130: "with 130", -signal.SIGINT: "by SIGINT"}
-    return expected.get(code, f"with {code}"), "" if code in expected else f"exited with {code}:\n{tail(output)}"
+    if code in expected:
+        return expected[code], ""
+    return f"with {code}", f"exited with {code}; expected 0, 130 or SIGINT (signal 2):\n{tail(output)}"
 
 
 if __name__ == "__main__":

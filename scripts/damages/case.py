@@ -24,7 +24,7 @@ from damages.study import DATABASE, FINISHED, PENDING, STUDY, TRIALS, run_main
 
 _TIMEOUT_S = 30.0
 _MAX_BYTES = 3 * 2**30
-# These commands must show the other trials, whatever damage one trial has.
+# Commands that must show all other trials if one trial is damaged.
 _READERS = {
     "status": ["status"],
     "status --json": ["status", "--json"],
@@ -34,22 +34,22 @@ _READERS = {
     "report": ["report", "--out", "report.html"],
     "dashboard": ["dashboard", "--port", "0"],
 }
-# Damage that no command has to report, and the reason.
+# Damage that no command has to report: a pattern of "ITEM, KIND, LOCATION", and the reason.
 HARMLESS = {
-    "leases|study.lock|database.lock|lock": "only the lock on the file matters; its content is for people",
-    "metadata.yaml.(train|val).(npy|jsonl)|.pixel_cache": "created again from the images",
-    "model_config.yaml": "written again from the database",
-    "training.log|training_config.yaml|recipe.json": "written for people; no command reads it",
+    "leases|study.lock|database.lock|lock": "only the lock on the file matters; the content of the file is for people",
+    "metadata.yaml.(train|val).(npy|jsonl)|.pixel_cache": "caches, which the program recreates from the images",
+    "model_config.yaml": "the program rewrites the file from the database",
+    "training.log|training_config.yaml|recipe.json": "written for people; no command reads these files",
     "tensorboard": "only TensorBoard reads it",
-    "artifacts|study_system_attributes": "plots and notes of the dashboard, which shows those that exist",
+    "artifacts|study_system_attributes": "the dashboard shows only the plots and notes that exist",
     "previous.pt": "read only if last.pt is damaged",
-    "study.db, 300 GB sparse": "SQLite reads the number of pages that the first page states",
-    "study.db, bits flipped": "SQLite has no checksums: an unused byte or another plausible value",
-    "study_directions.objective": "only its order matters, and there is one objective",
-    "trial_intermediate_values.intermediate_value, huge": "another number is as plausible as the reported one",
-    ".* foreign": "a trial of plain Optuna, which no command shows",
-    "trial_user_attributes(.key)?, .*config_digest": "`run` compares it and reports a changed preset",
-    # These are as plausible as values that a trial or a command may have stored.
+    "study.db, 300 GB sparse": "SQLite reads only as many pages as the first page states",
+    "study.db, bits flipped": "SQLite has no checksums; the bits may be unused or give a plausible value",
+    "study_directions.objective": "orders the objectives; a study has only one objective",
+    "trial_intermediate_values.intermediate_value, huge": "any number is plausible as a reported value",
+    ".* foreign": "a trial that was added with Optuna alone, which no command shows",
+    "trial_user_attributes(.key)?, .*config_digest": "`run` compares the digest and reports a changed preset",
+    # The damaged values of these tables are as plausible as those that a trial or a command may have stored.
     "trial_params": "another plausible value, or a parameter that was not sampled",
     "study_user_attributes(.key)?, ": "a missing attribute is like one that was never set",
     "alembic_version|version_info": "Optuna reads it only to upgrade a database",
@@ -59,7 +59,7 @@ Outputs = Mapping[str, tuple[int | None, str]]
 
 @dataclass
 class Case:
-    """A numbered damage, the first output line that reports it, and the problems of the program."""
+    """A damage with its number, the first output line that reports the damage, and the problems that it revealed."""
 
     number: int
     damage: Damage
@@ -68,7 +68,11 @@ class Case:
 
 
 def outputs_of(folder: Path, found: Damage | None = None) -> Outputs:
-    """Run all commands on a study; return the exit code, None for a command that hangs, and the output of each."""
+    """Run all commands on a study; return the exit code and the output of each, keyed by command.
+
+    The exit code of a command that does not exit in time is None; the commands after it do not run. If the study is
+    damaged, `show` reads the damaged trial and `evaluate` the damaged checkpoint.
+    """
     shown = TRIALS if found is None else [found.trial or FINISHED[0]]
     checkpoint = ["--checkpoint", f"../{found.path}"] if found and found.path.endswith(".pt") else []
     commands = _READERS | {f"show {name}": ["show", str(TRIALS.index(name))] for name in shown}
@@ -86,7 +90,7 @@ def outputs_of(folder: Path, found: Damage | None = None) -> Outputs:
 
 
 def check(case: Case, folder: Path, reference: Outputs) -> None:
-    """Run all commands on a damaged study; add the problems that are found to the case."""
+    """Run all commands on a damaged study; add the report of the damage and the problems to the case."""
     before = in_fork(_facts, folder)
     outputs = outputs_of(folder, case.damage)
     case.problems += unexpected_errors(outputs)
@@ -96,22 +100,23 @@ def check(case: Case, folder: Path, reference: Outputs) -> None:
     case.report = next(_reports(case.damage, outputs, reference), "")
     kind = f"{case.damage.item}, {case.damage.kind}, {case.damage.location}"
     if not case.report and not case.problems and not any(re.match(kinds, kind) for kinds in HARMLESS):
-        case.problems.append("no command reports the damage")
+        case.problems.append("no command reports the damage; expected an error, warning or note")
 
 
 def unexpected_errors(outputs: Outputs) -> list[str]:
-    """Return the unexpected errors, each with the commands that print it."""
+    """Return one text per unexpected error, with the names of the commands that printed it."""
     found: dict[str, list[str]] = {}
     for name, (code, output) in outputs.items():
         lines = [line for line in output.splitlines() if "unexpected" in line or "Traceback" in line]
         if code not in (0, 1, 2) or lines:
             last = (lines or output.splitlines() or [""])[-1]
-            found.setdefault("hangs" if code is None else f"exit {code}: {last}", []).append(name)
+            problem = f"did not exit within {_TIMEOUT_S:.0f} s" if code is None else f"exited with {code}: {last}"
+            found.setdefault(problem, []).append(name)
     return [f"{', '.join(names)}: {problem}" for problem, names in found.items()]
 
 
 def _restrict() -> None:
-    """Limit the memory of this process, and make the dashboard answer a few requests instead of listening."""
+    """Limit the memory of this process, and make `dashboard` answer a few requests and exit instead of listening."""
     resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
     replace("studies.dashboard.server.DashboardServer.serve", lambda function: _request_pages)
 
@@ -127,11 +132,11 @@ def _request_pages(server: Any, app: Any, **options: Any) -> None:
 
 
 def _reports(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[str]:
-    """Yield the output lines that report a damage and do not appear for the undamaged study."""
+    """Yield the output lines that report the damage and that no command printed for the undamaged study."""
     for name, (_, text) in outputs.items():
         for line in text.splitlines():
             is_new = line not in reference[name][1]
-            if name in ("resume", "evaluate"):  # their figures differ in each run
+            if name in ("resume", "evaluate"):  # the numbers in their output differ in each run
                 is_new &= re.search("error|warning|note|damaged", line) is not None
             if is_new and any(expected in line for expected in damage.names):
                 yield f"{name}: {line}"
@@ -140,25 +145,25 @@ def _reports(damage: Damage, outputs: Outputs, reference: Outputs) -> Iterator[s
 def _changes_to_others(
     damage: Damage, outputs: Outputs, reference: Outputs, before: Mapping[str, str], after: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield the losses and changes of the undamaged trials."""
+    """Yield a problem for each undamaged trial that was lost, changed or not shown."""
     finished = [name for name in FINISHED if name != damage.trial]
     for fact, value in before.items():
         if fact.partition(":")[0] in finished and after.get(fact) != value:
-            yield f"changed: {fact}"
+            yield f"the commands changed or lost an item of an undamaged trial: {fact}"
     code, output = outputs["resume"]
     for name in set(PENDING) - {damage.trial} if "waiting: state" in after else ():
         state = after[f"{name}: state"]
         is_explained = state in ("RUNNING", "WAITING") and code and re.search("error:|stays pending", output)
         if state not in ("COMPLETE", "PRUNED") and not is_explained:
-            yield f"{name} is {state} after resume:\n{tail(output)}"
+            yield f"{name} is {state} after `resume`; expected COMPLETE, PRUNED or an explanation:\n{tail(output)}"
     blocked = [name for name in _READERS if outputs[name][0] != 0]
     # A missing row or another number shifts later trials in Optuna's list, so positions no longer identify trials.
     if damage.trial and blocked and "readable" in before and damage.item not in ("trials", "trials.number"):
-        yield f"blocked: {', '.join(blocked)}:\n{tail(outputs[blocked[0]][1])}"
+        yield f"damage to one trial makes these fail: {', '.join(blocked)}; the first:\n{tail(outputs[blocked[0]][1])}"
     for name in ("export csv", "export csv again"):
         shown, expected = _rows(outputs[name][1]), _rows(reference[name][1])
         if outputs[name][0] == 0 and (other := [trial for trial in finished if shown.get(trial) != expected[trial]]):
-            yield f"{name} shows other values for {other}, for the first: {shown.get(other[0])}"
+            yield f"{name} shows changed values of undamaged trials: {', '.join(other)}; first: {shown.get(other[0])}"
 
 
 def _rows(text: str) -> dict[str, str]:
@@ -167,7 +172,10 @@ def _rows(text: str) -> dict[str, str]:
 
 
 def _facts(folder: Path) -> dict[str, str]:
-    """Return the content of files and database by "TRIAL: item", and whether Optuna can read all trials."""
+    """Return the digests of the files and the rows of the database, keyed by "TRIAL: item".
+
+    The key "readable" exists only if Optuna can read all trials.
+    """
     import optuna
 
     facts = {}

@@ -1,4 +1,4 @@
-"""The kinds of damage: an item of a study and the way it is damaged, both chosen at random."""
+"""Random damage to a study: the items that may be damaged, and the ways to damage an item."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from harness.fixture_study import OUTPUT
 
 from damages.study import DATABASE, STUDY, TRIALS
 
-# All files in a folder with one of these names count as one item; any other file is an item by its name.
+# All files in folders with one of these names count as one item, named after the folder. Other files are items of
+# their own; files whose names differ only in digits count as one item.
 _FOLDERS = {"artifacts", "leases", "tensorboard", ".pixel_cache", "train", "val", "test"}
-# Some tables are repeated, so that they are damaged more often.
+# Repeated tables are damaged more often.
 _TABLES = (
     *(["trials", "trial_user_attributes"] * 4),
     *(["trial_params", "trial_values", "trial_intermediate_values", "study_user_attributes"] * 2),
@@ -47,15 +48,15 @@ _JSON_CELLS = _CELLS | {
 
 @dataclass(frozen=True)
 class Damage:
-    """A damage to a study.
+    """A damaged item of a study.
 
     Attributes:
-        item: The damaged table, column or kind of file.
-        kind: The way in which it is damaged.
-        location: The damaged value or file.
-        names: Texts of which a report must contain one.
-        trial: Name of the damaged trial; empty if it is none.
-        path: The damaged file.
+        item: Damaged table, column or kind of file.
+        kind: Way in which the item is damaged.
+        location: Damaged value or file.
+        names: Texts that identify the damage; an output line that reports the damage contains one of them.
+        trial: Name of the damaged trial; empty if the damage concerns no single trial.
+        path: Path of the damaged file in the folder of `make_study`.
     """
 
     item: str
@@ -67,7 +68,7 @@ class Damage:
 
 
 def damage(rng: Random, folder: Path) -> Damage:
-    """Damage a random item of a study in a folder of `make_study`."""
+    """Damage a random item of the study that `make_study` created in a folder; return what was damaged and how."""
     if rng.random() < 0.5:
         return _damage_file(rng, folder)
     with closing(sqlite3.connect(folder / DATABASE)) as database, database:
@@ -81,7 +82,7 @@ def _damage_row(rng: Random, database: sqlite3.Connection, table: str) -> Damage
     trial = TRIALS[row["trial_id"] - 1] if "trial_id" in row else ""
     key = row.get("key", row.get("param_name", table))
     names = ("damaged", key, *((trial, f"trial {row['trial_id'] - 1}") if trial else ("error:", "warning:")))
-    location = f"{key} of row {row['rowid']} {trial}"
+    location = f"{key} in row {row['rowid']} {trial}"
     if rng.random() < 0.05:
         whole = rng.random() < 0.3
         database.execute(f"DROP TABLE {table}" if whole else f"DELETE FROM {table} WHERE rowid = {row['rowid']}")
@@ -96,14 +97,14 @@ def _damage_row(rng: Random, database: sqlite3.Connection, table: str) -> Damage
         value = changes[kind](rng, row[column])
         try:
             database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = {row['rowid']}", (value,))
-        except sqlite3.IntegrityError:  # the schema does not allow it
+        except sqlite3.IntegrityError:  # the schema forbids this value
             continue
         return Damage(f"{table}.{column}", kind, f"{location}: {value!r:.60}", names, trial)
     raise AssertionError(table)
 
 
 def _changed_inside(rng: Random, value: Any) -> str:
-    """Return JSON in which one value has another type or is missing."""
+    """Replace or remove one random value inside a JSON value; return the JSON text."""
     entries = list(_entries(value))
     if not entries:
         return json.dumps(rng.choice(_PLAIN))
@@ -175,15 +176,15 @@ _CHANGES: dict[str, Callable[[Random, Path], object]] = {
     "missing": lambda rng, path: path.unlink(),
     "directory": _replace_by(Path.mkdir),
     "FIFO": _replace_by(os.mkfifo),
-    "link to nothing": _replace_by(lambda path: path.symlink_to("nothing")),
-    "link to /dev/zero": _replace_by(lambda path: path.symlink_to("/dev/zero")),
+    "broken symbolic link": _replace_by(lambda path: path.symlink_to("nothing")),
+    "symbolic link to /dev/zero": _replace_by(lambda path: path.symlink_to("/dev/zero")),
     "200,000 brackets": lambda rng, path: path.write_text("[" * 200_000),
     "300 GB sparse": lambda rng, path: os.truncate(path, 300 * 2**30),
 }
 _CHECKPOINT_CHANGES = {
-    "right digest, a list": _resave(lambda state: [1, 2]),
-    "right digest, other types": _resave(lambda state: dict.fromkeys(state, "x")),
-    "right digest, a part missing": _resave(lambda state: dict(list(state.items())[:-1])),
-    "right digest, other shapes": _weights(lambda part: part[..., None]),
-    "right digest, NaN weights": _weights(lambda part: part * float("nan")),
+    "valid digest, a list": _resave(lambda state: [1, 2]),
+    "valid digest, wrong types": _resave(lambda state: dict.fromkeys(state, "x")),
+    "valid digest, missing part": _resave(lambda state: dict(list(state.items())[:-1])),
+    "valid digest, wrong shapes": _weights(lambda part: part[..., None]),
+    "valid digest, NaN weights": _weights(lambda part: part * float("nan")),
 }

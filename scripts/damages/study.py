@@ -1,4 +1,4 @@
-"""The damaged study: completed, pruned, failed, interrupted and waiting trials, and one of plain Optuna."""
+"""The study to damage: completed, pruned, failed, interrupted and waiting trials, and one added with Optuna alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.run import HarnessError
 
 STUDY = "study"
 DATABASE = f"{STUDY}/{OUTPUT}/study.db"
-# Names of the trials in the order of their numbers: finished ones, and those that `resume` must train.
+# Names of the trials in order of trial number: the finished trials, then those that `resume` must train.
 FINISHED = ("with_curves", "plain", "search_0002", "search_0003", "search_0004", "diverging")
 PENDING = ("interrupted", "waiting")
 TRIALS = (*FINISHED, *PENDING, "foreign")
@@ -36,7 +36,7 @@ _MORE_EXPERIMENTS = """\
 
 
 def make_study(folder: Path) -> None:
-    """Generate a dataset and train the study, both in a new folder.
+    """Generate a dataset and run the study, both in a new folder.
 
     Raises:
         HarnessError: The trials do not have the expected states.
@@ -54,11 +54,11 @@ def make_study(folder: Path) -> None:
     for path in folder.glob("*.yaml"):  # the study no longer needs them
         path.unlink()
     if (states := in_fork(_add_foreign_trial, folder / STUDY)) != _STATES:
-        raise HarnessError(f"wrong states of the trials: found {states}, expected {_STATES}:\n{output}")
+        raise HarnessError(f"trial states: found {states}; expected {_STATES}; output of `resume`:\n{output}")
 
 
 def run_main(command: list[str], before: Callable[[], object] = lambda: None) -> int:
-    """Call `before`, then run a command of the program in this process; return its exit code."""
+    """Call `before`, then run a command of the program in this process; return the command's exit code."""
     from tuner.__main__ import main
 
     before()

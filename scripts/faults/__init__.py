@@ -1,1 +1,1 @@
-"""The parts of `fault_harness.py`: make disk calls of a small study fail, and check the study afterwards."""
+"""The parts of `fault_harness.py`: the calls of a run, the process in which one fails, and the check of each study."""

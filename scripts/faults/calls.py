@@ -1,4 +1,4 @@
-"""The calls of a run that change its files, their purpose, and the choice of calls that fail."""
+"""The file-system calls of a run, and the choice of the calls that fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 FILE_NAME = "calls.txt"
 
-# Parts of a path that differ between trials or runs for files of the same kind, and their general form.
+# Patterns of path parts that differ between trials or runs for files of the same kind, and what replaces them.
 _GENERAL_FORMS = (
     (r"^/out/(with_curves|plain|search_\d+)(?=/|$)", "/out/TRIAL"),
     (r"/\.[0-9a-f]{16}\.tmp$", "/.*.tmp"),
@@ -24,8 +24,8 @@ _GENERAL_FORMS = (
 )
 
 
-class Moment(StrEnum):
-    """A part of a run in which every call is made to fail."""
+class Operation(StrEnum):
+    """An operation of a run in which the harness makes each file-system call fail once per kind of fault."""
 
     CHECKPOINT = "checkpoint"
     TELL = "tell"
@@ -33,17 +33,18 @@ class Moment(StrEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """A call that changes a file.
+    """A file-system call that creates, writes, flushes, renames, truncates or removes a file.
 
     Attributes:
-        number: Number of the call in its process, from 1.
-        kind: Name of the call and kind of file.
-        moment: Moment that it belongs to and the number of that moment, from 1; None if it belongs to none.
+        number: Number of the call within its process, from 1.
+        kind: Name of the call and kind of file, such as ``rename results.json``.
+        operation: Operation during which the call is made, and the number of that operation among those of the same
+            name, from 1; None if the call is made outside of an operation.
     """
 
     number: int
     kind: str
-    moment: tuple[Moment, int] | None
+    operation: tuple[Operation, int] | None
 
 
 class Fault(StrEnum):
@@ -56,52 +57,52 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Injection:
-    """A call that fails, and the fault."""
+    """A fault, and the call that fails with this fault."""
 
     call: Call
     fault: Fault
 
     def __str__(self) -> str:
-        """Return the fault, the call and its moment in one line."""
-        moment = "" if self.call.moment is None else f", {self.call.moment[0]} {self.call.moment[1]}"
-        return f"{self.fault} at call {self.call.number}, {self.call.kind}{moment}"
+        """Format the fault, the call and the call's operation in one line."""
+        operation = "" if self.call.operation is None else f", {self.call.operation[0]} {self.call.operation[1]}"
+        return f"{self.fault} at call {self.call.number}, {self.call.kind}{operation}"
 
 
 class CallLog:
-    """The log of the calls and moments of one process."""
+    """The log of the file-system calls and operations of one process."""
 
     def __init__(self, folder: Path) -> None:
-        """Start the log of a process in its study's folder."""
+        """Create the log in the study's folder; the log of an earlier process is overwritten."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self.descriptor = os.open(folder / FILE_NAME, flags, 0o666)
 
-    def started(self, moment: Moment) -> None:
-        """Log the start of a moment."""
-        os.write(self.descriptor, f"+ {moment}\n".encode())
+    def started(self, operation: Operation) -> None:
+        """Log the start of an operation."""
+        os.write(self.descriptor, f"+ {operation}\n".encode())
 
     def ended(self) -> None:
-        """Log the end of the current moment."""
+        """Log the end of the current operation."""
         os.write(self.descriptor, b"-\n")
 
 
 def read_calls(folder: Path) -> list[Call]:
-    """Return the calls of the last process in a study's folder."""
+    """Read the calls that the last process of the study in a folder made."""
     return list(_calls((folder / FILE_NAME).read_text(encoding="utf-8").splitlines(), folder))
 
 
 def _calls(lines: list[str], folder: Path) -> Iterator[Call]:
-    moment: tuple[Moment, int] | None = None
-    seen = dict.fromkeys(Moment, 0)
+    operation: tuple[Operation, int] | None = None
+    seen = dict.fromkeys(Operation, 0)
     for line in lines:
         sign, *rest = line.split(" ", 2)
         if sign == "+":
-            name = Moment(rest[0])
+            name = Operation(rest[0])
             seen[name] += 1
-            moment = (name, seen[name])
+            operation = (name, seen[name])
         elif sign == "-":
-            moment = None
+            operation = None
         else:
-            yield Call(int(sign), f"{rest[0]} {_kind_of_file(rest[1].removeprefix(str(folder)))}", moment)
+            yield Call(int(sign), f"{rest[0]} {_kind_of_file(rest[1].removeprefix(str(folder)))}", operation)
 
 
 def _kind_of_file(path: str) -> str:
@@ -110,38 +111,40 @@ def _kind_of_file(path: str) -> str:
     return path.removeprefix("/out").removeprefix("/") or "the output folder"
 
 
-def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_moments: bool) -> list[Injection]:
-    """Return the faults to inject, each into a new study.
+def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_operations: bool) -> list[Injection]:
+    """Choose the faults to inject, each into a new study.
 
     Args:
-        calls: All calls of an undisturbed run.
-        rng: Random number generator of all choices.
+        calls: All calls of the reference study.
+        rng: Random number generator for all choices.
         sampled: Number of randomly chosen faults.
-        all_moments: Whether each call around checkpoints and tells fails in every way, too.
+        all_operations: Whether each call during a checkpoint or a `tell` also fails, once per kind of fault.
     """
-    chosen = [Injection(call, fault) for call in moments(calls) for fault in Fault] if all_moments else []
+    chosen = [Injection(call, fault) for call in operation_calls(calls) for fault in Fault] if all_operations else []
     taken = set(chosen)
     kinds: dict[str, list[Injection]] = defaultdict(list)
     for call in calls:
         kinds[call.kind] += [one for fault in Fault if (one := Injection(call, fault)) not in taken]
     for injections in kinds.values():
         rng.shuffle(injections)
-    # Round robin, so that a rare kind of call is chosen as often as a frequent one.
+    # Round robin over the kinds of calls, so that a rare kind is chosen as often as a frequent kind.
     in_turn = [one for rank in range(len(calls)) for one in _nth(kinds.values(), rank, rng)]
     return chosen + in_turn[:sampled]
 
 
-def moments(calls: Iterable[Call]) -> list[Call]:
-    """Return the calls of checkpoints and tells, without repetitions of earlier ones."""
-    by_moment: dict[tuple[Moment, int], list[Call]] = defaultdict(list)
+def operation_calls(calls: Iterable[Call]) -> list[Call]:
+    """Return the calls during checkpoints and `tell`, without operations that repeat earlier ones."""
+    by_operation: dict[tuple[Operation, int], list[Call]] = defaultdict(list)
     for call in calls:
-        if call.moment is not None:
-            by_moment[call.moment].append(call)
+        if call.operation is not None:
+            by_operation[call.operation].append(call)
     chosen: list[Call] = []
     seen: set[object] = set()
-    for (moment, _), inside in by_moment.items():
+    for (operation, _), inside in by_operation.items():
         # Equivalent calls count once: SQLite writes many pages in a row.
-        steps = {(moment, before, call.kind): call for before, call in zip(_kinds_before(inside), inside, strict=True)}
+        steps = {
+            (operation, before, call.kind): call for before, call in zip(_kinds_before(inside), inside, strict=True)
+        }
         if not seen.issuperset(steps):
             chosen += steps.values()
             seen.update(steps)

@@ -1,4 +1,4 @@
-"""Studies in which one disk call fails, and their outcome."""
+"""Studies in which one file-system call fails, and the outcome of each study."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from faults.child import run_command
 _EXPORTED = "exported.json"
 # Commands that only read a study.
 _READERS = (["status", "--output-dir", OUTPUT], ["export", "--output-dir", OUTPUT, "--results-file", _EXPORTED])
+# Pattern of the error message that names the reason, keyed by fault.
 _REASONS = {
     # SQLite does not report the reason if it cannot create or remove a journal.
     Fault.FULL: r"(No space left on device|disk is full|unable to open).*free some space on"
@@ -34,12 +35,12 @@ _REASONS = {
 
 @dataclass(kw_only=True)
 class FaultyStudy(StudyOutcome):
-    """Outcome of one study.
+    """Outcome of one study in which a call failed.
 
     Attributes:
-        injection: The call that failed, and the fault.
-        code: Exit code of the process in which the call failed; None if it was killed.
-        output: Output of that process.
+        injection: The fault, and the call that failed.
+        code: Exit code of the process in which the call failed; None if the process was killed by SIGKILL.
+        output: Output of the process in which the call failed.
     """
 
     injection: Injection
@@ -48,29 +49,33 @@ class FaultyStudy(StudyOutcome):
 
     @property
     def exit(self) -> str:
-        """How the process with the failing call ended, in words."""
+        """How the process with the failing call ended: ``killed`` or ``exit CODE``."""
         return "killed" if self.code is None else f"exit {self.code}"
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """Runs studies in one work folder and makes their disk calls fail."""
+    """A reference study and studies with one fault each, all run in one work folder.
+
+    Attributes:
+        small: Definition that the reference study and all studies with a fault share.
+    """
 
     small: FixtureStudy
 
-    def run_undisturbed(self) -> tuple[Snapshot, list[Call]]:
-        """Run a study without faults; return its snapshot and its calls.
+    def run_reference(self) -> tuple[Snapshot, list[Call]]:
+        """Run the reference study, without a fault; return its snapshot and its file-system calls.
 
         Raises:
-            HarnessError: It failed, or its trials do not show every reason for which a trial can end.
+            HarnessError: The process failed, or no trial ended for one of the reasons in `small.ends`.
         """
         folder = self.small.folder / "reference"
         folder.mkdir()
         ending, _ = run_logged(partial(run_command, self.small.run, 0, Fault.KILL), folder)
         return reference_snapshot(self.small, folder, ending), read_calls(folder)
 
-    def run_disturbed(self, name: str, injection: Injection, reference: Snapshot) -> FaultyStudy:
-        """Run a study with a fault, read it, resume it, and compare.
+    def run_with_fault(self, name: str, injection: Injection, reference: Snapshot) -> FaultyStudy:
+        """Run a study with a fault, read and resume it, and compare the complete study with the reference study.
 
         The folder of the study is kept if there is a problem.
         """
@@ -91,39 +96,41 @@ class Campaign:
         yield from fault_problems(injection, ending, study.output, folder)
         try:
             trials = survey(folder).trials
+            allowed = (0,) if trials else (0, 2)
             for command in _READERS:
                 read, output = run_logged(partial(_run_main, command), folder)
-                if read.code not in ((0,) if trials else (0, 2)) or "Traceback" in output:
-                    yield f"{command[0]} exited with {read.code}:\n{tail(output)}"
+                if read.code not in allowed or "Traceback" in output:
+                    expected = " or ".join(map(str, allowed))
+                    yield f"{command[0]} exited with {read.code}; expected {expected}, no traceback:\n{tail(output)}"
             # `resume` refuses a study that has not been created completely.
             command = self.small.resume if trials == self.small.trials else self.small.run
             ended, output = run_logged(partial(_run_main, command), folder)
             if ended.code != 0:
-                yield f"{command[0]} exited with {ended.code}:\n{tail(output)}"
+                yield f"{command[0]} exited with {ended.code}; expected 0:\n{tail(output)}"
                 return
             (folder / _EXPORTED).unlink(missing_ok=True)
             yield from snapshot_problems(reference, in_fork(take_snapshot, folder), folder)
         except HarnessError as error:
-            yield f"the study cannot be read: {error}"
+            yield f"reading the study failed: {error}"
 
 
 def fault_problems(injection: Injection, ending: Ending, output: str, folder: Path) -> Iterator[str]:
-    """Yield the problems of the process with the failing call."""
+    """Check the process in which a call failed; yield its problems."""
     fault, planned = injection.fault, injection.call
     call = next((call for call in read_calls(folder) if call.number == planned.number), None)
     if call is None or call.kind != planned.kind:
-        yield f"the failing call was {call and call.kind}; expected {planned.kind}"
+        yield f"call {planned.number} was {call and call.kind}; expected {planned.kind}, as in the reference study"
     if ending.hung:
-        yield f"the process hung:\n{tail(output)}"
+        yield f"the process was killed because it did not exit in time:\n{tail(output)}"
     elif fault is Fault.KILL:
         if ending.code is not None:
-            yield f"the process was not killed but exited with {ending.code}"
+            yield f"the process exited with {ending.code}; expected SIGKILL (signal 9)"
     elif ending.code not in (0, 2) or "Traceback" in output or "unexpected" in output:
-        yield f"the process exited with {ending.code}:\n{tail(output)}"
+        yield f"the process exited with {ending.code}; expected 0 or 2, no unexpected error:\n{tail(output)}"
     elif ending.code == 2:
         errors = [line for line in output.splitlines() if line.startswith("error: ")]
         if len(errors) != 1 or str(folder) not in errors[0] or not re.search(_REASONS[fault], errors[0]):
-            yield f"the error message does not name the path and the reason:\n{tail(output)}"
+            yield f"the output does not name the path and the reason in exactly one error message:\n{tail(output)}"
 
 
 def _run_main(command: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The process with the failing call: a command of the program with `faults.c` compiled and preloaded."""
+"""The process in which a call fails: it runs a command of the program with the compiled `faults.c` preloaded."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from typing import Any
 from harness.replacement import watch
 from harness.run import HarnessError
 
-from faults.calls import CallLog, Fault, Moment
+from faults.calls import CallLog, Fault, Operation
 
 _SOURCE = Path(__file__).with_name("faults.c")
 _VARIABLE = "LD_PRELOAD"
 _ERRORS = {Fault.FULL: errno.ENOSPC, Fault.ERROR: errno.EIO, Fault.KILL: 0}
-_MOMENTS = {"tuner.training.loop._complete_epoch": Moment.CHECKPOINT, "optuna.study.Study.tell": Moment.TELL}
+_OPERATIONS = {"tuner.training.loop._complete_epoch": Operation.CHECKPOINT, "optuna.study.Study.tell": Operation.TELL}
 
 
 def restart_preloaded() -> None:
-    """Restart this command with the compiled `faults.c` preloaded, unless it is preloaded already.
+    """Compile `faults.c` and restart this harness with the library preloaded, unless the library is already loaded.
 
     Raises:
-        HarnessError: The machine has no Linux or no C compiler.
+        HarnessError: The operating system is not Linux, or there is no C compiler.
     """
     if hasattr(ctypes.CDLL(None), "start_faults"):
-        # The library is loaded; other programs must not load it.
+        # This process has loaded the library; programs that it starts must not load the library.
         shutil.rmtree(Path(os.environ.pop(_VARIABLE)).parent)
         return
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
-        raise HarnessError("faults can only be injected on Linux with a C compiler; install one that is called cc")
+        raise HarnessError(
+            f"system {sys.platform}, C compiler {compiler}: expected Linux and a C compiler named cc to inject faults; "
+            "install the compiler, or use Linux"
+        )
     library = Path(tempfile.mkdtemp(prefix="faults_")) / "faults.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
     sys.stdout.flush()
@@ -46,22 +49,22 @@ def run_command(command: list[str], call: int, fault: Fault) -> int:
     """Run a command in the working directory and make one of its calls fail.
 
     Args:
-        command: The words after ``khmer-tuner``.
-        call: Number of the call; 0 for none.
-        fault: The way in which it fails; a full disk stays full, other errors occur once.
+        command: Arguments of ``khmer-tuner``.
+        call: Number of the call that fails; 0 if no call fails.
+        fault: The way in which the call fails. A full disk stays full; an I/O error occurs once.
 
     Returns:
-        The command's exit code.
+        The exit code of the command.
     """
     from tuner.__main__ import main
 
     log = CallLog(Path())
-    for target, moment in _MOMENTS.items():
-        watch(target, before=_starting(log, moment), after=lambda *arguments, **named: log.ended())
+    for target, operation in _OPERATIONS.items():
+        watch(target, before=_starting(log, operation), after=lambda *arguments, **named: log.ended())
     start = ctypes.CDLL(None).start_faults
     start(os.fsencode(Path.cwd()), log.descriptor, ctypes.c_long(call), _ERRORS[fault], int(fault is Fault.FULL))
     return main(command)
 
 
-def _starting(log: CallLog, moment: Moment) -> Any:
-    return lambda *arguments, **named: log.started(moment)
+def _starting(log: CallLog, operation: Operation) -> Any:
+    return lambda *arguments, **named: log.started(operation)

@@ -1,7 +1,8 @@
-/* Makes one call that changes files fail, or kills the process in the middle of it. Preloaded into a process.
+/* A library that makes one file-system call fail, or kills the process during the call; preload it into a process.
  *
- * Counts all calls that create, write, flush, rename, truncate or remove a file in a folder, whether Python, SQLite or
- * TensorBoard makes them, and logs each before it is executed. Output to the standard streams is not counted.
+ * The library counts all calls that create, write, flush, rename, truncate or remove a file in a folder, whether
+ * Python, SQLite or TensorBoard makes them, and logs each call before it is executed. Writes to the standard streams
+ * do not count.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,8 +26,8 @@ static long failing_call, call_count;
 static int error_number; /* 0: the process is killed */
 static int is_permanent;
 
-/* Make the call of this number (0: none) in a folder fail with an error number; 0 kills the process. If the error is
- * permanent, all later calls that need disk space fail as well. */
+/* Make the call with this number (0: no call) in a folder fail with an error number; the error number 0 kills the
+ * process. If the error is permanent, all later calls that need disk space fail as well. */
 void start_faults(const char *folder, int log_descriptor, long call, int with_error, int permanent)
 {
     snprintf(watched_folder, sizeof watched_folder, "%s/", folder);
@@ -36,7 +37,7 @@ void start_faults(const char *folder, int log_descriptor, long call, int with_er
     is_permanent = permanent;
 }
 
-/* Decide whether a call is executed, executed by half, or fails. */
+/* Count and log a call; decide whether it is executed (PASS), executed for half its bytes (HALF), or fails (FAIL). */
 static enum verdict verdict_on(const char *call, const char *path, int needs_space, int is_write)
 {
     if (strncmp(path, watched_folder, strlen(watched_folder)))
@@ -46,7 +47,7 @@ static enum verdict verdict_on(const char *call, const char *path, int needs_spa
     if (!failing_call || number < failing_call || (number > failing_call && !(is_permanent && needs_space)))
         return PASS;
     if (number == failing_call && is_write && error_number != EIO)
-        return HALF; /* a full disk stores a part, and so may a killed process */
+        return HALF; /* a write to a full disk, or of a killed process, may store only the first bytes */
     if (!error_number)
         kill(getpid(), SIGKILL);
     errno = error_number;

@@ -1,4 +1,4 @@
-"""The outcome of a disturbed study, and its differences from an undisturbed one."""
+"""The outcome of a study with injected kills or faults, and its differences from the reference study."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MAX_NAMES = 8
 
 @dataclass
 class StudyOutcome:
-    """Outcome of one disturbed study.
+    """Outcome of one study with injected kills, faults or other interruptions.
 
     Attributes:
-        name: Name of its folder.
-        problems: A text for each problem that was found.
-        seconds: Duration, including all checks.
+        name: Name of the study's folder.
+        problems: One text per problem.
+        seconds: Duration of the study in seconds, including all checks.
     """
 
     name: str
@@ -30,36 +30,41 @@ class StudyOutcome:
     seconds: float = 0.0
 
     def summary(self, events: str) -> str:
-        """Return a line with the events and the number of problems, followed by a line for each problem."""
+        """Format a line with the events and the number of problems, followed by one line per problem."""
         verdict = f"{len(self.problems)} PROBLEMS" if self.problems else "no problems"
         return "\n".join([f"{self.name}: {events}: {verdict}", *(f"  {problem}" for problem in self.problems)])
 
 
 def reference_snapshot(small: FixtureStudy, folder: Path, ending: Ending) -> Snapshot:
-    """Return the snapshot of an undisturbed study.
+    """Check the process and the trials of the reference study; return the study's snapshot.
 
     Raises:
-        HarnessError: Its process failed, or its trials do not show every reason for which a trial can end.
+        HarnessError: The process failed, or no trial ended for one of the reasons in `small.ends`.
     """
     if ending.code != 0:
-        raise HarnessError(f"the undisturbed run exited with {ending.code}:\n{tail(output_of(folder))}")
+        output = tail(output_of(folder))
+        raise HarnessError(f"the process of the reference study exited with {ending.code}; expected 0:\n{output}")
     snapshot = in_fork(take_snapshot, folder)
     if missing := small.ends - set(why_ended(snapshot)):
-        raise HarnessError(f"no trial of the undisturbed run ended as {', '.join(sorted(missing))}")
+        reasons = ", ".join(sorted(missing))
+        raise HarnessError(f"reference study: found no trial that ended as {reasons}; use a larger --trials")
     return snapshot
 
 
 def snapshot_problems(reference: Snapshot, found: Snapshot, folder: Path) -> Iterator[str]:
-    """Yield a problem if a study differs from the reference; write the full texts to a file in its folder."""
+    """Compare a study with the reference study; yield a problem if they differ.
+
+    The full texts of the differing items are written to `differences.txt` in the folder of the study.
+    """
     if differing := differences(reference, found):
         path = folder / "differences.txt"
         texts = (f"{one.item}\n{one.expected}\n{one.found}\n" for one in differing)
         path.write_text("".join(texts), encoding="utf-8")
         names = abbreviated([one.item for one in differing])
-        yield f"differing items, in full in {path}: {names}; the first: {differing[0]}"
+        yield f"items differ from the reference (full texts in {path}): {names}; the first difference: {differing[0]}"
 
 
 def abbreviated(names: Sequence[str]) -> str:
-    """Return the first few names and the number of further ones."""
+    """Join the first few names, followed by the number of the other names."""
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(names[:_MAX_NAMES]) + more

@@ -1,4 +1,7 @@
-"""The databases of studies; only forked processes connect to them, never the harness itself."""
+"""Databases of the studies, in SQLite or on a PostgreSQL server.
+
+Only forked processes connect to a database, because an open connection does not survive a fork.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ class Databases:
     """SQLite databases in the folders of the studies, or databases on a new PostgreSQL server.
 
     Attributes:
-        storage: Their kind.
+        storage: Database system of all studies.
     """
 
     def __init__(self, storage: Storage) -> None:
-        """Start the PostgreSQL server if the storage needs it.
+        """Start a PostgreSQL server if `storage` is PostgreSQL.
 
         Raises:
             HarnessError: The server cannot be started.
@@ -33,34 +36,37 @@ class Databases:
         try:
             self._server = PostgresServer() if storage is Storage.POSTGRESQL else None
         except (ImportError, RuntimeError) as error:
-            raise HarnessError(f"cannot start PostgreSQL: {error}; `pip install -e '.[dev]'` installs it") from error
+            raise HarnessError(f"starting PostgreSQL failed: {error}; run `pip install -e '.[dev]'`") from error
 
     def start_study(self, name: str) -> None:
-        """Create a database for the study of this name, which processes started from now on use."""
+        """Create a PostgreSQL database for a study; all processes that start from now on use this database."""
         if self._server:
             self._name = name
             os.environ[STORAGE_VARIABLE] = in_fork(self._server.create_database, name)
 
     def wait_until_disconnected(self) -> None:
-        """Wait until the server has noticed that the processes of the study have exited."""
+        """Wait until the PostgreSQL server has closed the connections of the study's exited processes."""
         if self._server:
             in_fork(self._server.wait_until_disconnected, self._name)
 
     def end_study(self, folder: Path) -> Iterator[str]:
-        """Dump the study's database into its folder and drop it; yield a problem for each file with the password."""
+        """Dump and drop the study's PostgreSQL database; yield a problem per file that contains the password.
+
+        The dump is written to the folder of the study, so it is searched as well.
+        """
         if self._server:
             (folder / "study.sql").write_bytes(self._server.dump(self._name))
             in_fork(self._server.execute, f'DROP DATABASE "{self._name}"')
-            yield from (f"the password is in {path}" for path in _files_below(folder) if _passwords_in(path))
+            yield from (f"{path} contains the password" for path in _files_below(folder) if _passwords_in(path))
 
     def close(self) -> None:
-        """Stop the server."""
+        """Stop the PostgreSQL server, if there is one."""
         if self._server:
             self._server.close()
 
 
 def passwords_found(folder: Path, output: str) -> int:
-    """Count how often the server's password occurs in the files below a folder and in an output."""
+    """Count how often the server's password occurs in the files below a folder and in the harness's output."""
     return sum(map(_passwords_in, _files_below(folder))) + output.count(PASSWORD)
 
 

@@ -1,4 +1,4 @@
-"""The study that the harnesses disturb: real networks, data and search, so small that a run takes seconds."""
+"""The small study that the harnesses run: real networks, data and search, finished within seconds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 OUTPUT = "out"
 RESULTS = "results.json"
-# The environment variable with the storage URL, if the study is not in the output folder.
+# Environment variable with the storage URL of a study whose database is not in the output folder.
 STORAGE_VARIABLE = "KHMER_TUNER_STORAGE"
 
-# With this seed, trials end for all three reasons, in long and in short studies.
+# With this seed, the trials of both short and long studies end for all three reasons.
 _SEED = 2
 _PRESETS = ("with_curves", "plain")
 _INPUTS = {
@@ -54,10 +54,10 @@ space:
 
 @dataclass(frozen=True)
 class FixtureStudy:
-    """A definition of a study, which is run in several folders of a work folder.
+    """Definition of a small study, and the commands that run the study in a folder of its own.
 
     Attributes:
-        folder: The work folder.
+        folder: Work folder, which contains the dataset, the YAML files and the folders of the studies.
         search_trials: Number of search trials, in addition to the presets.
         sampler: Sampler of the search trials.
         samples: Number of training and validation images.
@@ -72,32 +72,32 @@ class FixtureStudy:
 
     @property
     def preset_names(self) -> list[str]:
-        """Names of the presets, in order."""
+        """Names of the presets, in order of trial number."""
         return list(_PRESETS)
 
     @property
     def trials(self) -> int:
-        """Number of trials of the complete study."""
+        """Number of presets and search trials."""
         return len(_PRESETS) + self.search_trials
 
     @property
     def ends(self) -> frozenset[str]:
-        """Reasons for which trials of the undisturbed study must have ended; with a Gaussian process none is pruned."""
+        """Reasons for which trials of the reference study must end; with the GP sampler, no trial is pruned."""
         return frozenset({"max_epochs", "early_stopped"} | ({"pruned"} if self.sampler != "gp" else set()))
 
     @property
     def run(self) -> list[str]:
-        """The command that starts or resumes the study in its folder."""
+        """Arguments of ``khmer-tuner`` that create the study in the working directory, or resume it if it exists."""
         search = ["--space", "../space.yaml", "--trials", str(self.search_trials), "--seed", str(_SEED)]
         return ["run", "--config", "../experiments.yaml", *search, "--sampler", self.sampler, *_output_options()]
 
     @property
     def resume(self) -> list[str]:
-        """The command that resumes the study."""
+        """Arguments of ``khmer-tuner`` that resume the study in the working directory."""
         return ["resume", *_output_options()]
 
     def write_inputs(self) -> None:
-        """Generate the dataset and write the files that the commands read; call this in a fork."""
+        """Generate the dataset and write the YAML files of the study; call this only in a fork."""
         from tuner.data.generation import generate_dataset
 
         generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
@@ -106,7 +106,7 @@ class FixtureStudy:
 
 
 def open_study(folder: Path) -> Any:
-    """Load the study of a folder for reading; call this in a fork.
+    """Load the study in a folder to read it; call this only in a fork.
 
     Raises:
         ConfigurationError: The study has not been created.

@@ -1,7 +1,7 @@
-"""Forked processes: some run a command and are killed, others return the result of one function.
+"""Forked processes: some run a command until they exit or are killed, others return the result of one function.
 
-The parent imports everything once, which saves three seconds of imports for each fork, and computes nothing. It never
-opens a study, since open databases and locks do not survive a fork.
+The parent process imports all modules once, which saves three seconds per fork. The parent computes nothing and never
+opens a study, because threads, open databases and locks do not survive a fork.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.run import HarnessError, raise_if_stop_requested
 
 Result = TypeVar("Result")
 
-# Modules that the commands import lazily: for training, a new database, the first curve.
+# Modules that a command imports only when it trains, creates a database or plots the first curve.
 _IMPORTED = (
     "tuner.hyperparameter_tuner",
     "tuner.cli.display_factory",
@@ -39,13 +39,13 @@ _COULD_NOT_START = 70
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended.
+    """Exit code and duration of a process.
 
     Attributes:
-        started_s: Time of its start, on the clock of the event log.
-        seconds: Duration.
-        code: Exit code; None if it was killed.
-        hung: Whether the harness killed it because it did not exit in time.
+        started_s: Start time on the monotonic clock, as in the event log.
+        seconds: Duration of the process in seconds.
+        code: Exit code; None if the process was killed by SIGKILL.
+        hung: Whether the harness killed the process because it did not exit within `PROCESS_TIMEOUT_S`.
     """
 
     started_s: float
@@ -55,7 +55,7 @@ class Ending:
 
 
 def prepare(*modules: str) -> None:
-    """Import the modules that the forks need, and limit libraries to one thread: threads do not survive a fork.
+    """Import the modules that the forks need, and limit the numeric libraries to one thread.
 
     Args:
         modules: Names of further modules to import.
@@ -70,19 +70,22 @@ def prepare(*modules: str) -> None:
         for module in (*_IMPORTED, *modules):
             importlib.import_module(module)
     except ImportError as error:
-        raise HarnessError(f"{error}; `pip install -e '.[dev]'` installs what is missing") from error
+        raise HarnessError(f"{error}; run `pip install -e '.[dev]'` to install the missing module") from error
     tasks = Path("/proc/self/task")
     threads = len(list(tasks.iterdir())) if tasks.exists() else 1
     if threads > 1:
-        raise HarnessError(f"the imports started threads: found {threads}, expected 1; a fork would lose the others")
+        raise HarnessError(
+            f"found {threads} threads after the imports; expected 1, because threads do not survive a fork; remove the "
+            "import that starts a thread"
+        )
 
 
 def start(act: Callable[[], int], folder: Path) -> int:
-    """Fork a process that runs a function; return its process id.
+    """Fork a process that calls a function; return the process id.
 
     Args:
-        act: The function; returns the exit code of the process.
-        folder: Working directory of the process, where it also logs its output.
+        act: Function that the process calls; returns the exit code of the process.
+        folder: Working directory of the process; the output of the process is logged there, too.
     """
     sys.stdout.flush()
     pid = os.fork()
@@ -104,12 +107,12 @@ def start(act: Callable[[], int], folder: Path) -> int:
 
 
 def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = lambda now_s: False) -> Ending:
-    """Wait until a process exits; kill it when `is_time_to_kill` returns True.
+    """Wait until a process exits, and return its exit code and duration; kill it if `is_time_to_kill` returns True.
 
     Args:
         pid: Process id.
-        started_s: Time of its start.
-        is_time_to_kill: Polled with the current time.
+        started_s: Start time of the process on the monotonic clock.
+        is_time_to_kill: Called repeatedly with the current time on the monotonic clock.
     """
     try:
         return _wait(pid, started_s, is_time_to_kill)
@@ -120,7 +123,10 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
 
 
 def run_logged(act: Callable[[], int], folder: Path, timeout_s: float = PROCESS_TIMEOUT_S) -> tuple[Ending, str]:
-    """Run a function in a fork in a folder; return its ending and output. It is killed after `timeout_s` seconds."""
+    """Call a function in a fork whose working directory is a folder; return how the fork ended, and its output.
+
+    The fork is killed after `timeout_s` seconds.
+    """
     log = folder / LOG_NAME
     before = log.stat().st_size if log.exists() else 0
     started_s = time.monotonic()
@@ -132,16 +138,16 @@ def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function in a fork; return its result.
 
     Raises:
-        HarnessError: The function raised an exception; the text is the traceback.
+        HarnessError: The function raised an exception; the message is the traceback.
     """
     return in_forks(function, [arguments])[0]
 
 
 def in_forks(function: Callable[..., Result], calls: Sequence[Sequence[object]]) -> list[Result]:
-    """Call a function with each of several argument lists in parallel forks; return the results.
+    """Call a function in parallel forks, once per argument list in `calls`; return the results in the same order.
 
     Raises:
-        HarnessError: The function raised an exception; the text is the traceback.
+        HarnessError: The function raised an exception; the message is the traceback.
     """
     sys.stdout.flush()
     started = [_start_call(function, arguments) for arguments in calls]
@@ -164,7 +170,7 @@ def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) 
 
 
 def _start_call(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:
-    """Fork a process that calls a function; return its id and the descriptor of the pipe that transfers the result."""
+    """Fork a process that calls a function; return the process id and a descriptor from which to read the result."""
     raise_if_stop_requested()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -179,7 +185,7 @@ def _result_of(pid: int, reading: int) -> Any:
         answer = pipe.read()
     os.waitpid(pid, 0)
     if not answer:
-        raise HarnessError("a process exited before it returned a result")
+        raise HarnessError("a fork exited without a result; check whether the system killed it for lack of memory")
     result, error = pickle.loads(answer)
     if error:
         raise HarnessError(error)

@@ -13,14 +13,14 @@ from harness.replacement import Callback, watch
 
 Condition = Callable[..., bool]
 
-# Suffix of the points that a process passes only if another process has left a running trial.
+# Suffix of the names of points that a process passes only if a killed process has left a running trial.
 TAKE_OVER = "take-over"
-# A kill at this point also counts as a crash of that trial: see `kills.schedule`.
+# A kill at this point also counts as a crash of the running trial: see `kills.schedule`.
 AFTER_TAKE_OVER = f"after {TAKE_OVER}"
 
 
 class Phase(StrEnum):
-    """The part of a study to which a kill point belongs."""
+    """The phase of a study in which processes pass a kill point."""
 
     CREATE = "create"
     WORK = "work"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
 
 class Storage(StrEnum):
-    """The kind of database that stores a study."""
+    """The database system that stores a study."""
 
     SQLITE = "sqlite"
     POSTGRESQL = "postgresql"
@@ -40,11 +40,11 @@ class KillPoint:
 
     Attributes:
         name: Name in the table of kills.
-        phase: Part of a study in which the function is called.
+        phase: Phase of a study in which the function is called.
         target: Dotted name of the function, where its caller looks it up.
-        applies: Whether a call with these arguments counts.
+        applies: Returns whether a call with these arguments counts.
         sides: ``before``, ``after`` or both.
-        storages: Storages with which the function is called.
+        storages: Database systems with which the function is called.
     """
 
     name: str
@@ -56,7 +56,7 @@ class KillPoint:
 
     @property
     def points(self) -> list[str]:
-        """The names of the point before the call and of the point after it."""
+        """Names of the points before and after the call, as far as `sides` contains them."""
         return [f"{side} {self.name}" for side in self.sides]
 
 
@@ -67,12 +67,12 @@ def watch_kill_points(passed: Callable[[str], object]) -> None:
 
 
 def points(phase: Phase | None = None) -> list[str]:
-    """Return the names of all points, or of the points of a phase."""
+    """Return the names of all points, or only of those in a phase."""
     return [point for kill_point in KILL_POINTS if phase in (None, kill_point.phase) for point in kill_point.points]
 
 
 def kill_points_of(storage: Storage) -> list[KillPoint]:
-    """Return the kill points of a study in this storage."""
+    """Return the kill points that the processes of a study in this storage pass."""
     return [one for one in KILL_POINTS if storage in one.storages]
 
 
@@ -85,17 +85,17 @@ def _passing(kill_point: KillPoint, side: str, passed: Callable[[str], object]) 
 
 
 def _named(pattern: str) -> Condition:
-    """Accept calls whose first argument is a file with a name that matches a pattern."""
+    """Return a condition that accepts calls whose first argument is the path of a file with a matching name."""
     return lambda path, *rest: fnmatch(os.path.basename(path), pattern)
 
 
 def _renamed(old: str, new: str) -> Condition:
-    """Accept calls that rename a file if its old and its new name match these patterns."""
+    """Return a condition that accepts calls that rename a file if its old and its new name match the patterns."""
     return lambda source, target, **named: _named(old)(source) and _named(new)(target)
 
 
 def _renaming(new: str, phase: Phase, old: str = "*.tmp", storages: tuple[Storage, ...] = tuple(Storage)) -> KillPoint:
-    """Return the kill point at which a temporary file is complete but not yet renamed."""
+    """Return the kill point before a rename, when a temporary file is complete but not yet renamed."""
     return KillPoint(f"renaming to {new}", phase, "os.replace", _renamed(old, new), ("before",), storages=storages)
 
 

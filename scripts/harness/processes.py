@@ -1,4 +1,7 @@
-"""Commands and functions that run in new interpreters with the import path of this process."""
+"""New Python processes with the import path of this process: starting, stopping and timing them, reading their output.
+
+Commands are written as words: ``khmer-tuner WORDS`` or ``python WORDS``.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +28,25 @@ _SHOWN_WORDS = 3
 
 
 def command(*words: str) -> list[str]:
-    """Return the arguments of ``python`` that run a command of the program."""
+    """Return the arguments of ``python`` that run ``khmer-tuner WORDS``."""
     return ["-m", "tuner", *words]
 
 
 def python(words: Sequence[str]) -> list[str]:
-    """Return a command line of ``python`` that imports nothing from its working directory."""
+    """Return the command line of ``python WORDS`` with the option that excludes the working directory from imports."""
     return [sys.executable, "-P", *words]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a new interpreter: that of this process with its import path and some changes."""
+    """Return the environment of a new interpreter: the variables and import path of this process, with `changes`."""
     paths = [str(Path(__file__).parents[1]), *(folder or os.getcwd() for folder in sys.path)]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | changes
 
 
 def start_logged(words: Sequence[str], log: Path, **changes: str) -> subprocess.Popen[bytes]:
-    """Start ``python WORDS`` in the folder of a log file, which receives all its output.
+    """Start ``python WORDS`` in the folder of a log file, and write all output of the process to that file.
 
-    The new process has its own process group: Ctrl-C interrupts only this process, which then stops the new one.
+    The new process has its own process group, so Ctrl-C interrupts only this process, which then stops the new one.
     """
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -59,7 +62,10 @@ def start_logged(words: Sequence[str], log: Path, **changes: str) -> subprocess.
 
 @contextlib.contextmanager
 def started(words: Sequence[str], folder: Path, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start ``python WORDS`` in a folder, created if missing; stop the process at the end of the block."""
+    """Run ``python WORDS`` in a folder during a ``with`` block, and stop the process at the end of the block.
+
+    The folder is created if it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     process = start_logged(words, folder / LOG_NAME, **changes)
     try:
@@ -70,7 +76,10 @@ def started(words: Sequence[str], folder: Path, **changes: str) -> Iterator[subp
 
 
 def run_tuner(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the program in a folder; if it hangs, kill it and return an error that says so."""
+    """Run ``khmer-tuner WORDS`` in a folder; return its exit code and output.
+
+    A command that exceeds `PROCESS_TIMEOUT_S` is killed; its error output then says so.
+    """
     try:
         return subprocess.run(
             python(command(*words)),
@@ -82,27 +91,28 @@ def run_tuner(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
             timeout=PROCESS_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        return subprocess.CompletedProcess(error.cmd, -signal.SIGKILL, "", f"hung for {PROCESS_TIMEOUT_S:.0f} s")
+        problem = f"killed by the harness because it did not exit within {PROCESS_TIMEOUT_S:.0f} s"
+        return subprocess.CompletedProcess(error.cmd, -signal.SIGKILL, "", problem)
 
 
 def problem_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the problem of a command that only reads a study; empty if there is none."""
+    """Check a finished command that only reads a study; return a problem, or an empty text if there is none."""
     errors = done.stderr.strip()
     is_ok = done.returncode == 0 and "lock" not in errors.casefold() and "Traceback" not in errors
-    return "" if is_ok else f"exit {done.returncode}: {errors}"
+    return "" if is_ok else f"exited with {done.returncode}; expected 0 without lock errors or tracebacks: {errors}"
 
 
 def seconds_of(words: Sequence[str], folder: Path, threads: int, **variables: str) -> float:
-    """Run ``python WORDS`` in a folder; return the seconds from its start to its exit.
+    """Run ``python WORDS`` in a folder; return the seconds from the start to the exit of the process.
 
     Args:
         words: Arguments of ``python``.
         folder: Working directory, created if missing.
         threads: Number of threads of the numeric libraries.
-        variables: Further changes of the environment.
+        variables: Further environment variables.
 
     Raises:
-        HarnessError: The process failed.
+        HarnessError: The exit code is not 0.
     """
     started_at = time.perf_counter()
     with started(words, folder, **compute_environment(folder, threads), **variables) as process:
@@ -119,7 +129,9 @@ def compute_environment(folder: Path, threads: int) -> dict[str, str]:
 
 
 def in_subprocess(function: Callable[..., Any], folder: Path, threads: int, **arguments: Any) -> Any:
-    """Call a module's function in a new interpreter; return its result. Arguments and result must be valid JSON.
+    """Call a module-level function in a new interpreter; return its result.
+
+    The arguments and the result are passed as JSON.
 
     Raises:
         HarnessError: The function raised an exception.
@@ -132,18 +144,18 @@ def in_subprocess(function: Callable[..., Any], folder: Path, threads: int, **ar
 
 
 def failure(words: Sequence[str], folder: Path, code: int) -> HarnessError:
-    """Return an error with the exit code of a process and the end of its output."""
-    head = f"exit code {code} of: python {' '.join(words[:_SHOWN_WORDS])} ..."
+    """Return an error with the exit code of ``python WORDS`` and the last lines of its output."""
+    head = f"python {' '.join(words[:_SHOWN_WORDS])} ... exited with {code}; expected 0:"
     return HarnessError(f"{head}\n{tail(output_of(folder))}")
 
 
 def output_of(folder: Path) -> str:
-    """Return the logged output of the processes in a folder."""
+    """Read the output that the processes in a folder have logged."""
     return (folder / LOG_NAME).read_text(encoding="utf-8", errors="backslashreplace")
 
 
 def tail(output: str) -> str:
-    """Return the last lines of an output, indented."""
+    """Return the last lines of a command's output, each indented."""
     return "\n".join(f"    {line}" for line in output.splitlines()[-_SHOWN_LINES:])
 
 

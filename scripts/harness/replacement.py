@@ -1,4 +1,4 @@
-"""Replacing functions of the program in this process, by their dotted names."""
+"""Functions that replace or watch functions of the program in this process, given their dotted names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]
 
     Args:
         target: Dotted name of the function, where its caller looks it up.
-        make: Receives the function and returns its replacement.
+        make: Called with the function; returns the replacement.
 
     Raises:
         HarnessError: The function does not exist.
@@ -27,7 +27,7 @@ def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]
         owner = pkgutil.resolve_name(owner_name)
         function = getattr(owner, name)
     except (ImportError, AttributeError) as error:
-        raise HarnessError(f"the program has no function {target} to replace: {error}") from error
+        raise HarnessError(f"the program has no function {target} to replace: {error}; update the name") from error
     replacement = make(function)
 
     @functools.wraps(function)
@@ -40,7 +40,10 @@ def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def watch(target: str, *, before: Callback = lambda *_, **__: None, after: Callback = lambda *_, **__: None) -> None:
-    """Pass the arguments of each call of a function to `before`, and to `after` once it has returned."""
+    """Make each call of a function also call `before` and, once the function has returned, `after`.
+
+    Both are called with the arguments of the function; `after` is not called if the function raises an exception.
+    """
 
     def watched(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         before(*arguments, **named)

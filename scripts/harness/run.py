@@ -16,7 +16,7 @@ from types import FrameType
 EQUAL, DIFFERENT, UNKNOWN, STOPPED = 0, 1, 2, 130
 _EXIT_CODES = """
 exit code: 0 no problems found, 1 problems found (the folders of the affected studies are kept), 2 the harness itself
-could not work, 130 stopped
+failed, 130 stopped
 """
 
 _ENOUGH_BYTES = 200 * 2**20
@@ -24,16 +24,16 @@ _stop_requested = False
 
 
 class HarnessError(Exception):
-    """The harness itself failed, which says nothing about the program."""
+    """Failure of the harness itself, not of the program that the harness checks."""
 
 
 def option_parser(description: str | None, examples: str = "") -> argparse.ArgumentParser:
-    """Return a parser with the common options ``--seed`` and ``--folder``."""
+    """Create a parser with the common options ``--seed`` and ``--folder``."""
     parser = argparse.ArgumentParser(
         description=description, epilog=examples + _EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", metavar="S", type=int, default=1, help="random seed (default: %(default)s)")
-    parser.add_argument("--folder", metavar="DIR", help="empty work folder, which is kept (default: a temporary one)")
+    parser.add_argument("--folder", metavar="DIR", help="empty or new work folder, which is kept (default: temporary)")
     return parser
 
 
@@ -47,16 +47,16 @@ def run_harness(
 ) -> int:
     """Run a harness in a work folder; return the exit code.
 
-    The temporary folder is removed unless the harness found a problem. Ctrl-C and SIGTERM also stop the processes and
+    A temporary folder is removed unless the harness found a problem. Ctrl-C and SIGTERM also stop the processes and
     the server that the harness has started.
 
     Args:
-        options: From `option_parser`.
-        prefix: Start of the temporary folder's name.
-        work: Called with options and folder; returns `EQUAL`, `DIFFERENT` or `STOPPED`.
-        prepare: Called before the folder is created.
-        in_memory: Whether the temporary folder is in memory, which saves waiting for a disk; SIGKILL leaves the same
-            files there.
+        options: Parsed options, including those of `option_parser`.
+        prefix: Prefix of the temporary folder's name.
+        work: Called with the options and the work folder; returns `EQUAL`, `DIFFERENT` or `STOPPED`.
+        prepare: Called before the work folder is created.
+        in_memory: Whether to create the temporary folder in memory if possible, which is faster than a disk. A process
+            that is killed by SIGKILL leaves the same files in memory as on a disk.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -80,12 +80,15 @@ def run_harness(
 
 
 def raise_if_stop_requested() -> None:
-    """Raise the interrupt again if it was lost: Python ignores exceptions in destructors and in hooks of a fork."""
+    """Raise KeyboardInterrupt if Ctrl-C or SIGTERM has requested a stop.
+
+    The exception that the signal handler raised may be lost: Python ignores exceptions in destructors and fork hooks.
+    """
     if _stop_requested:
         raise KeyboardInterrupt
 
 
-# `tuner.signals` would start a thread, and a process that forks must have only one: see `harness.forks.prepare`.
+# `tuner.signals` would start a thread, but a process that forks must have a single one: see `harness.forks.prepare`.
 def _stop(signum: int, frame: FrameType | None) -> None:
     global _stop_requested
     _stop_requested = True
@@ -98,5 +101,5 @@ def _work_folder(requested: str | None, prefix: str, *, in_memory: bool) -> Path
     folder = Path(requested or tempfile.mkdtemp(prefix=prefix, dir=memory if has_memory else None)).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise HarnessError(f"--folder: {requested} is not empty; name an empty or a new folder")
+        raise HarnessError(f"--folder: {requested} contains files; expected an empty or new folder; choose another one")
     return folder

@@ -1,4 +1,4 @@
-"""Snapshots of studies: texts that are equal if and only if the studies are equal bit for bit."""
+"""Snapshots of studies, which are equal if and only if the studies are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Snapshot = dict[str, str]
 Items = Iterator[tuple[str, object]]
 
 _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb"}
-# The global random state differs between processes; no training depends on it.
+# Parts of a checkpoint that differ between processes: the global random state, which does not affect training.
 _PROCESS_STATE = {"rng", "cuda_rng"}
 _OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}
 _RESULT_TIMES = {"timestamp", "training_time"}
@@ -29,14 +29,14 @@ _SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
 
 @dataclass(frozen=True)
 class Difference:
-    """An item of a study that differs from the reference."""
+    """An item whose contents differ between the reference study and another study."""
 
     item: str
     expected: str
     found: str
 
     def __str__(self) -> str:
-        """Return three lines: the item and its two values around the first difference."""
+        """Format three lines: the item, then its two texts around the first difference."""
         pairs = enumerate(zip(self.expected, self.found, strict=False))
         first = next((index for index, (one, other) in pairs if one != other), 0)
         start = max(0, first - _SHOWN_BEFORE)
@@ -47,9 +47,9 @@ class Difference:
 
 
 def take_snapshot(folder: Path) -> Snapshot:
-    """Return the items of a study by name; call this in a fork.
+    """Read a study; return the text of each item, keyed by the item's name. Call this only in a fork.
 
-    Leaves out values that depend on time, process or folder: times, memory, attempts, the path of the folder.
+    Values that depend on the time, the process or the folder are left out: times, memory, attempts, the folder's path.
     """
     study = open_study(folder)
     trials = study.get_trials(deepcopy=False)
@@ -64,26 +64,26 @@ def take_snapshot(folder: Path) -> Snapshot:
 
 
 def differences(expected: Snapshot, found: Snapshot) -> list[Difference]:
-    """Return the differing items, in the order of the reference."""
+    """Return the differing items: first those in `expected`, in that order, then those that only `found` contains."""
     names = dict.fromkeys([*expected, *found])
     pairs = [Difference(name, expected.get(name, _MISSING), found.get(name, _MISSING)) for name in names]
     return [pair for pair in pairs if pair.expected != pair.found]
 
 
 def experiment_names(snapshot: Snapshot) -> list[str]:
-    """Return the names of a study's trials, by number."""
+    """Return the experiment name of each trial, in order of trial number."""
     names: list[str] = json.loads(snapshot["study: trials"])
     return names
 
 
 def why_ended(snapshot: Snapshot) -> list[str]:
-    """Return the reasons for which a study's trials ended, by number."""
+    """Return the reason for which each trial ended, in order of trial number."""
     ends: list[str] = json.loads(snapshot["study: why trials ended"])
     return ends
 
 
 def _note_items(study: Any, trials: list[Any]) -> Items:
-    """Yield the dashboard note of each trial, without times."""
+    """Yield the lines of each trial's dashboard note, without the lines that contain times."""
     attributes = study._storage.get_study_system_attrs(study._study_id)
     for trial in trials:
         note = attributes.get(f"dashboard:{trial._trial_id}:note_str:0", "")
@@ -136,10 +136,10 @@ def _file_items(folder: Path) -> Items:
 
 
 def is_leftover(path: Path) -> bool:
-    """Return whether a file should have been removed: a partly written file, or a file of an unfinished training.
+    """Return whether the program should have removed a file that is partly written or only needed to resume a trial.
 
-    Ignores the hidden temporary files of small text files: each write uses a new name, since several processes may
-    write at once, so the file remains if the process is killed before it renames it.
+    The hidden temporary files of small text files do not count. Each write uses a new random name because several
+    processes may write at once, so the temporary file remains if the process is killed before the rename.
     """
     if re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name):
         return False
@@ -155,7 +155,7 @@ def _artifact(path: Path, folder: Path) -> object:
 
 
 def _checkpoint(path: Path, folder: Path) -> object:
-    """Return a digest of each part of a checkpoint."""
+    """Return a digest of each part of a checkpoint, keyed by the part's name."""
     from tuner.training.checkpoints import load_checkpoint
 
     parts = _without(load_checkpoint(path), _TIMES | _PROCESS_STATE)
@@ -164,7 +164,7 @@ def _checkpoint(path: Path, folder: Path) -> object:
 
 
 def _content_bytes(value: object) -> Iterator[bytes]:
-    """Yield the content of a state: names, and every bit of every tensor and number."""
+    """Yield the content of a state as bytes: the names, and every bit of each tensor and number."""
     import torch
 
     if isinstance(value, Mapping):
@@ -182,21 +182,24 @@ def _content_bytes(value: object) -> Iterator[bytes]:
 
 
 def _curves(folder: Path) -> object:
-    """Return curves and images as TensorBoard shows them; a step that was written twice appears twice."""
+    """Read the curves and images as TensorBoard shows them, keyed by tag.
+
+    A step that was written twice appears twice.
+    """
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         IMAGES,
         SCALARS,
         EventAccumulator,
     )
 
-    # TensorBoard warns when it drops steps that were written after a checkpoint, which is expected here.
+    # Hides TensorBoard's warning that it drops the steps after a checkpoint, which is expected after a resume.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0, IMAGES: 0})
     events.Reload()
     tags = [tag for tag in sorted(events.Tags()["scalars"]) if not tag.startswith("system/")]
     points = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
     images = {tag: events.Images(tag) for tag in sorted(events.Tags()["images"])}
-    # Only the step of the last image does not depend on time.
+    # The steps of earlier images depend on the time, so only the last image is compared.
     last = {
         tag: [(image.step, _digest(image.encoded_image_string)) for image in shown if image.step == shown[-1].step]
         for tag, shown in images.items()

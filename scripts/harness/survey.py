@@ -1,4 +1,4 @@
-"""The progress of a study between two of its processes, and the problems of a process that has exited."""
+"""The progress of a study after one of its processes has exited, and the problems of that process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.fixture_study import open_study
 from harness.forks import in_fork
 from harness.processes import tail
 
-# Exit codes of a command that has nothing to do or refuses its work.
+# Allowed exit codes of a command that may find nothing to train or may refuse to train.
 REFUSALS = frozenset({0, 1, 2})
 
 
@@ -23,8 +23,8 @@ class Survey:
         trials: Number of trials.
         finished: Number of finished trials.
         is_running: Whether a trial is still marked as running.
-        crashes: Number of consecutive crashes, without an epoch between them, that the next process will count for a
-            running trial; the maximum of all running trials.
+        crashes: Number of consecutive crashes, without a finished epoch between them, that the next process will count
+            for a running trial; the maximum over all running trials.
     """
 
     trials: int = 0
@@ -34,17 +34,17 @@ class Survey:
 
     @property
     def is_at_crash_limit(self) -> bool:
-        """Whether the program ends a trial as crashed after one more crash."""
+        """Whether one more crash makes the program end a running trial as crashed."""
         from studies import MAX_CRASHES
 
         return self.crashes >= MAX_CRASHES - 1
 
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
-        """Yield the problems of the progress since an earlier survey, in a study of `planned` trials."""
+        """Compare with an earlier survey; yield a problem for lost trials and for more than `planned` trials."""
         if self.trials < before.trials or self.finished < before.finished:
-            yield f"lost trials: found {self}, expected at least {before}"
+            yield f"lost trials: found {self}; expected at least {before}"
         if self.trials > planned:
-            yield f"created too many trials: found {self.trials}, expected {planned} at most"
+            yield f"created too many trials: found {self.trials}; expected at most {planned}"
 
 
 def exit_problems(
@@ -56,20 +56,21 @@ def exit_problems(
     expected: Collection[int | None],
     may_be_incomplete: bool,
 ) -> Iterator[str]:
-    """Yield the problems of a training command that has exited.
+    """Check a training command that has exited; yield its problems, as predicates without the command's name.
 
     Args:
-        code: Its exit code; None if it was killed.
-        output: Its output.
-        hung: Whether it was killed because it did not exit in time.
+        code: Exit code of the command; None if it was killed by SIGKILL.
+        output: Output of the command.
+        hung: Whether the harness killed the command because it did not exit in time.
         is_complete: Whether all planned trials are finished.
-        expected: The allowed exit codes.
-        may_be_incomplete: Whether it may exit with 0 before all trials are finished.
+        expected: Allowed exit codes.
+        may_be_incomplete: Whether the command may exit with 0 before all trials are finished.
     """
     if hung:
-        yield f"hung:\n{tail(output)}"
+        yield f"was killed because it did not exit in time:\n{tail(output)}"
     elif code not in expected:
-        yield f"exited with {code}:\n{tail(output)}"
+        allowed = " or ".join(sorted("SIGKILL" if one is None else str(one) for one in expected))
+        yield f"exited with {code}; expected {allowed}:\n{tail(output)}"
     elif code == 0 and not is_complete and not may_be_incomplete:
         yield f"exited with 0 although the study is incomplete:\n{tail(output)}"
     if "Traceback" in output or "unexpected" in output:
@@ -77,7 +78,7 @@ def exit_problems(
 
 
 def survey(folder: Path) -> Survey:
-    """Return the progress of the study in a folder."""
+    """Read the progress of the study in a folder; without a study, all numbers are 0."""
     return in_fork(_survey, folder)
 
 

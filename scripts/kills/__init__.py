@@ -1,1 +1,1 @@
-"""The parts of `kill_harness.py`: kill the processes of a study at named points and at random moments, and compare."""
+"""The parts of `kill_harness.py`: the schedule of kills, the processes that are killed, and the check of each study."""

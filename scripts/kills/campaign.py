@@ -1,4 +1,4 @@
-"""Studies whose processes are killed repeatedly until the study is complete, and their outcome."""
+"""Studies whose processes are killed repeatedly, and the outcome of each study."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MAX_STARTS = 150
 
 @dataclass
 class KilledStudy(StudyOutcome):
-    """Outcome of one study.
+    """Outcome of one study whose processes were killed.
 
     Attributes:
-        kills: Points at which its processes were killed, in order.
-        starts: Number of its processes.
-        missing: Number of missing trials.
-        duplicates: Number of duplicate trials.
-        epochs_started: Number of started epochs, including repeated ones.
-        retrained_epochs: Number of epochs that were started although their checkpoint had been written.
-        first_epoch_s: Seconds from the start of a new study to the start of its first epoch.
-        resumed_epoch_s: Seconds from each start after a kill to the start of the first epoch.
+        kills: Names of the points at which processes were killed, in order of time.
+        starts: Number of processes that were started.
+        missing: Number of trials of the reference study that this study lacks.
+        duplicates: Number of trials that this study has in addition to those of the reference study.
+        epochs_started: Number of epochs that were started, in total; a repeated epoch counts again.
+        retrained_epochs: Number of epochs that were trained again although their checkpoint had been written.
+        first_epoch_s: Seconds from the start of a process to its first epoch, per process that found no trial.
+        resumed_epoch_s: Seconds from the start of a process to its first epoch, per process that found a running trial.
     """
 
     kills: list[str] = field(default_factory=list)
@@ -52,20 +52,20 @@ class KilledStudy(StudyOutcome):
     resumed_epoch_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Return a summary; if there are problems, with all of them and all kills."""
+        """Format the summary; if there are problems, add all problems and all kills."""
         line = self.summary(f"{len(self.kills)} kills, {self.starts} processes, {self.seconds:.0f} s")
         return f"{line}\n  killed: {', '.join(self.kills)}" if self.problems else line
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """Runs studies in one work folder and kills their processes.
+    """A reference study and studies with kills, all run in one work folder.
 
     Attributes:
-        small: Definition of the studies.
-        databases: Their databases.
-        rng: Random number generator of all choices.
-        fresh: Whether each process is a new interpreter.
+        small: Definition that the reference study and all studies with kills share.
+        databases: Databases of the studies.
+        rng: Random number generator that chooses the hash seeds of new interpreters.
+        fresh: Whether each process is a new interpreter instead of a fork of the harness.
     """
 
     small: FixtureStudy
@@ -73,16 +73,16 @@ class Campaign:
     rng: random.Random
     fresh: bool
 
-    def run_undisturbed(self) -> Reference:
-        """Run a study without kills.
+    def run_reference(self) -> Reference:
+        """Run the reference study, without kills; return its snapshot, counts and times.
 
         Raises:
-            HarnessError: It failed, or its trials do not show every reason for which a trial can end.
+            HarnessError: The process failed, or no trial ended for one of the reasons in `small.ends`.
         """
         folder = self._new_study("reference")
         ending = self._run_process(folder, Task(self.small.run, 1), Plan())
         snapshot = reference_snapshot(self.small, folder, ending)
-        list(self.databases.end_study(folder))  # all files are searched for the password at the end
+        list(self.databases.end_study(folder))  # `passwords_found` searches all files later
         events = read_events(folder)
         return Reference(
             snapshot=snapshot,
@@ -92,8 +92,8 @@ class Campaign:
             first_epoch_s=next(_waits(events, ending)),
         )
 
-    def run_disturbed(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
-        """Start a study, kill this number of its processes, let the last one complete it, and compare.
+    def run_with_kills(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
+        """Run a study, kill up to `kills` of its processes, and compare the complete study with the reference study.
 
         The folder of the study is kept if there is a problem.
         """
@@ -176,13 +176,13 @@ class Campaign:
         study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
         if repeated := list(_retrained_epochs(events)):
             study.retrained_epochs = len(repeated)
-            study.problems.append(f"epochs started although their checkpoint had been written: {abbreviated(repeated)}")
+            study.problems.append(f"epochs trained again after their checkpoint was written: {abbreviated(repeated)}")
         if study.problems:
             return
         try:
             snapshot = in_fork(take_snapshot, folder)
         except HarnessError as error:
-            study.problems.append(f"the study cannot be read: {error}")
+            study.problems.append(f"reading the study failed: {error}")
             return
         expected, found = (Counter(experiment_names(one)) for one in (reference.snapshot, snapshot))
         study.missing, study.duplicates = (expected - found).total(), (found - expected).total()
@@ -211,4 +211,4 @@ def _retrained_epochs(events: list[Event]) -> Iterator[str]:
         if event.kind is EventKind.EPOCH_SAVED:
             saved.add(epoch)
         elif event.kind is EventKind.EPOCH_STARTED and epoch in saved:
-            yield f"{event.trial} {event.epoch}"
+            yield f"{event.trial} epoch {event.epoch}"

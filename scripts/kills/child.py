@@ -1,4 +1,4 @@
-"""The process that is killed: it runs a command of the program and kills itself at the points of its task."""
+"""The process that is killed: it runs a command of the program and kills itself at a point that its task names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kills.event_log import EventKind, EventLog
 
 @dataclass(frozen=True)
 class Task:
-    """The task of a process.
+    """The command that a process runs, and the points at which the process kills itself.
 
     Attributes:
-        command: The words after ``khmer-tuner``.
-        start: Number of the process among those of its study.
-        kill_at: For each point, the passage at which the process kills itself; the first one reached counts.
-        after_progress: Whether it does so, except at a take-over, only after an epoch or a trial has finished: the
-            program ends a trial as crashed after many consecutive crashes without progress.
+        command: Arguments of ``khmer-tuner``.
+        start: Number of the process within its study, from 1.
+        kill_at: For each point, the passage, from 1, at which the process kills itself. The first one reached counts.
+        after_progress: Whether the process kills itself only after an epoch or a trial has finished, except at a
+            take-over. Otherwise the program would end the trial as crashed, because it crashed too often in a row.
     """
 
     command: list[str]
@@ -37,12 +37,12 @@ class Task:
 
 
 def perform(task: Task) -> int:
-    """Run a task's command in the working directory; return its exit code."""
+    """Run the command of a task in the working directory and log the events; return the exit code."""
     from tuner.__main__ import main
 
     log = EventLog(Path(), task.start)
     watcher = _Watcher(task, log)
-    # The first watcher is called last before a call and first after it, so the event is logged before the kill.
+    # These watchers are registered first, so after a call they log the event before a kill point kills the process.
     watch("tuner.training.loop.run_epoch", before=watcher.epoch_started)
     watch("os.replace", after=watcher.file_renamed)
     watch("optuna.trial.Trial.report", after=watcher.progressed)
@@ -54,13 +54,13 @@ def perform(task: Task) -> int:
 
 
 def perform_in_new_interpreter(task: Task, hash_seed: int) -> NoReturn:
-    """Replace this process by a new interpreter with this hash seed, which performs the task."""
+    """Replace this process with a new interpreter that has this hash seed and performs the task."""
     words = python(["-m", "kills.child", json.dumps(asdict(task))])
     os.execve(sys.executable, words, environment(PYTHONHASHSEED=str(hash_seed)))
 
 
 class _Watcher:
-    """Logs the events of this process and kills it at the points of its task."""
+    """Callbacks that log the events of this process and kill it at a point of its task."""
 
     def __init__(self, task: Task, log: EventLog) -> None:
         self.passages: Counter[str] = Counter()

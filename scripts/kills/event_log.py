@@ -1,4 +1,7 @@
-"""The event log of a study's processes: one line for each event, which survives a kill directly after it."""
+"""The event log of a study's processes, with one line per event.
+
+A line is not lost if the process is killed directly after the event.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ FILE_NAME = "events.jsonl"
 
 
 class EventKind(StrEnum):
-    """The kind of an event."""
+    """What happened in a process: an epoch, progress, a kill, or the exit."""
 
     EPOCH_STARTED = "epoch started"
     EPOCH_SAVED = "epoch saved"
@@ -25,16 +28,16 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the log.
+    """A line of the event log.
 
     Attributes:
-        start: Number of the process among those of its study.
+        start: Number of the process within its study, from 1.
         time_s: Time on the monotonic clock, which all processes of a machine share.
         kind: Kind of the event.
-        trial: Name of the trial.
-        epoch: Number of the epoch, from 1; 0 if the event belongs to none.
-        point: Kill point at which the process killed itself.
-        passages: Number of passages of each kill point.
+        trial: Name of the trial; empty if the event concerns no trial.
+        epoch: Number of the epoch, from 1; 0 if the event concerns no epoch.
+        point: Kill point at which the process killed itself; empty if the event is not a kill.
+        passages: How often the process passed each kill point, keyed by point; None unless the event is the exit.
     """
 
     start: int
@@ -47,21 +50,21 @@ class Event:
 
 
 class EventLog:
-    """The log to which one process appends events."""
+    """An event log to which one process appends."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        """Open the log of a study's folder for the process of this number."""
+        """Open the log in a study's folder; `start` is the number of this process."""
         self._start = start
         self._descriptor = os.open(folder / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def append(self, kind: EventKind, **fields: Any) -> None:
-        """Append an event with these further fields of `Event`."""
+        """Append an event; `fields` are further attributes of `Event`."""
         event = Event(self._start, time.monotonic(), kind, **fields)
         os.write(self._descriptor, (json.dumps(asdict(event)) + "\n").encode())
 
 
 def read_events(folder: Path, start: int | None = None) -> list[Event]:
-    """Return the events of all processes of a study, or of one of them."""
+    """Read the events of all processes of a study, or only those of the process with the number `start`."""
     path = folder / FILE_NAME
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     events = [Event(**{**fields, "kind": EventKind(fields["kind"])}) for fields in map(json.loads, lines)]

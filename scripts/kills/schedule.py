@@ -1,4 +1,4 @@
-"""The schedule of kills: random from a seed, and covering every kill point."""
+"""The schedule of kills, which is random but reaches every kill point."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from harness.survey import Survey
 
 RANDOM_MOMENT = "random moment"
 
-# A study is created only once and passes many points then: fewer kills are random there, and more points are targets.
-_SHARE_OF_RANDOM = {Phase.CREATE: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
+# The probability of a random kill, and the number of target points per plan. Each study is created only once but passes
+# many points during its creation, so fewer kills are random in that phase and a plan has more targets.
+_RANDOM_KILL_PROBABILITY = {Phase.CREATE: 0.1, Phase.WORK: 0.4, Phase.END: 0.0}
 _TARGETS = {Phase.CREATE: 4, Phase.WORK: 1, Phase.END: 1}
-# A random kill is uniformly distributed over the start of the process and this share of the whole training.
-_MAX_SHARE_OF_WORK = 0.25
+# The time of a random kill is uniformly distributed over the start of a process and this fraction of the training time.
+_MAX_FRACTION_OF_WORK = 0.25
 _MAX_KILLS_AT_THE_END = 2
-# A process that takes over a trial starts in the epoch in which the previous process was killed. Kills at its first
-# step are consecutive crashes, which the program must not attribute to lack of memory. A campaign starts with some.
+# A process that takes over a trial resumes it in the epoch in which the previous process was killed. Kills at the first
+# training step are consecutive crashes, which the program must not attribute to lack of memory. A campaign plans these
+# kills until one epoch has had `SEVERAL_CRASHES`, and later with a fixed probability.
 SEVERAL_CRASHES = 4
-_SHARE_OF_SAME_EPOCH = 0.3
+_SAME_EPOCH_PROBABILITY = 0.3
 _FIRST_STEP = "before training step"
 _MAX_CRASHES_IN_AN_EPOCH = 5
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The undisturbed study.
+    """The reference study, which runs without kills.
 
     Attributes:
-        snapshot: Its snapshot.
-        passages: Number of passages of each kill point.
-        epochs: Number of trained epochs.
-        seconds: Duration.
-        first_epoch_s: Seconds from its start to the start of its first epoch.
+        snapshot: Snapshot of the complete study.
+        passages: How often the process passed each kill point, keyed by point.
+        epochs: Number of trained epochs, in total.
+        seconds: Duration of the process in seconds.
+        first_epoch_s: Seconds from the start of the process to the start of the first epoch.
     """
 
     snapshot: Snapshot
@@ -48,11 +50,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one process is killed; without points and time, it is not.
+    """The points or the time at which one process is killed; by default, the process is not killed.
 
     Attributes:
-        kill_at: For each point, the passage at which it is killed; the first one reached counts.
-        lifetime_s: Seconds after which it is killed.
+        kill_at: For each point, the passage, from 1, at which the process is killed. The first one reached counts.
+        lifetime_s: Seconds after which the process is killed; None if it is not killed at a random moment.
     """
 
     kill_at: dict[str, int] = field(default_factory=dict)
@@ -60,21 +62,21 @@ class Plan:
 
 
 class Schedule:
-    """Plans the kills of all processes of a campaign.
+    """Plans for all processes of a campaign, and the kills so far.
 
     Attributes:
-        kills: Number of kills so far at each point and at random moments.
-        most_crashes: Maximum number so far of consecutive crashes in the same epoch of a trial.
+        kills: Number of kills so far, keyed by point or `RANDOM_MOMENT`.
+        most_crashes: Largest number so far of consecutive crashes in the same epoch of a trial.
     """
 
     def __init__(self, rng: random.Random, reference: Reference, trials: int, only: Sequence[str] = ()) -> None:
-        """Prepare the schedule.
+        """Derive the limits of the plans from the reference study.
 
         Args:
-            rng: Random number generator of all choices.
-            reference: The undisturbed study.
-            trials: Number of its trials.
-            only: Points at which to kill, without random kills; empty for all points.
+            rng: Random number generator for all choices.
+            reference: The reference study.
+            trials: Number of trials of the reference study.
+            only: Points at which to kill, without random kills; empty for all points and random kills.
         """
         self.kills: Counter[str] = Counter()
         self.most_crashes = 0
@@ -82,28 +84,28 @@ class Schedule:
         self._per_trial = {point: count / trials for point, count in reference.passages.items()}
         self._trials = trials
         work_s = reference.seconds - reference.first_epoch_s
-        self._max_lifetime_s = reference.first_epoch_s + _MAX_SHARE_OF_WORK * work_s
+        self._max_lifetime_s = reference.first_epoch_s + _MAX_FRACTION_OF_WORK * work_s
         self._only = frozenset(only)
         self._kills_at_the_end = 0
 
     def start_study(self) -> None:
-        """Start to plan for a new study."""
+        """Reset the counts that concern a single study."""
         self._kills_at_the_end = 0
 
     def killed_at(self, point: str, survey: Survey) -> None:
-        """Count a kill; `survey` is the progress of the study after it."""
+        """Count a kill at a point; `survey` is the progress of the study after the kill."""
         self.kills[point] += 1
         self.most_crashes = max(self.most_crashes, survey.crashes)
         self._kills_at_the_end += point in points(Phase.END)
 
     def plan(self, survey: Survey) -> Plan:
-        """Return the plan for the next process of a study."""
+        """Choose the points or the time at which the next process of a study is killed."""
         phase = self._phase(survey)
         if self._is_for_the_same_epoch(survey):
             return Plan(kill_at={_FIRST_STEP: 1})
-        if not self._only and self._rng.random() < _SHARE_OF_RANDOM[phase]:
+        if not self._only and self._rng.random() < _RANDOM_KILL_PROBABILITY[phase]:
             return Plan(lifetime_s=self._rng.uniform(0, self._max_lifetime_s))
-        # The process may not pass a point of an earlier phase again, so points of later phases are targets, too.
+        # The process may have no more points to pass in this phase, so points of later phases are targets, too.
         phases = {Phase.CREATE: [Phase.CREATE, Phase.WORK], Phase.WORK: [Phase.WORK], Phase.END: []}[phase]
         if self._kills_at_the_end < _MAX_KILLS_AT_THE_END:
             phases.append(Phase.END)
@@ -111,7 +113,7 @@ class Schedule:
 
     def _is_for_the_same_epoch(self, survey: Survey) -> bool:
         possible = not self._only and 0 < survey.crashes < _MAX_CRASHES_IN_AN_EPOCH
-        return possible and (self.most_crashes < SEVERAL_CRASHES or self._rng.random() < _SHARE_OF_SAME_EPOCH)
+        return possible and (self.most_crashes < SEVERAL_CRASHES or self._rng.random() < _SAME_EPOCH_PROBABILITY)
 
     def _phase(self, survey: Survey) -> Phase:
         if survey.trials < self._trials:
@@ -119,7 +121,7 @@ class Schedule:
         return Phase.END if survey.finished == self._trials else Phase.WORK
 
     def _targets(self, phase: Phase, survey: Survey) -> list[str]:
-        """Return some of the points with the fewest kills."""
+        """Choose some of the points in a phase that have the fewest kills so far."""
         ahead = [point for point in points(phase) if self._is_ahead(point, survey)]
         possible = [point for point in ahead if not self._only or point in self._only]
         fewest = min((self.kills[point] for point in possible), default=0)
@@ -129,12 +131,12 @@ class Schedule:
         return self._rng.sample(preferred, min(_TARGETS[phase], len(preferred)))
 
     def _is_ahead(self, point: str, survey: Survey) -> bool:
-        if point == AFTER_TAKE_OVER:  # a kill here counts as a crash of the trial without progress
+        if point == AFTER_TAKE_OVER:  # a kill here counts as a crash without progress
             return survey.is_running and not survey.is_at_crash_limit
         if point.endswith(TAKE_OVER):
             return survey.is_running
         return point in self._per_trial
 
     def _passage(self, point: str) -> int:
-        """Return a random one of the passages that a trial makes on average."""
+        """Choose a passage of a point between 1 and the average number of passages per trial."""
         return 1 + self._rng.randrange(max(1, round(self._per_trial.get(point, 0))))

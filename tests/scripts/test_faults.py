@@ -1,4 +1,4 @@
-"""`scripts/fault_harness.py` with few faults: a study with a failing disk call is completed without differences."""
+"""`scripts/fault_harness.py` with few faults: a study with a failing file-system call equals the reference."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def run_harness(faults: int, *options: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"studies that were complete and equal afterwards: {faults} of {faults}\n" in done.stdout
+    assert f"studies that were complete and equal to the reference afterwards: {faults} of {faults}\n" in done.stdout
 
 
 @needs_compiler
-def test_study_with_failing_disk_call_is_completed_and_error_names_path() -> None:
+def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
     run_harness(6, "--only-sampled", "--seed", "5")
 
 
 @needs_compiler
 @pytest.mark.slow
-def test_many_failing_disk_calls() -> None:
+def test_many_failing_file_system_calls() -> None:
     run_harness(75, "--only-sampled", "--seed", "6", "--jobs", "2")
 
 
@@ -75,7 +75,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module("faults.calls", monkeypatch).read_calls(tmp_path)
 
 
-def test_calls_are_classified_by_purpose(calls: Any) -> None:
+def test_calls_are_classified_by_kind_and_operation(calls: Any) -> None:
     assert [call.number for call in calls] == list(range(1, 12))
     assert [call.kind for call in calls[:5]] == [
         "mkdir the output folder",
@@ -85,14 +85,14 @@ def test_calls_are_classified_by_purpose(calls: Any) -> None:
         "rename TRIAL/checkpoints/last.pt",
     ]
     assert calls[3].kind == calls[8].kind
-    assert [call.moment for call in calls[2:9:3]] == [None, ("tell", 1), ("checkpoint", 2)]
+    assert [call.operation for call in calls[2:9:3]] == [None, ("tell", 1), ("checkpoint", 2)]
 
 
-def test_plan_has_every_fault_for_every_call_around_checkpoint_and_tell(
+def test_plan_has_every_fault_for_every_call_during_checkpoint_and_tell(
     calls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls_module = module("faults.calls", monkeypatch)
-    injections = calls_module.plan(calls, random.Random(1), 4, all_moments=True)
+    injections = calls_module.plan(calls, random.Random(1), 4, all_operations=True)
     # The second checkpoint repeats the first, and the write of the third page repeats that of the second.
     assert Counter(one.call.number for one in injections[:-4]) == dict.fromkeys((4, 5, 6, 8), 3)
     assert len(set(injections)) == len(injections)
@@ -105,8 +105,8 @@ def test_plan_has_every_fault_for_every_call_around_checkpoint_and_tell(
         (0, "", None),
         (1, "error: {study}/out/a: No space left on device; free some space on that disk", "the process exited with 1"),
         (2, "Traceback (most recent call last):", "the process exited with 2"),
-        (2, "error: No space left on device; free some space on that disk", "does not name"),
-        (2, "error: {study}/out/a: something is wrong", "does not name"),
+        (2, "error: No space left on device; free some space on that disk", "does not name the path"),
+        (2, "error: {study}/out/a: something is wrong", "does not name the path"),
     ],
 )
 def test_wrong_exit_code_or_error_message_is_a_problem(

@@ -86,7 +86,7 @@ def test_all_lists_of_names_are_found() -> None:
     watched = [item for part in parts for item in pkgutil.resolve_name(f"benchmark.{part}")]
     watched += [pkgutil.resolve_name(f"benchmark.images.{name}") for name in ("_TRAINING", "_VALIDATING")]
     named = {target for item in watched for target in item.targets}
-    named |= set(importlib.import_module("faults.child")._MOMENTS)
+    named |= set(importlib.import_module("faults.child")._OPERATIONS)
     named |= set(importlib.import_module("harness.forks")._IMPORTED)
     named |= {importlib.import_module("soak.training")._WORKER, *kill_points()}
     assert named <= set(NAMES)

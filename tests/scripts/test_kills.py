@@ -1,4 +1,4 @@
-"""`scripts/kill_harness.py` with few kills: a study whose processes are killed equals an undisturbed one."""
+"""`scripts/kill_harness.py` with few kills: a study whose processes are killed equals the reference study."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEMORY = Path("/dev/shm")
 # A plot of the first trial; its name follows from the numbers of trial and plot.
 CURVES = "artifacts/49fd48b0-fd9e-553e-89ba-c8f1dbab21e8"
 NOTHING_DIFFERS = (
-    "trials missing: 0, duplicate: 0; studies that differ: 0",
+    "trials missing: 0, duplicate: 0; studies with problems: 0",
     "finished epochs that were trained again: 0",
 )
 MARK = "STARTED_BY_A_TEST"
@@ -71,12 +71,12 @@ def work_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def killed(work_folder: Path) -> tuple[Path, Harness]:
-    """The undisturbed study of a short run of the harness, and the completed process."""
+    """The folder of the reference study in a short run of the harness, and the completed process of the harness."""
     folder = work_folder / "short"
     return folder / "reference", run_harness(folder, "--kills", "12", "--seed", "1", "--trials", "3")
 
 
-def test_study_with_killed_processes_equals_undisturbed_one(killed: tuple[Path, Harness]) -> None:
+def test_study_with_killed_processes_equals_reference_study(killed: tuple[Path, Harness]) -> None:
     check(killed[1], 12)
     assert re.search(r"^most consecutive kills in one epoch: [3-9]$", killed[1].stdout, re.MULTILINE), killed[1].stdout
 
@@ -88,7 +88,7 @@ def check_on_a_server(done: Harness, kills: int, password: str) -> None:
 
 
 @pytest.mark.slow
-def test_study_on_postgresql_with_killed_processes_equals_undisturbed_one(work_folder: Path, password: str) -> None:
+def test_study_on_postgresql_with_killed_processes_equals_reference_study(work_folder: Path, password: str) -> None:
     folder = work_folder / "server"
     points = ("before second half of a claim", "after epoch", "before take-over")
     done = run_harness(folder, "--postgresql", "--kills", "4", "--seed", "1", "--trials", "3", "--at", *points)
@@ -107,7 +107,7 @@ def test_stopped_harness_removes_server_and_files(tmp_path: Path) -> None:
             assert harness.stdout is not None
             folder = Path(next(harness.stdout).rpartition(", in ")[2].strip())
             assert folder.is_dir()
-            next(line for line in harness.stdout if line.startswith("undisturbed: "))
+            next(line for line in harness.stdout if line.startswith("reference study: "))
             assert "postgres" in names_of_marked(mark)
             harness.send_signal(signal.SIGTERM)
             assert harness.wait(60) == 130
