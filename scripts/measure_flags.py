@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure which readings `predict` flags: right and wrong ones of known and unseen fonts, and of crops of photographs.
+"""Measure how many right and wrong readings of known and unseen fonts `predict` flags, and how many of photographs.
 
-A dataset generated with `--fonts-dir` or `--fonts system` contains the fonts of this package, too: only images whose
-font does not occur in `--metadata` count as unseen.
+Only images whose font does not occur in the training split of `--metadata` count as unseen, because a dataset
+generated with `--fonts-dir` or `--fonts system` also contains the built-in fonts.
 
 Example: python scripts/measure_flags.py --checkpoint training_output/conservative_small/checkpoints/best.pt \
     --metadata generated_data/metadata.yaml --unseen unseen/metadata.yaml --photographs photographs
@@ -28,11 +28,11 @@ CROPS = 300
 
 
 def main() -> None:
-    """Print the number of images and the flagged share for each group."""
+    """Read each group of images; print the number of readings and the percentage that is flagged."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, type=Path, help="checkpoint of the model")
     parser.add_argument("--metadata", required=True, help="metadata file of the dataset on which the model was trained")
-    parser.add_argument("--unseen", nargs="*", default=[], help="metadata files of datasets with further fonts")
+    parser.add_argument("--unseen", nargs="*", default=[], help="metadata files of datasets with unseen fonts")
     parser.add_argument("--photographs", type=Path, help="folder of images from which random crops are read")
     options = parser.parse_args()
     reader = load_reader(options.checkpoint, device="cpu")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure_dataset(reader: Reader, metadata: str, without: set[str]) -> None:
-    """Measure right and wrong readings of the test split, without the images in some fonts."""
+    """Read the test split without images in some fonts; print the figures of right and of wrong readings."""
     split = open_pixel_cache(metadata, ["test"])["test"]
     chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in without]
     started = time.perf_counter()
@@ -61,7 +61,7 @@ def measure_dataset(reader: Reader, metadata: str, without: set[str]) -> None:
 
 
 def cut_photographs(photographs: Path, target: Path) -> None:
-    """Write random crops of the images in a folder, twice as wide as high; the same ones in each run."""
+    """Write random crops of the images in a folder, twice as wide as high; each run writes the same crops."""
     random = np.random.default_rng(0)
     files = sorted(file for file in photographs.iterdir() if file.is_file())
     for number in range(CROPS):
@@ -73,7 +73,7 @@ def cut_photographs(photographs: Path, target: Path) -> None:
 
 
 def report(name: str, readings: Sequence[Reading]) -> None:
-    """Print the number of readings and the flagged share."""
+    """Print the number of readings and the percentage that is flagged."""
     flagged = sum(reading.flagged for reading in readings)
     print(f"{name}: {len(readings):,}, flagged {flagged / max(1, len(readings)):.1%}", flush=True)
 

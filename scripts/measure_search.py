@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what pruning saves and costs, and what a search gains over the presets, on a small and difficult dataset.
+"""Measure the epochs that pruning saves, the accuracy that it loses, and the gain of a search over the presets.
 
-For each seed, it trains the presets and search trials with and without pruning, each study in a separate process with
-one thread. Repeating the command resumes the studies.
+The dataset is small and difficult. For each seed and pruner, a study of presets and search trials runs in a separate
+process with one thread. Repeating the command resumes the studies.
 
 Example: python scripts/measure_search.py --seeds 0 1 2 --trials 24 --jobs 2
 """
@@ -58,12 +58,12 @@ class Study:
 
     Attributes:
         seed: Seed of the study.
-        pruner: Pruner of the study.
-        epochs: Number of epochs of the search trials.
+        pruner: Name of the study's pruner; `none` for a study without pruning.
+        epochs: Number of epochs of all search trials in total.
         pruned: Number of pruned search trials.
-        best: Best value of presets and search trials.
+        best: Best objective value of all trials, on the validation split.
         test_best_preset: Character and sequence accuracy of the best preset on the test split.
-        test_best: The same for the best trial.
+        test_best: Character and sequence accuracy of the best trial on the test split.
     """
 
     seed: int
@@ -92,15 +92,21 @@ def main() -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """Return the parsed command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", default="search_measurement", help="work folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the studies (default: 0 1 2)")
-    parser.add_argument("--trials", type=int, default=24, help="search trials of a study (default: %(default)s)")
-    parser.add_argument("--pruners", nargs="+", default=["none", "quantile"], help="pruners (default: none quantile)")
-    parser.add_argument("--epochs", type=int, default=24, help="maximum epochs of a trial (default: %(default)s)")
+    parser.add_argument(
+        "--trials", type=int, default=24, help="number of search trials per study (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none quantile)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=24, help="maximum number of epochs per trial (default: %(default)s)"
+    )
     parser.add_argument("--sampler", default="tpe", help="sampler of the search trials (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="studies in parallel (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="number of studies in parallel (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -116,7 +122,7 @@ def prepare(epochs: int) -> None:
 
 
 def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
-    """Return a documented preset on a narrower network, with the number of epochs of all trials."""
+    """Return a documented preset with a narrower network and `epochs` epochs."""
     return replace(
         preset,
         model_config_path="models.yaml",
@@ -131,11 +137,13 @@ def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
 
 
 def khmer_tuner(*words: str) -> str:
-    """Run a command with one thread; return its output."""
+    """Run a ``khmer-tuner`` command with one thread; return its output."""
     line = python(command(*words))
     done = subprocess.run(line, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"khmer-tuner {' '.join(words)}\n{done.stderr}")
+        raise SystemExit(
+            f"khmer-tuner {' '.join(words)} exited with code {done.returncode}; expected 0:\n{done.stderr}"
+        )
     return done.stdout
 
 
@@ -145,7 +153,7 @@ def folder(seed: int, pruner: str) -> str:
 
 
 def run(seed: int, pruner: str, options: argparse.Namespace) -> None:
-    """Train a study until it is complete."""
+    """Run or resume a study until all its trials are finished."""
     words = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(options.trials)]
     words += ["--seed", str(seed), "--pruner", pruner, "--sampler", options.sampler]
     khmer_tuner(*words, "--output-dir", folder(seed, pruner), "--results-file", f"{folder(seed, pruner)}.json")
@@ -182,7 +190,7 @@ def read(seed: int, pruner: str) -> Study:
 
 
 def print_pruning(studies: Sequence[Study]) -> None:
-    """Print the saved epochs and the loss of the best value, relative to the same seed without pruning."""
+    """Print the saved epochs and the lost best value, compared with the study of the same seed without pruning."""
     whole = {study.seed: study for study in studies if study.pruner == "none"}
     print("\nseed  pruner     epochs   saved  pruned  best val char     lost")
     for study in studies:

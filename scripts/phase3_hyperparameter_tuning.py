@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The documented main script: runs ``khmer-tuner run`` with the same options.
+"""The documented main script, which runs ``khmer-tuner run`` with the same options.
 
-Programs can import the documented names from it: ``from phase3_hyperparameter_tuning import HyperparameterTuner``.
+The documented names can be imported from it: ``from phase3_hyperparameter_tuning import HyperparameterTuner``.
 
 Example: python scripts/phase3_hyperparameter_tuning.py --experiments conservative_small baseline_optimized
 """

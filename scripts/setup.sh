@@ -1,11 +1,11 @@
-# Sourced by the other scripts: creates .venv and installs this project into it, again after each change of
+# Sourced by the other scripts: creates .venv and installs this project into it; reinstalls it after each change of
 # pyproject.toml. pip's environment variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) apply; PYTHON selects the Python.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
 
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "error: '$python' is not Python 3.11 or newer; name one that is: PYTHON=python3.12 bash $0" >&2
+    echo "error: '$python' is not Python 3.11 or newer; use a newer one: PYTHON=python3.12 bash $0" >&2
     exit 2
 fi
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Disturb small studies in a loop, poll them continuously, and check the invariants of each study.
+"""Inject faults into small studies in a loop, poll the studies continuously, and check the invariants of each study.
 
-Each cycle is a small but real study (two presets and an open search on the CPU) that two workers train. Workers and
-commands are killed, one by one or all at the same moment, interrupted, paused and requested to stop at random moments,
-and the study is resumed, alternately with `run` and `resume`, until it is complete. Meanwhile the harness polls its
-dashboard, kills it from time to time, and runs `export` in a loop. No poll may fail or contradict the previous one. At
-the end every planned trial must exist once, no temporary file may remain, and every trial, retrained without
-disturbance, must give the same bits.
+Each cycle runs a small but real study (two presets and an open search on the CPU) with two workers. At random moments
+the harness kills workers and commands, one at a time or all at once, pauses or interrupts them, or requests a stop. It
+resumes the study, alternately with `run` and `resume`, until the study is complete. Meanwhile it polls the dashboard
+of the study, kills the dashboard from time to time, and runs `export` in a loop. No poll may fail or contradict the
+previous poll. At the end every planned trial must exist once, no temporary file may remain, and every trial must give
+the same bits when it is retrained without faults.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ examples:
   python scripts/soak.py --minutes 30
   python scripts/soak.py --minutes 0.5 --seed 7   a single study
 
-The seed determines how and after how many seconds a study is disturbed; its progress by then depends on the machine.
+The seed determines the faults and their times. The progress of the study at these times depends on the machine.
 """
 SEARCH_TRIALS = 12
-# Large enough for disturbances in the middle of a trial.
+# Large enough that faults occur in the middle of trials.
 SAMPLES, EPOCHS = 600, 12
 _MIB = 2**20
 
@@ -76,9 +76,9 @@ def _soak(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _study_line(study: SoakedStudy) -> str:
-    """Return a summary of a study: one line, followed by a line for each problem."""
-    kinds = _listed(study.kinds) or "not disturbed"
-    return study.summary(f"{kinds}; {study.commands} commands, {study.seconds:.0f} s")
+    """Format a summary of a study: one line, followed by a line for each problem."""
+    faults = _listed(study.faults) or "no faults"
+    return study.summary(f"{faults}; {study.commands} commands, {study.seconds:.0f} s")
 
 
 def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Iterator[str]:
@@ -88,21 +88,21 @@ def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Ite
         studies: All studies.
         memory_bytes: Memory of this process after each study.
     """
-    kinds, polls = Counter[str](), Counter[str]()
+    faults, polls = Counter[str](), Counter[str]()
     for study in studies:
-        kinds += study.kinds
+        faults += study.faults
         polls += study.polls.counts
     names = ("commands", "trials", "epochs", "retrained", "equal", "not_retrained")
     total = {name: sum(getattr(study, name) for study in studies) for name in names}
     yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
-    yield f"disturbances: {_listed(kinds)}"
+    yield f"injected faults: {_listed(faults)}"
     yield f"polls: {_listed(polls)}"
     yield f"retrained trials with equal results: {total['equal']} of {total['retrained']}"
     if total["not_retrained"]:
-        yield f"  not retrained, since crashes had changed how they were trained: {total['not_retrained']}"
+        yield f"trials not retrained, because crashes had changed how they were trained: {total['not_retrained']}"
     if memory_bytes:
         folders = _size_range([study.folder_bytes for study in studies])
-        yield f"MiB of a study's folder: {folders}; of this process's memory: {_size_range(memory_bytes)}"
+        yield f"MiB of a study's folder: {folders}; MiB of this process's memory: {_size_range(memory_bytes)}"
     yield f"broken invariants: {sum(len(study.problems) for study in studies)}"
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Poll a study in a loop while it trains, and check that it equals one that was not polled.
+"""Poll a study in a loop while it is running, and check that it equals a study that was not polled.
 
-Two workers train the same experiments twice. The first time, dashboard, status, export and report run in a loop on the
-study that trains; the second time on the first study, which is finished, so that they use as much processor time. No
+Two workers train the same experiments in two studies, one after the other. Dashboard, status, export and report read
+the first study in a loop, also while the second study is running, so that polling uses the same CPU time in both. No
 poll may fail, and the two studies must be equal bit for bit. The ratios of the epoch times show whether polling slows
-the training down. The harness also tries to change the study through the dashboard.
+training down. The harness also tries to change the study through the dashboard, which must refuse.
 
 Example: python scripts/watch_harness.py --minutes 5
 """
@@ -47,7 +47,7 @@ def _watch(options: argparse.Namespace, folder: Path) -> int:
     seconds_of(command("data", *size, "--seed", str(options.seed), "--out", "data"), folder, threads=1)
     seconds = _seconds_per_epoch(folder)
     epochs = max(2, round(options.minutes * 60 * WORKERS / EXPERIMENTS / seconds))
-    print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s each, {WORKERS} workers", flush=True)
+    print(f"{EXPERIMENTS} experiments of {epochs} epochs, {seconds:.2f} s per epoch, {WORKERS} workers", flush=True)
     experiments = folder / "experiments.yaml"
     write_experiments(experiments, epochs)
     watched, unwatched = folder / "watched", folder / "unwatched"
@@ -59,7 +59,7 @@ def _watch(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _seconds_per_epoch(folder: Path) -> float:
-    """Train a short study with two workers; return the median seconds of an epoch."""
+    """Run a short study with two workers; return the median seconds per epoch."""
     experiments, study = folder / "first.yaml", folder / "first"
     write_experiments(experiments, TRIAL_EPOCHS)
     with training(study, experiments):
@@ -77,8 +77,8 @@ def _report(watched: Path, unwatched: Path, polls: Sequence[Polls]) -> int:
     print(", ".join(f"{count} x {name}" for name, count in sorted(counts.items())))
     print(f"failed polls: {len(problems)}")
     print(f"differing items of the study: {len(changed)} of {len(snapshots[0])}")
-    print("ratio of the seconds of an epoch, watched to unwatched:")
-    for name, seconds in (("time", _seconds), ("processor time", _processor_seconds)):
+    print("seconds per epoch, ratio of the polled study to the other study:")
+    for name, seconds in (("wall time", _seconds), ("CPU time", _processor_seconds)):
         one, other = ([seconds(epoch) for epoch in epochs_of(study)] for study in (watched, unwatched))
         ratios = (statistics.fmean(one) / statistics.fmean(other), statistics.median(one) / statistics.median(other))
         print(f"  {name}: mean {ratios[0]:.3f}, median {ratios[1]:.3f}")
@@ -90,7 +90,7 @@ def _seconds(epoch: Mapping[str, float]) -> float:
 
 
 def _processor_seconds(epoch: Mapping[str, float]) -> float:
-    """Return the processor time of an epoch in seconds, which does not depend on other processes."""
+    """Return the CPU seconds of an epoch, which hardly depend on other processes."""
     return epoch["epoch_seconds"] * epoch["cpu_percent"] / 100
 
 

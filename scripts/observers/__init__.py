@@ -1,1 +1,1 @@
-"""The parts of `watch_harness.py`: train a study, and poll it in a loop."""
+"""The parts of `watch_harness.py`: run a study, and poll a study in a loop."""

@@ -1,4 +1,4 @@
-"""The trained studies of `watch_harness.py`, and polling one through its dashboard and through commands."""
+"""Studies that `watch_harness.py` runs, and polling of a study through its dashboard and through commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.processes import command, failure, problem_of, run_tuner, started
 
 EXPERIMENTS = 4
 WORKERS = 2
-# Files are written outside the study.
+# The commands write their files outside the study's folder.
 _COMMANDS = (
     ("status", "--json"),
     ("status",),
@@ -31,7 +31,7 @@ _PAUSE_S = 3.0
 
 
 def write_experiments(path: Path, epochs: int) -> None:
-    """Write experiments with different learning rates that train exactly this number of epochs."""
+    """Write experiments with different learning rates that train exactly `epochs` epochs."""
     shared = {
         "model": {"name": "small"},
         "data": {"metadata_path": "../data/metadata.yaml"},
@@ -47,10 +47,10 @@ def write_experiments(path: Path, epochs: int) -> None:
 
 @contextlib.contextmanager
 def training(study: Path, experiments: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Train experiments in a study's folder; wait for the end of the training at the end of the block.
+    """Train experiments in a study's folder during the block; at its end, wait until the command exits.
 
     Raises:
-        HarnessError: The training failed.
+        HarnessError: The command failed.
     """
     outputs = ["--output-dir", OUTPUT, "--results-file", RESULTS]
     words = command("run", "--config", str(experiments), *outputs, "--workers", str(WORKERS))
@@ -61,14 +61,14 @@ def training(study: Path, experiments: Path) -> Iterator[subprocess.Popen[bytes]
 
 
 def epochs_of(study: Path) -> list[dict[str, float]]:
-    """Return the metrics of a study's epochs, without the first epoch of each experiment."""
+    """Return the metrics of a study's epochs, without the first epoch of each experiment, which is slower."""
     files = sorted((study / OUTPUT).glob("*/metrics.jsonl"))
     lines = (itertools.islice(file.read_text(encoding="utf-8").splitlines(), 1, None) for file in files)
     return [json.loads(line) for line in itertools.chain.from_iterable(lines)]
 
 
 def poll_during(training: subprocess.Popen[bytes], study: Path) -> Polls:
-    """Poll the study in a folder in a loop while a process trains that study or another one.
+    """Poll the study in a folder in a loop until a process that trains this or another study exits.
 
     Raises:
         HarnessError: The dashboard did not start.

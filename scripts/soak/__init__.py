@@ -1,1 +1,1 @@
-"""The parts of `soak.py`: disturb and poll studies, and check their invariants."""
+"""The parts of `soak.py`: inject faults into studies, poll the studies, and check their invariants."""

@@ -1,4 +1,4 @@
-"""Checks of each poll of a study, and of its consistency with the previous poll."""
+"""Checks of each poll of a study, alone and against the previous poll."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ENDED = frozenset({"Complete", "Pruned", "Fail"})
 
 @dataclass
 class Exports:
-    """The exports of one study, checked in order."""
+    """A checker of one study's exports, in order of time."""
 
     _completed: int = 0
     _entries: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, text: str) -> Iterator[str]:
-        """Yield the problems of the next export.
+        """Check the next export; yield its problems.
 
         Args:
-            text: Content of the file.
+            text: Content of the exported JSON file.
         """
         import jsonschema
 
@@ -41,23 +41,23 @@ class Exports:
         self._completed = results["experiments_completed"]
         entries = {entry["experiment_name"]: entry for entry in results["all_results"]}
         if len(entries) < len(results["all_results"]):
-            yield "an experiment appears twice"
+            yield "an experiment appears twice in all_results; expected each once"
         yield from _changes(self._entries, entries)
         self._entries = entries
 
 
 @dataclass
 class Details:
-    """The responses of the dashboards of one study, checked in order."""
+    """A checker of the dashboard's responses for one study, in order of time."""
 
     _trials: int = 0
     _ended: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, detail: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the problems of the next response.
+        """Check the next response; yield its problems.
 
         Args:
-            detail: The response of ``/api/studies/ID``; empty if it failed, which is recorded separately.
+            detail: The response of ``/api/studies/ID``; empty if the request failed, which is recorded separately.
         """
         trials = detail.get("trials")
         if trials is None:
@@ -75,7 +75,7 @@ class Details:
 
 
 def status_problems(text: str) -> Iterator[str]:
-    """Yield the problems of an output of ``status --json``."""
+    """Check the output of ``status --json``; yield its problems."""
     try:
         status = json.loads(text, parse_constant=_refuse)
     except ValueError as error:
@@ -89,7 +89,7 @@ def status_problems(text: str) -> Iterator[str]:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield entries of the previous poll that are missing or have changed."""
+    """Yield a problem for each entry of the previous poll that is missing or has changed."""
     for name, previous in before.items():
         if name not in now:
             yield f"{name} has disappeared"

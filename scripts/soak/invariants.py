@@ -1,4 +1,4 @@
-"""The invariants of a complete study, which hold for any disturbance."""
+"""The invariants of a complete study, which must hold after any faults."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Examination:
     Attributes:
         problems: A text for each broken invariant.
         trials: Number of trials.
-        epochs: Number of epochs of all trials.
-        not_reproducible: Names of the trials whose results depend on the number of crashes.
+        epochs: Number of epochs of all trials in total.
+        not_reproducible: Names of the trials whose results depend on how often the trial crashed.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ def examine(small: FixtureStudy, folder: Path) -> Examination:
     found = Examination(trials=len(trials))
     try:
         found.problems += damage_notes(study)
-    except ConfigurationError as error:  # a row is missing, so positions are not trial numbers
+    except ConfigurationError as error:  # a row is missing, so positions in the list are not trial numbers
         found.problems.append(str(error))
         return found
     records = own_records(study)
@@ -77,7 +77,7 @@ def results_problems(folder: Path) -> Iterator[str]:
 
 
 def _plan_problems(small: FixtureStudy, trials: Sequence[Any], records: Sequence[Any]) -> Iterator[str]:
-    """Yield the differences between the trials and the planned ones."""
+    """Yield a problem for each difference between the trials and the planned trials."""
     from search_spaces.diagnostics.names import search_trial_name
 
     if [trial.number for trial in trials] != list(range(small.trials)):
@@ -85,32 +85,35 @@ def _plan_problems(small: FixtureStudy, trials: Sequence[Any], records: Sequence
     planned = [*small.preset_names, *map(search_trial_name, range(len(small.preset_names), small.trials))]
     names = [record.experiment_name for record in records]
     if names != planned:
-        yield f"wrong experiments: found {names}, expected {planned}"
+        yield f"wrong experiment names: found {names}, expected {planned}"
     unfinished = [f"{trial.number} {trial.state.name}" for trial in trials if not trial.state.is_finished()]
     if unfinished:
         yield f"unfinished trials: {', '.join(unfinished)}"
 
 
 def _end_problems(record: Any) -> Iterator[str]:
-    """Yield a problem if a trial did not end for a valid reason."""
+    """Yield a problem if a trial failed, has no outcome, or ended as crashed before a crash limit was reached."""
     from studies import MAX_CRASHES, MAX_MEMORY_CRASHES, WhyEnded
 
     name, outcome = record.experiment_name, record.outcome
     at_limit = record.consecutive_crashes >= MAX_CRASHES or record.consecutive_memory_crashes >= MAX_MEMORY_CRASHES
     if outcome is None:
-        yield f"{name} has no outcome"
+        yield f"{name} has no outcome; expected one, because the study is complete"
     elif outcome.why_ended is WhyEnded.CRASHED and not at_limit:
-        yield f"{name} crashed after only {record.consecutive_crashes} consecutive crashes: {record.attempts}"
+        crashes, for_memory = record.consecutive_crashes, record.consecutive_memory_crashes
+        found = f"{crashes} consecutive crashes, {for_memory} of them for lack of memory"
+        limits = f"{MAX_CRASHES}, or {MAX_MEMORY_CRASHES} for lack of memory"
+        yield f"{name} ended as crashed: found {found}; expected at least {limits}; attempts: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"
 
 
 def _epoch_problems(trial: Any, record: Any, lines: Sequence[Any], direction: str) -> Iterator[str]:
-    """Yield the contradictions between the epochs, reports and outcome of a trial."""
+    """Yield a problem for each contradiction between a trial's metrics file, reported values and outcome."""
     name, outcome, config = record.experiment_name, record.outcome, record.training_config
     epochs = [line.get("epoch") if isinstance(line, dict) else line for line in lines]
     if epochs != list(range(1, len(epochs) + 1)):
-        yield f"{name} has wrong epochs in its metrics: {epochs}"
+        yield f"{name} has wrong epochs in its metrics: found {epochs}, expected 1 to {len(epochs)}"
         return
     if outcome is not None and outcome.total_epochs != len(epochs):
         yield f"{name} has {len(epochs)} epochs in its metrics but {outcome.total_epochs} in the study"
@@ -124,7 +127,7 @@ def _epoch_problems(trial: Any, record: Any, lines: Sequence[Any], direction: st
 
 
 def _metrics(folder: Path) -> list[Any]:
-    """Return the parsed lines of a trial's metrics file; an incomplete line as text."""
+    """Parse the lines of a trial's metrics file; invalid lines remain texts. Empty if the file is missing."""
     path = folder / "metrics.jsonl"
     return [_parsed(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
@@ -137,7 +140,7 @@ def _parsed(line: str) -> Any:
 
 
 def _file_problems(folder: Path) -> Iterator[str]:
-    """Yield damage of the database, and files that should have been removed."""
+    """Yield a problem if the database is damaged, and one if files were not removed."""
     with closing(sqlite3.connect(folder / OUTPUT / "study.db")) as database:
         found = [row[0] for row in database.execute("PRAGMA integrity_check")]
     if found != ["ok"]:

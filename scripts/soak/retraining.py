@@ -1,4 +1,4 @@
-"""Retraining the trials of a study without disturbance, to compare their epochs."""
+"""Retraining of a study's trials without faults, to compare their epochs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typing import Any
 from harness.fixture_study import OUTPUT
 
 
-def retrain(folder: Path, share: int, shares: int) -> dict[str, str]:
-    """Retrain a share of a study's trials and compare every epoch bit for bit; call this in a fork.
+def retrain(folder: Path, part: int, parts: int) -> dict[str, str]:
+    """Retrain part of a study's trials, and compare every epoch with the stored one bit for bit; call this in a fork.
 
     Leaves out trials whose micro-batches were reduced after crashes, and trials that ended as crashed.
 
     Args:
         folder: Folder of the study.
-        share: Index of the share, from 0.
-        shares: Number of shares.
+        part: Index of the part, from 0.
+        parts: Number of parts of about equal size.
 
     Returns:
-        The difference of each retrained trial by name; empty texts for equal trials.
+        The difference of each retrained trial as text, keyed by trial name; the text is empty if there is none.
     """
     from studies import load_study, own_records
 
-    logging.getLogger("tuner").addHandler(logging.NullHandler())  # a high learning rate may be logged
+    logging.getLogger("tuner").addHandler(
+        logging.NullHandler()
+    )  # discards warnings, for example of a high learning rate
     os.chdir(folder)
     study, output = load_study(OUTPUT)
-    records = [record for record in own_records(study) if is_reproducible(record)][share::shares]
+    records = [record for record in own_records(study) if is_reproducible(record)][part::parts]
     with tempfile.TemporaryDirectory(dir=folder.parent) as work_dir:
         return {record.experiment_name: _differences(record, output, Path(work_dir)) for record in records}
 
@@ -76,13 +78,13 @@ def _differences(record: Any, output: Any, work_dir: Path) -> str:
         return ""
     epoch = next((number for number, (one, other) in enumerate(zip(known, found, strict=False), 1) if one != other), 0)
     return (
-        f"{config.experiment_name} differs when retrained: {len(found)} epochs, {result.why_ended}, instead of "
-        f"{len(known)}, {outcome.why_ended}; first differing epoch: {epoch or 'none'}"
+        f"{config.experiment_name} differs when retrained: found {len(found)} epochs ({result.why_ended}); "
+        f"expected {len(known)} ({outcome.why_ended}); first differing epoch: {epoch or 'none'}"
     )
 
 
 def _without_times(epochs: Sequence[Any]) -> list[str]:
-    """Return epochs as texts that are equal if and only if all bits except times and loads are equal."""
+    """Format epochs as texts that are equal if and only if the epochs are, without their times, memory and CPU load."""
     return [
         repr(replace(epoch, epoch_seconds=0.0, memory_mb=0.0, cpu_percent=0.0, gpu_memory_mb=0.0)) for epoch in epochs
     ]

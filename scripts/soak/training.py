@@ -18,15 +18,15 @@ _STOP_TIMEOUT_S = 60.0
 
 
 class Training:
-    """A command that trains a study.
+    """A command that runs a study.
 
     Attributes:
-        code: Exit code; negative if a signal ended the command, None while it runs.
-        hung: Whether it was killed because it did not exit in time.
+        code: Exit code: -N if signal N killed the command; None while the command is running.
+        hung: Whether the command was killed because it did not exit in time.
     """
 
     def __init__(self, folder: Path, words: Sequence[str], number: int) -> None:
-        """Start ``khmer-tuner WORDS`` in the folder of the study, with a log file of this number."""
+        """Start ``khmer-tuner WORDS`` in the study's folder; `number` becomes part of the log file's name."""
         self.code: int | None = None
         self.hung = False
         self._log = folder / f"process_{number:02d}.txt"
@@ -35,7 +35,7 @@ class Training:
 
     @property
     def output(self) -> str:
-        """The output so far."""
+        """The command's output so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, should_stop: Callable[[float], bool] = lambda seconds: False) -> None:
@@ -53,11 +53,11 @@ class Training:
             self.code = self._process.poll()
 
     def send_signal(self, signum: int) -> None:
-        """Send the command a signal."""
+        """Send a signal to the command, but not to its workers."""
         self._process.send_signal(signum)
 
     def workers(self) -> list[psutil.Process]:
-        """Return the worker processes of the command."""
+        """Return the running worker processes of the command."""
         try:
             return _workers_among(psutil.Process(self._process.pid).children())
         except psutil.Error:  # the command has just exited
@@ -73,7 +73,7 @@ class Training:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes with a folder as their working directory."""
+    """Return the processes whose working directory is this folder."""
     path = os.path.realpath(folder)
     found = []
     for process in psutil.process_iter():
@@ -84,12 +84,12 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 def orphans_in(folder: Path) -> list[psutil.Process]:
-    """Return the workers in a folder whose command has exited."""
+    """Return the worker processes in a folder; call this after their command has exited."""
     return _workers_among(processes_in(folder))
 
 
 def wait_for_orphans(folder: Path) -> list[psutil.Process]:
-    """Wait until the workers in a folder have exited; return those that do not exit in time."""
+    """Wait until the orphaned workers in a folder have exited; return the workers that do not exit in time."""
     started_s = time.monotonic()
     while (orphans := orphans_in(folder)) and time.monotonic() - started_s < _STOP_TIMEOUT_S:
         time.sleep(_POLL_S)
@@ -97,7 +97,7 @@ def wait_for_orphans(folder: Path) -> list[psutil.Process]:
 
 
 def kill_processes_in(folder: Path) -> None:
-    """Kill all processes with a folder as their working directory."""
+    """Kill all processes whose working directory is this folder."""
     for process in processes_in(folder):
         with contextlib.suppress(psutil.Error):
             process.kill()

@@ -1,4 +1,4 @@
-"""Polling a study continuously, in a new process: the harness itself forks and must have no threads."""
+"""Continuous polling of a study in a new process, because the harness itself forks and must have no threads."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from soak.consistency import Details, Exports, status_problems
 
 EXPORTED = "exported.json"
 _PAUSE_S = 1.0
-_STATUS_SHARE = 0.2
-_KILL_SHARE = 0.04
+_STATUS_PROBABILITY = 0.2
+_KILL_PROBABILITY = 0.04
 
 
 class Watcher:
-    """Polls the study of a folder until `end` is called or this process has exited."""
+    """A process that polls the study in a folder until `end` is called or the harness exits."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """Start to poll; the seed determines when a status is read and when the dashboard is killed."""
+        """Start to poll; the seed determines when the status is read and when the dashboard is killed."""
         self._process = subprocess.Popen(
             python(["-m", "soak.watcher", str(folder), str(seed)]),
             env=environment(),
@@ -39,20 +39,22 @@ class Watcher:
         )
 
     def end(self) -> Polls:
-        """Stop polling; return the results.
+        """Stop polling; return the results of all polls.
 
         Raises:
             HarnessError: The polling process failed.
         """
         output, _ = self._process.communicate()
         if self._process.returncode:
-            raise HarnessError(f"the process that polls the study exited with {self._process.returncode}")
+            raise HarnessError(
+                f"the process that polls the study exited with code {self._process.returncode}; expected 0"
+            )
         found = json.loads(output)
         return Polls(Counter(found["counts"]), found["problems"])
 
 
 def _watch(folder: Path, seed: int) -> None:
-    """Poll until standard input is closed; then print the results."""
+    """Poll until standard input is closed; then print the results as JSON."""
     polls, stop = Polls(), threading.Event()
     with ThreadPoolExecutor() as pool:
         running = [
@@ -77,7 +79,7 @@ def _export_in_a_loop(folder: Path, rng: random.Random, polls: Polls, stop: thre
         problem = problem_of(done)
         found = [problem] if problem else exports.problems((folder / EXPORTED).read_text(encoding="utf-8"))
         polls.record("export", *found)
-        if rng.random() < _STATUS_SHARE:
+        if rng.random() < _STATUS_PROBABILITY:
             done = run_tuner(folder, "status", "--json", "--output-dir", OUTPUT)
             problem = problem_of(done)
             polls.record("status", *([problem] if problem else status_problems(done.stdout)))
@@ -100,7 +102,7 @@ def _poll_dashboards(folder: Path, rng: random.Random, polls: Polls, stop: threa
 def _poll(dashboard: Dashboard, details: Details, rng: random.Random, polls: Polls, stop: threading.Event) -> None:
     while not stop.wait(_PAUSE_S):
         polls.record("study page", *details.problems(dashboard.poll(polls)))
-        if rng.random() < _KILL_SHARE:
+        if rng.random() < _KILL_PROBABILITY:
             dashboard.kill()
             polls.record("dashboard killed")
             return

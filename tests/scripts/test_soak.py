@@ -1,4 +1,4 @@
-"""`scripts/soak.py` for one cycle: a disturbed and polled study keeps all invariants."""
+"""`scripts/soak.py` for one cycle: a study with injected faults and polling keeps all invariants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEARCH_TRIALS = 3
 
 
 @pytest.mark.slow
-def test_disturbed_study_keeps_all_invariants() -> None:
+def test_study_with_injected_faults_keeps_all_invariants() -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         done = subprocess.run(
             [sys.executable, str(HARNESS), "--minutes", "0.5", "--seed", "3", "--folder", folder],
@@ -123,7 +123,7 @@ def empty_index(study: Path) -> None:
         file.write(leaf_without_cells)
 
 
-def test_undisturbed_study_keeps_all_invariants(examine: Callable[[], Any]) -> None:
+def test_study_without_faults_keeps_all_invariants(examine: Callable[[], Any]) -> None:
     found = examine()
     assert found.problems == []
     assert found.not_reproducible == []
@@ -135,7 +135,7 @@ def test_undisturbed_study_keeps_all_invariants(examine: Callable[[], Any]) -> N
     ("change", "problem"),
     [
         (change_metrics(lambda lines: [*lines, lines[-1]]), "plain has wrong epochs in its metrics: "),
-        (change_metrics(lambda lines: [lines[0], *lines[2:]]), "plain has wrong epochs in its metrics: [1, 3"),
+        (change_metrics(lambda lines: [lines[0], *lines[2:]]), "plain has wrong epochs in its metrics: found [1, 3"),
         (change_metrics(lambda lines: [*lines[:-1], lines[-1][:20]]), "plain has wrong epochs in its metrics: "),
         (change_metrics(lambda lines: lines[:-1]), "epochs in its metrics but 5 in the study"),
         (
@@ -156,7 +156,7 @@ def test_undisturbed_study_keeps_all_invariants(examine: Callable[[], Any]) -> N
                 "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.why_ended', 'crashed') "
                 "WHERE trial_id = 2 AND key = 'outcome'"
             ),
-            "plain crashed after only 0 consecutive crashes",
+            "plain ended as crashed: found 0 consecutive crashes, 0 of them",
         ),
         (
             in_database(
@@ -343,8 +343,8 @@ def test_negative_times_are_problems(
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (["run", "--config", "../no.yaml"], ["command 1 (undisturbed) exited with 2"]),
-        (["--help"], ["command 1 (undisturbed) exited with 0 although the study is incomplete"]),
+        (["run", "--config", "../no.yaml"], ["command 1 (no faults) exited with 2"]),
+        (["--help"], ["command 1 (no faults) exited with 0 although the study is incomplete"]),
         (["status", "--output-dir", "out"], []),
     ],
 )
@@ -357,10 +357,10 @@ def test_wrong_exit_of_a_command_is_a_problem(
     training.wait()
     one = cycle.Cycle(small, "study", random.Random(1))
     one._study.commands = 1
-    disturber = module("soak.disturbances").Disturber(study, training, small.trials, random.Random(1))
+    injector = module("soak.fault_injection").FaultInjector(study, training, small.trials, random.Random(1))
     finished = small.trials if not expected else 0
     state = survey.Survey(small.trials, finished)
-    problems = list(one._command_problems(training, disturber, survey.Survey(), state))
+    problems = list(one._command_problems(training, injector, survey.Survey(), state))
     assert [problem[: len(text)] for problem, text in zip(problems, expected, strict=True)] == expected
 
 
