@@ -1,4 +1,4 @@
-"""Checks of the program on a damaged study: commands must work, report the damage and keep the other trials."""
+"""Checks of the program on a damaged study: commands must work, report the damage and keep the undamaged trials."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Databases:
     def end_study(self, folder: Path) -> Iterator[str]:
         """Dump and drop the study's PostgreSQL database; yield a problem per file that contains the password.
 
-        The dump is written to the folder of the study, so it is searched as well.
+        The dump is written to the folder of the study, so the dump is searched as well.
         """
         if self._server:
             (folder / "study.sql").write_bytes(self._server.dump(self._name))

@@ -59,7 +59,7 @@ def exit_problems(
     """Check a training command that has exited; yield its problems, as predicates without the command's name.
 
     Args:
-        code: Exit code of the command; None if it was killed by SIGKILL.
+        code: Exit code of the command; None if the command was killed by SIGKILL.
         output: Output of the command.
         hung: Whether the harness killed the command because it did not exit in time.
         is_complete: Whether all planned trials are finished.

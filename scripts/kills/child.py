@@ -27,7 +27,7 @@ class Task:
         start: Number of the process within its study, from 1.
         kill_at: For each point, the passage, from 1, at which the process kills itself. The first one reached counts.
         after_progress: Whether the process kills itself only after an epoch or a trial has finished, except at a
-            take-over. Otherwise the program would end the trial as crashed, because it crashed too often in a row.
+            take-over. Otherwise the program would end the trial as crashed after too many consecutive crashes.
     """
 
     command: list[str]

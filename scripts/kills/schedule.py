@@ -1,4 +1,4 @@
-"""The schedule of kills, which is random but reaches every kill point."""
+"""The schedule of kills: random points and times, with preference for the points that have the fewest kills so far."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Plan:
 
     Attributes:
         kill_at: For each point, the passage, from 1, at which the process is killed. The first one reached counts.
-        lifetime_s: Seconds after which the process is killed; None if it is not killed at a random moment.
+        lifetime_s: Seconds after which the process is killed; None if the process is only killed at points.
     """
 
     kill_at: dict[str, int] = field(default_factory=dict)
