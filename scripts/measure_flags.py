@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how many right and wrong readings of known and unseen fonts `predict` flags, and how many of photographs.
+"""Measure how many readings `predict` flags: for known fonts, for unseen fonts, and for crops of photographs.
 
 Only images whose font does not occur in the training split of `--metadata` count as unseen, because a dataset
 generated with `--fonts-dir` or `--fonts system` also contains the built-in fonts.

@@ -1,5 +1,5 @@
 # Sourced by the other scripts: creates .venv and installs this project into it; reinstalls it after each change of
-# pyproject.toml. pip's environment variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) apply; PYTHON selects the Python.
+# pyproject.toml. pip's environment variables (such as PIP_INDEX_URL) apply; PYTHON selects the interpreter.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}

@@ -1,4 +1,4 @@
-"""Seconds per epoch, fraction of each part, and fraction of the machine's rate that training reaches."""
+"""Seconds per epoch, fraction of the epoch per part, and fraction of the machine's rate that training reaches."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _summary(timed_run: Figures, untimed_run: Figures, kernels: Figures) -> Figu
 
 
 def _epoch_table(figures: Figures) -> Table:
-    headers = ("preset or model", "s/epoch", "images/s", "outside arithmetic", "also without augmentation")
+    headers = ("preset or model", "s/epoch", "images/s", "outside arithmetic", "outside arithmetic and augmentation")
     table = plain_table(*headers, right=(1, 2, 3, 4))
     for name, figure in figures.items():
         table.add_row(

@@ -186,7 +186,7 @@ def _max_connections(url: str, running: Sequence[ForkProcess]) -> int | None:
         return None
     import psycopg
 
-    # Each process has another `application_name`, which contains host and process ID.
+    # Each process has its own `application_name`, which contains host and process ID.
     counts = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name LIKE 'khmer-tuner %' GROUP BY application_name ORDER BY 1 DESC LIMIT 1"

@@ -161,7 +161,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with a plus sign if files differ from it; None if there is none."""
+    """Return the commit of this checkout, with a plus sign if files differ from it; None if it is unknown."""
     words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(words, capture_output=True, text=True)

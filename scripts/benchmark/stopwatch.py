@@ -116,7 +116,7 @@ def refuse_uncalled(laps: Sequence[Lap], parts: Sequence[str]) -> None:
     """Check that the program has called at least one timed function of each of these parts.
 
     Raises:
-        HarnessError: It has called none of a part, whose function names are probably outdated.
+        HarnessError: The program has called no function of a part; the part's function names are probably outdated.
     """
     called = {part for lap in laps for part in lap.calls}
     if missing := [part for part in parts if part not in called]:

@@ -67,7 +67,7 @@ def tables(figures: Figures) -> list[Table]:
 
 def _without_cache(metadata: Path, work_dir: Path) -> Path:
     """Copy a dataset without its pixel cache; return the metadata file of the copy."""
-    # The copied folder keeps its name, because image paths are relative to the parent folder.
+    # The copied folder keeps its name, because image paths are relative to the dataset's parent folder.
     copied = shutil.copytree(metadata.parent, work_dir / metadata.parent.name, ignore=shutil.ignore_patterns(_CACHE))
     return copied / metadata.name
 

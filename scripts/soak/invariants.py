@@ -140,7 +140,7 @@ def _parsed(line: str) -> Any:
 
 
 def _file_problems(folder: Path) -> Iterator[str]:
-    """Yield a problem if the database is damaged, and one if files were not removed."""
+    """Yield a problem if the database is damaged, and one if files remain that should have been removed."""
     with closing(sqlite3.connect(folder / OUTPUT / "study.db")) as database:
         found = [row[0] for row in database.execute("PRAGMA integrity_check")]
     if found != ["ok"]:

@@ -28,9 +28,7 @@ def retrain(folder: Path, part: int, parts: int) -> dict[str, str]:
     """
     from studies import load_study, own_records
 
-    logging.getLogger("tuner").addHandler(
-        logging.NullHandler()
-    )  # discards warnings, for example of a high learning rate
+    logging.getLogger("tuner").addHandler(logging.NullHandler())  # discards warnings of high learning rates
     os.chdir(folder)
     study, output = load_study(OUTPUT)
     records = [record for record in own_records(study) if is_reproducible(record)][part::parts]
