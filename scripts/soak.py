@@ -94,7 +94,7 @@ def _summary(studies: Sequence[SoakedStudy], memory_bytes: Sequence[int]) -> Ite
         polls += study.polls.counts
     names = ("commands", "trials", "epochs", "retrained", "equal", "not_retrained")
     total = {name: sum(getattr(study, name) for study in studies) for name in names}
-    yield f"{len(studies)} cycles, " + ", ".join(f"{total[name]} {name}" for name in names[:3])
+    yield f"cycles: {len(studies)}, " + ", ".join(f"{name}: {total[name]}" for name in names[:3])
     yield f"injected faults: {_listed(faults)}"
     yield f"polls: {_listed(polls)}"
     yield f"retrained trials with equal results: {total['equal']} of {total['retrained']}"
