@@ -32,7 +32,7 @@ examples:
   python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
   python scripts/kill_harness.py --kills 20 --fresh             each process is a new interpreter
-  python scripts/kill_harness.py --kills 20 --postgresql        each take-over waits for three seconds
+  python scripts/kill_harness.py --kills 20 --postgresql        each takeover waits for three seconds
   python scripts/kill_harness.py --kills 10 --at "after tell"   kills at this point only
 
 The seed determines the points and times of the kills; the progress of a process by then depends on the machine.
@@ -68,7 +68,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--fresh",
         action="store_true",
         help="start each process as a new interpreter with another hash seed; by default, each process is a fork of "
-        "the harness, which has already imported all modules; a fork saves some seconds per kill",
+        "the harness, which has already imported all modules; forking saves some seconds per kill",
     )
     parser.add_argument(
         "--at",
@@ -76,8 +76,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         choices=points(),
-        help="kill only at these points: 'before' or 'after' and a name from the table of the output; a take-over "
-        "happens only after a kill at another point",
+        help="kill only at these points, such as 'after tell' (the output lists all steps); for a point at a takeover, "
+        "add another point, because a process takes over a trial only after another process was killed",
     )
     return parser.parse_args(argv)
 
@@ -114,7 +114,7 @@ def _campaign(
         print(studies[-1], flush=True)
         if not studies[-1].kills:
             raise HarnessError(
-                f"{studies[-1].name}: found no kill; expected at least one; choose other points for --at"
+                f"{studies[-1].name}: no process was killed; expected at least one kill; choose other points for --at"
             )
     return studies, schedule, "\n".join(_summary(studies, schedule, reference, kill_points))
 

@@ -136,13 +136,13 @@ def on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
     )
 
 
-def khmer_tuner(*words: str) -> str:
+def khmer_tuner(*arguments: str) -> str:
     """Run a ``khmer-tuner`` command with one thread; return its output."""
-    line = python(command(*words))
+    line = python(command(*arguments))
     done = subprocess.run(line, env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(
-            f"khmer-tuner {' '.join(words)} exited with code {done.returncode}; expected 0:\n{done.stderr}"
+            f"khmer-tuner {' '.join(arguments)} exited with code {done.returncode}; expected 0:\n{done.stderr}"
         )
     return done.stdout
 
@@ -154,9 +154,9 @@ def folder(seed: int, pruner: str) -> str:
 
 def run(seed: int, pruner: str, options: argparse.Namespace) -> None:
     """Run or resume a study until all its trials are finished."""
-    words = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(options.trials)]
-    words += ["--seed", str(seed), "--pruner", pruner, "--sampler", options.sampler]
-    khmer_tuner(*words, "--output-dir", folder(seed, pruner), "--results-file", f"{folder(seed, pruner)}.json")
+    arguments = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(options.trials)]
+    arguments += ["--seed", str(seed), "--pruner", pruner, "--sampler", options.sampler]
+    khmer_tuner(*arguments, "--output-dir", folder(seed, pruner), "--results-file", f"{folder(seed, pruner)}.json")
     print(f"complete: {folder(seed, pruner)}", file=sys.stderr, flush=True)
 
 
@@ -174,8 +174,8 @@ def read(seed: int, pruner: str) -> Study:
             key=lambda pair: (pair[1].best_val_char_accuracy, pair[1].best_val_seq_accuracy),
         )
         checkpoint = output.trial_dir(best.experiment_name) / "checkpoints" / "best.pt"
-        words = ["evaluate", "--metadata", "data/metadata.yaml", "--split", "test", "--checkpoint", str(checkpoint)]
-        scores = json.loads(khmer_tuner(*words, "--json"))
+        arguments = ["evaluate", "--metadata", "data/metadata.yaml", "--split", "test", "--checkpoint", str(checkpoint)]
+        scores = json.loads(khmer_tuner(*arguments, "--json"))
         return scores["char_accuracy"], scores["seq_accuracy"]
 
     return Study(

@@ -81,9 +81,9 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
     lines = list(commands(small).items())
     latest_s, sent, ways, problems = dict.fromkeys(dict(lines), LATEST_S), Counter[str](), Counter[str](), []
     while sent.total() < options.signals:
-        name, words = lines[sent.total() % len(lines)]
+        name, arguments = lines[sent.total() % len(lines)]
         started_s, moment_s = time.monotonic(), rng.uniform(0, latest_s[name])
-        process = start_logged(command(*words), study / LOG_NAME)
+        process = start_logged(command(*arguments), study / LOG_NAME)
         try:
             process.wait(moment_s)
             # Later signals would not reach a process of this command.
@@ -102,18 +102,18 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
     _succeed(study, small.resume)
     after = in_fork(take_snapshot, study)
     changed = [one for one in differences(before, after) if one.item in before and one.item.startswith(_UNCHANGED)]
-    print(*changed, f"differing items of the study: {len(changed)}", f"problems: {len(problems)}", sep="\n")
+    print(*changed, f"study items changed by the signals: {len(changed)}", f"problems: {len(problems)}", sep="\n")
     return DIFFERENT if problems or changed else EQUAL
 
 
-def _succeed(study: Path, words: Sequence[str]) -> None:
-    done = run_tuner(study, *words)
+def _succeed(study: Path, arguments: Sequence[str]) -> None:
+    done = run_tuner(study, *arguments)
     if done.returncode:
-        raise HarnessError(f"{words[0]} exited with {done.returncode}; expected 0:\n{tail(done.stderr)}")
+        raise HarnessError(f"{arguments[0]} exited with {done.returncode}; expected 0:\n{tail(done.stderr)}")
 
 
 def _wait_for_exit(process: subprocess.Popen[bytes], study: Path) -> tuple[str, str]:
-    """Wait until an interrupted process exits; return how it exited and a problem, an empty text if there is none."""
+    """Wait until an interrupted process exits; return how it exited, and a problem or an empty text."""
     try:
         code = process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

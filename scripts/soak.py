@@ -50,7 +50,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="M",
         type=float,
         default=30.0,
-        help="start no further study after this time; at least one is started (default: %(default)s)",
+        help="start no new study after this many minutes; at least one study is run (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

@@ -68,7 +68,7 @@ def _seconds_per_epoch(folder: Path) -> float:
 
 
 def _report(watched: Path, unwatched: Path, polls: Sequence[Polls]) -> int:
-    """Print differences, problems and times; return the exit code."""
+    """Print the differences between the two studies, the problems and the times; return the exit code."""
     snapshots = [take_snapshot(study) for study in (watched, unwatched)]
     changed = differences(*snapshots)
     problems = [problem for one in polls for problem in one.problems]
@@ -76,8 +76,8 @@ def _report(watched: Path, unwatched: Path, polls: Sequence[Polls]) -> int:
     counts = polls[0].counts + polls[1].counts
     print(", ".join(f"{count} x {name}" for name, count in sorted(counts.items())))
     print(f"failed polls: {len(problems)}")
-    print(f"differing items of the study: {len(changed)} of {len(snapshots[0])}")
-    print("seconds per epoch, ratio of the polled study to the other study:")
+    print(f"items that differ between the two studies: {len(changed)} of {len(snapshots[0])}")
+    print("seconds per epoch, ratio of the polled study to the study without polling:")
     for name, seconds in (("wall time", _seconds), ("CPU time", _processor_seconds)):
         one, other = ([seconds(epoch) for epoch in epochs_of(study)] for study in (watched, unwatched))
         ratios = (statistics.fmean(one) / statistics.fmean(other), statistics.median(one) / statistics.median(other))

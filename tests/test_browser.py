@@ -137,10 +137,10 @@ def page(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def in_background(
-    folder: Path, *words: str, stderr: int | IO[str] = subprocess.PIPE
+    folder: Path, *arguments: str, stderr: int | IO[str] = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a command until the ``with`` statement ends."""
-    command = [sys.executable, "-m", "tuner", *words]
+    command = [sys.executable, "-m", "tuner", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
@@ -181,8 +181,8 @@ def test_page_of_a_finished_trial_shows_its_note_and_plots(browser: Browser, pag
     browser.wait_for(lambda: browser.driver.find_elements(By.XPATH, "//*[text()='Trial 0 ខ្មែរ']"))[0].click()
     browser.wait_for(lambda: "ខ្មែរ: max epochs" in browser.text())
     note = browser.text().partition("Note")[2]
-    for words in ("best character accuracy", "seconds per epoch", "2 of at most 2", "tensorboard --logdir"):
-        assert words in note
+    for text in ("best character accuracy", "seconds per epoch", "2 of at most 2", "tensorboard --logdir"):
+        assert text in note
     assert browser.wait_for(lambda: len(widths := browser.image_widths()) == 3 and all(widths))
     for name in ("learning_curves.png", "confusion_matrix.png", "worst_readings.png", "training_config.yaml"):
         assert name in browser.text()

@@ -55,13 +55,13 @@ def run_small_study(plan: Plan) -> Path:
     (work_dir / "experiments.yaml").write_text(yaml.safe_dump({"experiments": _presets()}), encoding="utf-8")
     (work_dir / "space.yaml").write_text(_space(), encoding="utf-8")
     trials = _QUICK_SEARCH_TRIALS if plan.quick else _SEARCH_TRIALS
-    words = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]
-    seconds_of(command(*words, "--output-dir", OUTPUT, "--results-file", "results.json"), work_dir, plan.threads)
+    arguments = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]
+    seconds_of(command(*arguments, "--output-dir", OUTPUT, "--results-file", "results.json"), work_dir, plan.threads)
     return work_dir
 
 
 def grow_study(small: Path, work_dir: Path, *, finished: int, waiting: int, threads: int) -> Path:
-    """Create a study by copying the search trials of a small study, and enqueue waiting trials.
+    """Create a study by copying the search trials of a small study, and enqueue search trials in the new study.
 
     Args:
         small: Folder of the small study, returned by `run_small_study`.
@@ -162,8 +162,8 @@ def _copy_notes(database: sqlite3.Connection, copies: Sequence[tuple[int, int]])
 
 
 def _link_files(old: Path, new: Path) -> None:
-    """Fill the folder of a copied trial with hard links to the original files, which need no disk space.
+    """Fill the folder of a copied trial with hard links to the original files, so that copies need no disk space.
 
-    Leaves out checkpoints, because the program keeps only those of the best trials.
+    Checkpoints are left out, because the program keeps only the checkpoints of the best trials.
     """
     shutil.copytree(old, new, copy_function=os.link, ignore=shutil.ignore_patterns("*.pt"))

@@ -74,7 +74,7 @@ _RARE = ("poll the study", "prune decision")
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure a few trials in studies of several sizes, and one epoch of a preset for comparison."""
+    """Measure the bookkeeping of a few trials in studies of several sizes, and one epoch of a preset for comparison."""
     small = run_small_study(plan)
     trials = 3 if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
@@ -128,7 +128,7 @@ def train_pending_trials(output: str, trials: int) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the milliseconds per part and study size, and their ratio to the training time of a preset."""
+    """Return a table of the milliseconds per part and study size, with ratios to the training time of a preset."""
     sizes = figures["sizes"]
     table = plain_table(
         "ms, in a study of", *(f"{int(size):,} trials" for size in sizes), right=tuple(range(1, 1 + len(sizes)))
@@ -140,9 +140,9 @@ def tables(figures: Figures) -> list[Table]:
     preset = figures["preset"]
     epoch, epochs = preset["epoch_seconds"], preset["num_epochs"]
     shares = (
-        (f"per epoch, relative to an epoch of {preset['name']}", "epoch", epoch),
-        (f"per trial, relative to {epochs} epochs of {preset['name']}", "trial", epoch * epochs),
-        (f"per training run, relative to {epochs} epochs of {preset['name']}", "set_up", epoch * epochs),
+        (f"per epoch, relative to the time of one epoch of {preset['name']}", "epoch", epoch),
+        (f"per trial, relative to the time of {epochs} epochs of {preset['name']}", "trial", epoch * epochs),
+        (f"per training run, relative to the time of {epochs} epochs of {preset['name']}", "set_up", epoch * epochs),
     )
     for title, group, whole in shares:
         table.add_row(title, *(f"{sum(found[group].values()) / whole:.2%}" for found in sizes.values()))

@@ -79,8 +79,8 @@ def _seconds(plan: Plan, way: _Way, epochs: int) -> float:
     config = with_fixed_epochs(plan.typical, epochs, "cpu")
     trials = {f"trial_{number}": replace(config, experiment_name=f"trial_{number}") for number in range(way.workers)}
     file = write_experiments(work_dir / "experiments.yaml", trials)
-    words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(way.workers))
-    seconds_of(words, work_dir, way.threads * way.workers, GOMP_SPINCOUNT=str(way.spin_count))
+    arguments = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(way.workers))
+    seconds_of(arguments, work_dir, way.threads * way.workers, GOMP_SPINCOUNT=str(way.spin_count))
     finished = load_study(work_dir / "out")[0].get_trials(deepcopy=False)
     shutil.rmtree(work_dir)
     return statistics.mean(trial.user_attrs["outcome"]["epoch_seconds_median"] for trial in finished) / way.workers

@@ -75,7 +75,7 @@ _PROFILED_STEPS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure epochs of each preset and each model on the CPU."""
+    """Measure the seconds per epoch of each preset and each model on the CPU."""
     return measure_on(plan, "cpu", epochs=1 if plan.quick else 2)
 
 
@@ -106,7 +106,7 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
 
 
 def train_timed(config: dict[str, Any], work_dir: str, timed: bool) -> Figures:
-    """Train an experiment with the real command in this process; return the mean times of all epochs but the first.
+    """Train an experiment with the real command in this process; return the mean times of all epochs after the first.
 
     The parts of the epochs are only measured if `timed`.
     """

@@ -37,7 +37,7 @@ _VALIDATING = TimedPart("validation", ("tuner.training.epoch.score_split",), opa
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure two datasets, the second ten times as large as the first."""
+    """Measure opening and training for two datasets, the second ten times as large as the first."""
     most = 2_000 if plan.quick else 100_000
     needed, free = most * _BYTES_PER_IMAGE, shutil.disk_usage(plan.folder).free
     if free < needed:
@@ -91,7 +91,7 @@ def seconds_to_open(metadata: str, splits: list[str]) -> float:
 
 
 def train_some(config: dict[str, Any], work_dir: str, batches: int) -> Figures:
-    """Train epochs of `batches` batches in this process; return times of the last epoch and the maximum memory."""
+    """Train epochs of `batches` batches in this process; return the times of the last epoch and the maximum memory."""
     settings = TrainingConfig(**config)
 
     def cut_short(epochs: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
@@ -139,7 +139,7 @@ def _peak_memory() -> Iterator[dict[str, int]]:
 
 
 def _repeated(metadata: Path, work_dir: Path, images: int, config: TrainingConfig) -> Path:
-    """Create a dataset of `images` training images by repeating those of a smaller one; return its metadata file.
+    """Create a dataset of `images` training images by repeating those of a smaller one; return the new metadata file.
 
     Repeated images are hard links, which need no disk space.
     """

@@ -161,10 +161,10 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of this checkout, with a plus sign if files differ from it; None if it is unknown."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """Return the commit of this checkout, with a plus sign if files differ from it; None without Git or its history."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
     except OSError:  # git is not installed
         return None
     return done.stdout.strip() or None

@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def presets(self) -> dict[str, TrainingConfig]:
-        """The presets with the paths of this dataset, keyed by name; in a quick run only the first."""
+        """The presets with the paths of this dataset, keyed by name; in a quick run only the first preset."""
         found = load_experiments(self.config).experiments
         chosen = dict(list(found.items())[:1]) if self.quick else found
         return {name: self._with_absolute_paths(name, config) for name, config in chosen.items()}
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def models(self) -> dict[str, TrainingConfig]:
-        """All defined models with default settings, keyed by ``model NAME``; in a quick run only the last."""
+        """All defined models with default settings, keyed by ``model NAME``; in a quick run only the last model."""
         base = TrainingConfig(batch_size=_MODEL_BATCH_SIZE)
         definitions = load_model_definitions(base.model_config_path)
         names = list(definitions)[-1:] if self.quick else definitions
@@ -108,8 +108,8 @@ def train_in_process(config: TrainingConfig, folder: Path) -> None:
     run_in_process("run", "--config", str(file), "--output-dir", str(folder / "out"))
 
 
-def run_in_process(*words: str) -> None:
-    """Run a ``khmer-tuner`` command in this process; the last of its words must be the output folder.
+def run_in_process(*arguments: str) -> None:
+    """Run a ``khmer-tuner`` command in this process; its last argument must be the output folder.
 
     The command writes ``results.json`` next to the output folder.
 
@@ -118,6 +118,6 @@ def run_in_process(*words: str) -> None:
     """
     from tuner.__main__ import main
 
-    results = Path(words[-1]).parent / "results.json"
-    if code := main([*words, "--results-file", str(results)]):
-        raise HarnessError(f"khmer-tuner {' '.join(words)} exited with code {code}; expected 0")
+    results = Path(arguments[-1]).parent / "results.json"
+    if code := main([*arguments, "--results-file", str(results)]):
+        raise HarnessError(f"khmer-tuner {' '.join(arguments)} exited with code {code}; expected 0")

@@ -27,7 +27,7 @@ _MIN_USEFUL_FACTOR = 1.1
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure several numbers of worker processes, on databases that flush each commit to the disk."""
+    """Measure the trials per second for each number of workers, on databases that flush each commit to the disk."""
     figures: Figures = {"sqlite": _rates(plan, "sqlite", default_storage_url)}
     try:
         server = PostgresServer(durable=True)
@@ -42,9 +42,9 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the rates, and one of the useful number of workers and the costs of a trial.
+    """Return a table of the rates, and a table of the useful number of workers and the costs per trial.
 
-    The costs are those with the most workers.
+    The costs are measured with the largest number of workers.
     """
     rates = plain_table(
         "workers", "SQLite trials/s", "vs. 1 worker", "PostgreSQL trials/s", "vs. 1 worker", right=(0, 1, 2, 3, 4)
@@ -60,14 +60,14 @@ def tables(figures: Figures) -> list[Table]:
 
 
 def stops_scaling_after(rates: dict[str, float]) -> str | None:
-    """Return the number of workers beyond which the rate rises by less than a tenth; None if it always rises."""
+    """Return the number of workers beyond which the rate rises by less than 10 %; None if there is no such number."""
     counts = list(rates)
     pairs = itertools.pairwise(counts)
     return next((fewer for fewer, more in pairs if rates[more] < _MIN_USEFUL_FACTOR * rates[fewer]), None)
 
 
 def _rates(plan: Plan, database: str, url_of: Callable[[Path], str]) -> Figures:
-    """Measure each number of workers; `url_of` returns the URL of an empty database for a study's folder."""
+    """Measure the rate of each number of workers; `url_of` returns the URL of a new database for a study's folder."""
     figures = {}
     for count in QUICK_COUNTS if plan.quick else COUNTS:
         work_dir = plan.folder / f"{database} {count} runners"

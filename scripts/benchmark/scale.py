@@ -35,7 +35,7 @@ _WORKER_BASELINE = "the same, with a worker's imports"
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure commands from start to exit, each in a new process, on studies of several sizes."""
+    """Measure the seconds from start to exit of each command, in a new process, on studies of several sizes."""
     small = run_small_study(plan)
     figures: Figures = {}
     for size in (20, 60) if plan.quick else (100, 1000, 10_000):
@@ -49,9 +49,9 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the seconds per command and study size, and their difference and ratio to reading only."""
+    """Return a table of the seconds per command and study size, in comparison with only reading the study."""
     table = plain_table(
-        "seconds (difference and ratio to reading only)", *(f"{int(size):,} trials" for size in figures)
+        "seconds (difference and ratio to only reading the study)", *(f"{int(size):,} trials" for size in figures)
     )
     for column in table.columns[1:]:
         column.justify = "right"
@@ -71,15 +71,15 @@ def _cell(name: str, found: dict[str, float]) -> str:
 def _seconds(plan: Plan, work_dir: Path, *, repeat: bool) -> dict[str, float]:
     """Run each command, twice if `repeat`; return the minimum seconds, keyed by the command's title."""
     this = "benchmark.scale"
-    words = {
+    commands = {
         _BASELINE: ["-m", this, "read"],
         _WORKER_BASELINE: ["-m", this, "import"],
         **_COMMANDS,
         _WORKER: ["-m", this, "claim"],
     }
     return {
-        name: min(seconds_of(word, work_dir, plan.threads) for _ in range(2 if repeat else 1))
-        for name, word in words.items()
+        name: min(seconds_of(arguments, work_dir, plan.threads) for _ in range(2 if repeat else 1))
+        for name, arguments in commands.items()
     }
 
 

@@ -26,7 +26,7 @@ _QUICK_EPOCHS = 8
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure each preset with and without an existing pixel cache."""
+    """Measure the seconds until each preset meets the targets, with and without an existing pixel cache."""
     targets = _QUICK_TARGETS if plan.quick else plan.targets
     if targets.character_accuracy is None and targets.sequence_accuracy is None:
         raise HarnessError(
@@ -76,11 +76,11 @@ def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads
     """Run an experiment until an epoch meets the targets; return the seconds and epochs."""
     name = config.experiment_name
     file = write_experiments(work_dir / "experiments.yaml", {name: config}, targets)
-    words = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
+    arguments = command("run", "--config", str(file), "--experiments", name, "--output-dir", "out", "--until-targets")
     metrics = work_dir / "out" / name / "metrics.jsonl"
     started_at = time.perf_counter()
     first_epoch_s, epochs, met = None, 0, False
-    with started(words, work_dir, **compute_environment(work_dir, threads)) as process:
+    with started(arguments, work_dir, **compute_environment(work_dir, threads)) as process:
         running = True
         while running and not met and time.perf_counter() - started_at < _TIMEOUT_S:
             time.sleep(_POLL_S)
@@ -91,7 +91,7 @@ def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads
                 epochs += 1
                 met = met or _meets(epoch, targets)
         if process.poll():
-            raise failure(words, work_dir, process.returncode)
+            raise failure(arguments, work_dir, process.returncode)
     if not epochs:
         raise HarnessError(f"{name}: no epoch finished within {_TIMEOUT_S:.0f} s")
     return {
@@ -103,7 +103,7 @@ def _until_met(config: TrainingConfig, targets: Targets, work_dir: Path, threads
 
 
 def _epochs(metrics: Path, after: int) -> Iterator[dict[str, float]]:
-    """Yield the metrics of all epochs in a file but the first `after`; skip an incomplete last line."""
+    """Yield the metrics of the epochs in a file, without the first `after` epochs and an incomplete last line."""
     if metrics.exists():
         whole, _, _ = metrics.read_text(encoding="utf-8").rpartition("\n")
         yield from map(json.loads, whole.splitlines()[after:])

@@ -19,7 +19,7 @@ _TRIALS_PER_WORKER = 2
 
 
 def measure(plan: Plan) -> Figures:
-    """Measure 1, 2, 4, ... workers, up to one worker per core."""
+    """Measure the trials per hour with 1, 2, 4, ... workers, up to one worker per core."""
     cores = usable_cores()
     counts = [2**power for power in range(cores.bit_length()) if 2**power < cores]
     return measure_on(plan, "cpu", [*counts, cores], epochs=1 if plan.quick else 2)
@@ -41,8 +41,8 @@ def measure_on(plan: Plan, device: str, counts: Sequence[int], epochs: int) -> F
             for number in range(_TRIALS_PER_WORKER * count)
         }
         file = write_experiments(work_dir / "experiments.yaml", trials)
-        words = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
-        whole = seconds_of([*words, "--results-file", "results.json"], work_dir, plan.threads)
+        arguments = command("run", "--config", str(file), "--output-dir", "out", "--workers", str(count))
+        whole = seconds_of([*arguments, "--results-file", "results.json"], work_dir, plan.threads)
         finished = load_study(work_dir / "out")[0].get_trials(deepcopy=False)
         started_at = min(trial.datetime_start for trial in finished if trial.datetime_start)
         ended_at = max(trial.datetime_complete for trial in finished if trial.datetime_complete)

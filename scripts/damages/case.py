@@ -34,7 +34,7 @@ _READERS = {
     "report": ["report", "--out", "report.html"],
     "dashboard": ["dashboard", "--port", "0"],
 }
-# Damage that no command has to report: a pattern of "ITEM, KIND, LOCATION", and the reason.
+# Damage that no command has to report: a pattern for "ITEM, KIND, LOCATION", and the reason.
 HARMLESS = {
     "leases|study.lock|database.lock|lock": "only the lock on the file matters; the content of the file is for people",
     "metadata.yaml.(train|val).(npy|jsonl)|.pixel_cache": "caches, which the program recreates from the images",
@@ -80,9 +80,9 @@ def outputs_of(folder: Path, found: Damage | None = None) -> Outputs:
     commands["evaluate"] = ["evaluate", "--metadata", "../data/metadata.yaml", "--split", "test", *checkpoint]
     commands["resume"] = ["resume", "--results-file", "results.json"]
     outputs = {}
-    for name, words in (commands | {"export csv again": commands["export csv"]}).items():
+    for name, arguments in (commands | {"export csv again": commands["export csv"]}).items():
         study = [] if name == "evaluate" and checkpoint else ["--output-dir", OUTPUT]
-        ending, output = run_logged(partial(run_main, [*words, *study], _restrict), folder / STUDY, _TIMEOUT_S)
+        ending, output = run_logged(partial(run_main, [*arguments, *study], _restrict), folder / STUDY, _TIMEOUT_S)
         outputs[name] = ending.code, output
         if ending.code is None:  # the following commands would hang as well
             break
@@ -104,7 +104,7 @@ def check(case: Case, folder: Path, reference: Outputs) -> None:
 
 
 def unexpected_errors(outputs: Outputs) -> list[str]:
-    """Return one text per unexpected error, with the names of the commands that printed it."""
+    """Return one text per unexpected error, with the names of the commands that printed the error."""
     found: dict[str, list[str]] = {}
     for name, (code, output) in outputs.items():
         lines = [line for line in output.splitlines() if "unexpected" in line or "Traceback" in line]

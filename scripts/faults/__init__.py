@@ -1,1 +1,1 @@
-"""The parts of `fault_harness.py`: the calls of a run, the process in which one fails, and the check of each study."""
+"""The parts of `fault_harness.py`: the file-system calls of a study, the process in which one fails, the checks."""

@@ -48,7 +48,7 @@ class Call:
 
 
 class Fault(StrEnum):
-    """The way in which a call fails."""
+    """The way in which a file-system call fails."""
 
     FULL = "disk full"
     ERROR = "I/O error"
@@ -57,7 +57,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Injection:
-    """A fault, and the call that fails with this fault."""
+    """A fault, and the file-system call that fails with this fault."""
 
     call: Call
     fault: Fault
@@ -112,7 +112,7 @@ def _kind_of_file(path: str) -> str:
 
 
 def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_operations: bool) -> list[Injection]:
-    """Choose the faults to inject, each into a new study.
+    """Choose the faults to inject; each fault is injected into a new study.
 
     Args:
         calls: All calls of the reference study.
@@ -133,7 +133,7 @@ def plan(calls: Sequence[Call], rng: random.Random, sampled: int, *, all_operati
 
 
 def operation_calls(calls: Iterable[Call]) -> list[Call]:
-    """Return the calls during checkpoints and `tell`, without operations that repeat earlier ones."""
+    """Return the calls during checkpoints and `tell`, without operations that repeat an earlier operation."""
     by_operation: dict[tuple[Operation, int], list[Call]] = defaultdict(list)
     for call in calls:
         if call.operation is not None:

@@ -35,7 +35,7 @@ _REASONS = {
 
 @dataclass(kw_only=True)
 class FaultyStudy(StudyOutcome):
-    """Outcome of one study in which a call failed.
+    """Outcome of one study in which a file-system call failed.
 
     Attributes:
         injection: The fault, and the call that failed.
@@ -101,7 +101,7 @@ class Campaign:
                 read, output = run_logged(partial(_run_main, command), folder)
                 if read.code not in allowed or "Traceback" in output:
                     expected = " or ".join(map(str, allowed))
-                    yield f"{command[0]} exited with {read.code}; expected {expected}, no traceback:\n{tail(output)}"
+                    yield f"{command[0]} exited with {read.code}; expected {expected} and no traceback:\n{tail(output)}"
             # `resume` refuses a study that has not been created completely.
             command = self.small.resume if trials == self.small.trials else self.small.run
             ended, output = run_logged(partial(_run_main, command), folder)
@@ -115,7 +115,7 @@ class Campaign:
 
 
 def fault_problems(injection: Injection, ending: Ending, output: str, folder: Path) -> Iterator[str]:
-    """Check the process in which a call failed; yield its problems."""
+    """Check the process in which a file-system call failed; yield its problems."""
     fault, planned = injection.fault, injection.call
     call = next((call for call in read_calls(folder) if call.number == planned.number), None)
     if call is None or call.kind != planned.kind:
@@ -126,7 +126,7 @@ def fault_problems(injection: Injection, ending: Ending, output: str, folder: Pa
         if ending.code is not None:
             yield f"the process exited with {ending.code}; expected SIGKILL (signal 9)"
     elif ending.code not in (0, 2) or "Traceback" in output or "unexpected" in output:
-        yield f"the process exited with {ending.code}; expected 0 or 2, no unexpected error:\n{tail(output)}"
+        yield f"the process exited with {ending.code}; expected 0 or 2 and no unexpected error:\n{tail(output)}"
     elif ending.code == 2:
         errors = [line for line in output.splitlines() if line.startswith("error: ")]
         if len(errors) != 1 or str(folder) not in errors[0] or not re.search(_REASONS[fault], errors[0]):

@@ -1,4 +1,4 @@
-"""The process in which a call fails: it runs a command of the program with the compiled `faults.c` preloaded."""
+"""The process in which a file-system call fails: it runs ``khmer-tuner`` with the compiled `faults.c` preloaded."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def restart_preloaded() -> None:
 
 
 def run_command(command: list[str], call: int, fault: Fault) -> int:
-    """Run a command in the working directory and make one of its calls fail.
+    """Run a ``khmer-tuner`` command in the working directory and make one of its file-system calls fail.
 
     Args:
         command: Arguments of ``khmer-tuner``.
-        call: Number of the call that fails; 0 if no call fails.
+        call: Number of the file-system call that fails, from 1; 0 if no call fails.
         fault: The way in which the call fails. A full disk stays full; an I/O error occurs once.
 
     Returns:

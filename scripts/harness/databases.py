@@ -1,6 +1,6 @@
 """Databases of the studies, in SQLite or on a PostgreSQL server.
 
-Only forked processes connect to a database, because an open connection does not survive a fork.
+Only forked child processes connect to a database, because an open connection does not survive a fork.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Databases:
         try:
             self._server = PostgresServer() if storage is Storage.POSTGRESQL else None
         except (ImportError, RuntimeError) as error:
-            raise HarnessError(f"starting PostgreSQL failed: {error}; run `pip install -e '.[dev]'`") from error
+            remedy = "if a module is missing, run `pip install -e '.[dev]'`; otherwise correct what the error names"
+            raise HarnessError(f"starting PostgreSQL failed: {error}; {remedy}") from error
 
     def start_study(self, name: str) -> None:
         """Create a PostgreSQL database for a study; all processes that start from now on use this database."""
@@ -50,7 +51,7 @@ class Databases:
             in_fork(self._server.wait_until_disconnected, self._name)
 
     def end_study(self, folder: Path) -> Iterator[str]:
-        """Dump and drop the study's PostgreSQL database; yield a problem per file that contains the password.
+        """Dump and drop the study's PostgreSQL database; yield a problem for each file that contains its password.
 
         The dump is written to the folder of the study, so the dump is searched as well.
         """

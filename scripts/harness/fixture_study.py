@@ -97,7 +97,7 @@ class FixtureStudy:
         return ["resume", *_output_options()]
 
     def write_inputs(self) -> None:
-        """Generate the dataset and write the YAML files of the study; call this only in a fork."""
+        """Generate the dataset and write the YAML files of the study; call this only in a forked child process."""
         from tuner.data.generation import generate_dataset
 
         generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
@@ -106,7 +106,7 @@ class FixtureStudy:
 
 
 def open_study(folder: Path) -> Any:
-    """Load the study in a folder to read it; call this only in a fork.
+    """Load the study in a folder to read it; call this only in a forked child process.
 
     Raises:
         ConfigurationError: The study has not been created.

@@ -1,7 +1,7 @@
 """Forked processes: some run a command until they exit or are killed, others return the result of one function.
 
-The parent process imports all modules once, which saves three seconds per fork. The parent computes nothing and never
-opens a study, because threads, open databases and locks do not survive a fork.
+The parent process imports all modules once, which saves three seconds per child process. The parent computes nothing
+and never opens a study, because threads, open databases and locks do not survive a fork.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ending:
 
 
 def prepare(*modules: str) -> None:
-    """Import the modules that the forks need, and limit the numeric libraries to one thread.
+    """Import the modules that the child processes need, and limit the numeric libraries to one thread.
 
     Args:
         modules: Names of further modules to import.
@@ -123,9 +123,9 @@ def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = 
 
 
 def run_logged(act: Callable[[], int], folder: Path, timeout_s: float = PROCESS_TIMEOUT_S) -> tuple[Ending, str]:
-    """Call a function in a fork whose working directory is a folder; return how the fork ended, and its output.
+    """Call a function in a forked child process with this working directory; return how it ended, and its output.
 
-    The fork is killed after `timeout_s` seconds.
+    The child process is killed after `timeout_s` seconds.
     """
     log = folder / LOG_NAME
     before = log.stat().st_size if log.exists() else 0
@@ -135,7 +135,7 @@ def run_logged(act: Callable[[], int], folder: Path, timeout_s: float = PROCESS_
 
 
 def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
-    """Call a function in a fork; return its result.
+    """Call a function in a forked child process; return its result.
 
     Raises:
         HarnessError: The function raised an exception; the message is the traceback.
@@ -144,7 +144,7 @@ def in_fork(function: Callable[..., Result], *arguments: object) -> Result:
 
 
 def in_forks(function: Callable[..., Result], calls: Sequence[Sequence[object]]) -> list[Result]:
-    """Call a function in parallel forks, once per argument list in `calls`; return the results in the same order.
+    """Call a function in parallel child processes, once per argument list in `calls`; return the results in that order.
 
     Raises:
         HarnessError: The function raised an exception; the message is the traceback.
@@ -185,7 +185,9 @@ def _result_of(pid: int, reading: int) -> Any:
         answer = pipe.read()
     os.waitpid(pid, 0)
     if not answer:
-        raise HarnessError("a fork exited without a result; check whether the system killed it for lack of memory")
+        raise HarnessError(
+            "a forked child process exited without a result; check the system log for an out-of-memory (OOM) kill"
+        )
     result, error = pickle.loads(answer)
     if error:
         raise HarnessError(error)

@@ -36,10 +36,10 @@ class Storage(StrEnum):
 
 @dataclass(frozen=True)
 class KillPoint:
-    """A call that changes files or the database; a process may be killed before and after it.
+    """A function whose call changes files or the database; a process may be killed before and after the call.
 
     Attributes:
-        name: Name in the table of kills.
+        name: Name of the step in the table of kills and, after ``before`` or ``after``, in `--at`.
         phase: Phase of a study in which the function is called.
         target: Dotted name of the function, where its caller looks it up.
         applies: Returns whether a call with these arguments counts.
@@ -56,7 +56,7 @@ class KillPoint:
 
     @property
     def points(self) -> list[str]:
-        """Names of the points before and after the call, as far as `sides` contains them."""
+        """Names of the points before and after the call; only those in `sides`."""
         return [f"{side} {self.name}" for side in self.sides]
 
 
@@ -141,6 +141,7 @@ KILL_POINTS = (
     KillPoint("claim", Phase.WORK, "studies.trials.claims.claim_waiting"),
     KillPoint("second half of a claim", Phase.WORK, "sqlalchemy.Connection.execute", _inserts_attempts, ("before",)),
     KillPoint(TAKE_OVER, Phase.WORK, "studies.trials.claims.take_over_running"),
+    # After the UPDATE of the trial's attempts and before its commit.
     KillPoint(f"half of a {TAKE_OVER}", Phase.WORK, "sqlalchemy.Connection.execute", _updates_attempts, ("after",)),
     KillPoint("statement", Phase.WORK, "sqlalchemy.Connection.execute", _writes),
     KillPoint(

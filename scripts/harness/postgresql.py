@@ -84,8 +84,8 @@ class PostgresServer:
 
     def dump(self, database: str) -> bytes:
         """Dump a database; return the SQL statements that create it again."""
-        words = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
-        return self._call("pg_dump", *words)
+        arguments = ["--host=127.0.0.1", f"--port={self.port}", f"--username={_USER}", database]
+        return self._call("pg_dump", *arguments)
 
     def start(self) -> None:
         """Start the server, and wait until it accepts connections."""
@@ -136,8 +136,8 @@ class PostgresServer:
         ensure_prefix_permissions(self._programs)
         shutil.chown(self._folder, _ACCOUNT)
 
-    def _call(self, program: str, *words: object) -> bytes:
-        command: Sequence[str] = [str(self._programs / program), *map(str, words)]
+    def _call(self, program: str, *arguments: object) -> bytes:
+        command: Sequence[str] = [str(self._programs / program), *map(str, arguments)]
         user = _ACCOUNT if os.geteuid() == 0 else None
         # A file instead of a pipe: the started server keeps its output open, so reading a pipe would never end.
         with tempfile.TemporaryFile() as output:

@@ -1,7 +1,4 @@
-"""New Python processes with the import path of this process: starting, stopping and timing them, reading their output.
-
-Commands are written as words: ``khmer-tuner WORDS`` or ``python WORDS``.
-"""
+"""New Python processes with the import path of this process: their start, end, duration and output."""
 
 from __future__ import annotations
 
@@ -24,17 +21,17 @@ LOG_NAME = "output.txt"
 PROCESS_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 20.0
 _SHOWN_LINES = 15
-_SHOWN_WORDS = 3
+_SHOWN_ARGUMENTS = 3
 
 
-def command(*words: str) -> list[str]:
-    """Return the arguments of ``python`` that run ``khmer-tuner WORDS``."""
-    return ["-m", "tuner", *words]
+def command(*arguments: str) -> list[str]:
+    """Return the arguments of ``python`` that run ``khmer-tuner ARGUMENTS``."""
+    return ["-m", "tuner", *arguments]
 
 
-def python(words: Sequence[str]) -> list[str]:
-    """Return the command line of ``python WORDS`` with the option that excludes the working directory from imports."""
-    return [sys.executable, "-P", *words]
+def python(arguments: Sequence[str]) -> list[str]:
+    """Return the command line of ``python ARGUMENTS``, with the working directory excluded from imports."""
+    return [sys.executable, "-P", *arguments]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -43,14 +40,14 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | changes
 
 
-def start_logged(words: Sequence[str], log: Path, **changes: str) -> subprocess.Popen[bytes]:
-    """Start ``python WORDS`` in the folder of a log file, and write all output of the process to that file.
+def start_logged(arguments: Sequence[str], log: Path, **changes: str) -> subprocess.Popen[bytes]:
+    """Start ``python ARGUMENTS`` in the folder of a log file, and write all output of the process to that file.
 
     The new process has its own process group, so Ctrl-C interrupts only this process, which then stops the new one.
     """
     with log.open("wb") as output:
         return subprocess.Popen(
-            python(words),
+            python(arguments),
             cwd=log.parent,
             env=environment(**changes),
             stdin=subprocess.DEVNULL,
@@ -61,13 +58,13 @@ def start_logged(words: Sequence[str], log: Path, **changes: str) -> subprocess.
 
 
 @contextlib.contextmanager
-def started(words: Sequence[str], folder: Path, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``python WORDS`` in a folder during a ``with`` block, and stop the process at the end of the block.
+def started(arguments: Sequence[str], folder: Path, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``python ARGUMENTS`` in a folder during a ``with`` block, and stop the process at the end of the block.
 
     The folder is created if it is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    process = start_logged(words, folder / LOG_NAME, **changes)
+    process = start_logged(arguments, folder / LOG_NAME, **changes)
     try:
         yield process
     finally:
@@ -75,14 +72,14 @@ def started(words: Sequence[str], folder: Path, **changes: str) -> Iterator[subp
             _stop(process)
 
 
-def run_tuner(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``khmer-tuner WORDS`` in a folder; return its exit code and output.
+def run_tuner(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``khmer-tuner ARGUMENTS`` in a folder; return its exit code and output.
 
     A command that exceeds `PROCESS_TIMEOUT_S` is killed; its error output then says so.
     """
     try:
         return subprocess.run(
-            python(command(*words)),
+            python(command(*arguments)),
             cwd=folder,
             env=environment(),
             capture_output=True,
@@ -102,11 +99,11 @@ def problem_of(done: subprocess.CompletedProcess[str]) -> str:
     return "" if is_ok else f"exited with {done.returncode}; expected 0 without lock errors or tracebacks: {errors}"
 
 
-def seconds_of(words: Sequence[str], folder: Path, threads: int, **variables: str) -> float:
-    """Run ``python WORDS`` in a folder; return the seconds from the start to the exit of the process.
+def seconds_of(arguments: Sequence[str], folder: Path, threads: int, **variables: str) -> float:
+    """Run ``python ARGUMENTS`` in a folder; return the seconds from the start to the exit of the process.
 
     Args:
-        words: Arguments of ``python``.
+        arguments: Arguments of ``python``.
         folder: Working directory, created if missing.
         threads: Number of threads of the numeric libraries.
         variables: Further environment variables.
@@ -115,11 +112,11 @@ def seconds_of(words: Sequence[str], folder: Path, threads: int, **variables: st
         HarnessError: The exit code is not 0.
     """
     started_at = time.perf_counter()
-    with started(words, folder, **compute_environment(folder, threads), **variables) as process:
+    with started(arguments, folder, **compute_environment(folder, threads), **variables) as process:
         code = process.wait()
     seconds = time.perf_counter() - started_at
     if code:
-        raise failure(words, folder, code)
+        raise failure(arguments, folder, code)
     return seconds
 
 
@@ -143,9 +140,9 @@ def in_subprocess(function: Callable[..., Any], folder: Path, threads: int, **ar
         return json.loads(result.read_text(encoding="utf-8"))
 
 
-def failure(words: Sequence[str], folder: Path, code: int) -> HarnessError:
-    """Return an error with the exit code of ``python WORDS`` and the last lines of its output."""
-    head = f"python {' '.join(words[:_SHOWN_WORDS])} ... exited with {code}; expected 0:"
+def failure(arguments: Sequence[str], folder: Path, code: int) -> HarnessError:
+    """Return an error with the exit code of ``python ARGUMENTS`` and the last lines of its output."""
+    head = f"python {' '.join(arguments[:_SHOWN_ARGUMENTS])} ... exited with {code}; expected 0:"
     return HarnessError(f"{head}\n{tail(output_of(folder))}")
 
 

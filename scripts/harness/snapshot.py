@@ -47,7 +47,7 @@ class Difference:
 
 
 def take_snapshot(folder: Path) -> Snapshot:
-    """Read a study; return the text of each item, keyed by the item's name. Call this only in a fork.
+    """Read a study; return the text of each item, keyed by the item's name. Call this only in a forked child process.
 
     Values that depend on the time, the process or the folder are left out: times, memory, attempts, the folder's path.
     """
@@ -64,7 +64,7 @@ def take_snapshot(folder: Path) -> Snapshot:
 
 
 def differences(expected: Snapshot, found: Snapshot) -> list[Difference]:
-    """Return the differing items: first those in `expected`, in that order, then those that only `found` contains."""
+    """Return the items that differ: first those in `expected`, in that order, then those that only `found` contains."""
     names = dict.fromkeys([*expected, *found])
     pairs = [Difference(name, expected.get(name, _MISSING), found.get(name, _MISSING)) for name in names]
     return [pair for pair in pairs if pair.expected != pair.found]

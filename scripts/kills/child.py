@@ -25,9 +25,9 @@ class Task:
     Attributes:
         command: Arguments of ``khmer-tuner``.
         start: Number of the process within its study, from 1.
-        kill_at: For each point, the passage, from 1, at which the process kills itself. The first one reached counts.
+        kill_at: For each point, the passage, from 1, at which the process kills itself. The first one kills it.
         after_progress: Whether the process kills itself only after an epoch or a trial has finished, except at a
-            take-over. Otherwise the program would end the trial as crashed after too many consecutive crashes.
+            takeover. Otherwise the program would end the trial as crashed after too many consecutive crashes.
     """
 
     command: list[str]
@@ -37,7 +37,7 @@ class Task:
 
 
 def perform(task: Task) -> int:
-    """Run the command of a task in the working directory and log the events; return the exit code."""
+    """Run the command of a task in the working directory and log its events; return the exit code."""
     from tuner.__main__ import main
 
     log = EventLog(Path(), task.start)
@@ -55,8 +55,8 @@ def perform(task: Task) -> int:
 
 def perform_in_new_interpreter(task: Task, hash_seed: int) -> NoReturn:
     """Replace this process with a new interpreter that has this hash seed and performs the task."""
-    words = python(["-m", "kills.child", json.dumps(asdict(task))])
-    os.execve(sys.executable, words, environment(PYTHONHASHSEED=str(hash_seed)))
+    arguments = python(["-m", "kills.child", json.dumps(asdict(task))])
+    os.execve(sys.executable, arguments, environment(PYTHONHASHSEED=str(hash_seed)))
 
 
 class _Watcher:

@@ -21,8 +21,8 @@ _TARGETS = {Phase.CREATE: 4, Phase.WORK: 1, Phase.END: 1}
 _MAX_FRACTION_OF_WORK = 0.25
 _MAX_KILLS_AT_THE_END = 2
 # A process that takes over a trial resumes it in the epoch in which the previous process was killed. Kills at the first
-# training step are consecutive crashes, which the program must not attribute to lack of memory. A campaign plans these
-# kills until one epoch has had `SEVERAL_CRASHES`, and later with a fixed probability.
+# training step are consecutive crashes, which the program must not attribute to out-of-memory (OOM) kills. A campaign
+# plans these kills until one epoch has had `SEVERAL_CRASHES`, and later with a fixed probability.
 SEVERAL_CRASHES = 4
 _SAME_EPOCH_PROBABILITY = 0.3
 _FIRST_STEP = "before training step"
@@ -53,7 +53,7 @@ class Plan:
     """The points or the time at which one process is killed; by default, the process is not killed.
 
     Attributes:
-        kill_at: For each point, the passage, from 1, at which the process is killed. The first one reached counts.
+        kill_at: For each point, the passage, from 1, at which the process is killed. The first one kills it.
         lifetime_s: Seconds after which the process is killed; None if the process is only killed at points.
     """
 
@@ -62,18 +62,18 @@ class Plan:
 
 
 class Schedule:
-    """Plans for all processes of a campaign, and the kills so far.
+    """A planner of the kills in all processes of a campaign, and the counts of the kills so far.
 
     Attributes:
-        kills: Number of kills so far, keyed by point or `RANDOM_MOMENT`.
-        most_crashes: Largest number so far of consecutive crashes in the same epoch of a trial.
+        kills: Number of kills so far, keyed by kill point; kills at random times have the key `RANDOM_MOMENT`.
+        most_crashes: Maximum number of consecutive crashes in one epoch of a trial, in all studies so far.
     """
 
     def __init__(self, rng: random.Random, reference: Reference, trials: int, only: Sequence[str] = ()) -> None:
-        """Derive the limits of the plans from the reference study.
+        """Derive the limits of the kill times and passages from the reference study.
 
         Args:
-            rng: Random number generator for all choices.
+            rng: Random number generator for all plans.
             reference: The reference study.
             trials: Number of trials of the reference study.
             only: Points at which to kill, without random kills; empty for all points and random kills.
@@ -89,7 +89,7 @@ class Schedule:
         self._kills_at_the_end = 0
 
     def start_study(self) -> None:
-        """Reset the counts that concern a single study."""
+        """Reset the counts that concern only the current study."""
         self._kills_at_the_end = 0
 
     def killed_at(self, point: str, survey: Survey) -> None:
@@ -126,7 +126,7 @@ class Schedule:
         possible = [point for point in ahead if not self._only or point in self._only]
         fewest = min((self.kills[point] for point in possible), default=0)
         candidates = [point for point in possible if self.kills[point] == fewest]
-        # Prefer take-overs, which are rarely possible.
+        # Prefer takeovers, which are rarely possible.
         preferred = [point for point in candidates if point.endswith(TAKE_OVER)] or candidates
         return self._rng.sample(preferred, min(_TARGETS[phase], len(preferred)))
 

@@ -53,11 +53,11 @@ def training(study: Path, experiments: Path) -> Iterator[subprocess.Popen[bytes]
         HarnessError: The command failed.
     """
     outputs = ["--output-dir", OUTPUT, "--results-file", RESULTS]
-    words = command("run", "--config", str(experiments), *outputs, "--workers", str(WORKERS))
-    with started(words, study) as process:
+    arguments = command("run", "--config", str(experiments), *outputs, "--workers", str(WORKERS))
+    with started(arguments, study) as process:
         yield process
         if code := process.wait():
-            raise failure(words, study, code)
+            raise failure(arguments, study, code)
 
 
 def epochs_of(study: Path) -> list[dict[str, float]]:
@@ -79,7 +79,7 @@ def poll_during(training: subprocess.Popen[bytes], study: Path) -> Polls:
     try:
         with ThreadPoolExecutor(1 + len(_COMMANDS)) as pool:
             loops = [pool.submit(_repeat, stop, dashboard.poll, polls)]
-            loops += [pool.submit(_repeat, stop, _poll_by_command, study, polls, words) for words in _COMMANDS]
+            loops += [pool.submit(_repeat, stop, _poll_by_command, study, polls, arguments) for arguments in _COMMANDS]
             try:
                 training.wait()
             finally:
@@ -97,5 +97,5 @@ def _repeat(stop: threading.Event, poll: Callable[..., object], *arguments: obje
         poll(*arguments)
 
 
-def _poll_by_command(study: Path, polls: Polls, words: Sequence[str]) -> None:
-    polls.record(words[0], problem_of(run_tuner(study, *words, "--output-dir", OUTPUT)))
+def _poll_by_command(study: Path, polls: Polls, arguments: Sequence[str]) -> None:
+    polls.record(arguments[0], problem_of(run_tuner(study, *arguments, "--output-dir", OUTPUT)))

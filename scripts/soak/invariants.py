@@ -27,7 +27,7 @@ class Examination:
         problems: A text for each broken invariant.
         trials: Number of trials.
         epochs: Number of epochs of all trials in total.
-        not_reproducible: Names of the trials whose results depend on how often the trial crashed.
+        not_reproducible: Names of the trials whose results depend on their number of crashes.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Examination:
 
 
 def examine(small: FixtureStudy, folder: Path) -> Examination:
-    """Check the invariants of a complete study; call this in a fork.
+    """Check the invariants of a complete study; call this in a forked child process.
 
     Args:
         small: Definition of the study.
@@ -101,8 +101,8 @@ def _end_problems(record: Any) -> Iterator[str]:
         yield f"{name} has no outcome; expected one, because the study is complete"
     elif outcome.why_ended is WhyEnded.CRASHED and not at_limit:
         crashes, for_memory = record.consecutive_crashes, record.consecutive_memory_crashes
-        found = f"{crashes} consecutive crashes, {for_memory} of them for lack of memory"
-        limits = f"{MAX_CRASHES}, or {MAX_MEMORY_CRASHES} for lack of memory"
+        found = f"{crashes} consecutive crashes, {for_memory} of them out-of-memory (OOM) kills"
+        limits = f"{MAX_CRASHES}, or {MAX_MEMORY_CRASHES} out-of-memory (OOM) kills"
         yield f"{name} ended as crashed: found {found}; expected at least {limits}; attempts: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"

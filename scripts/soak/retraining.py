@@ -14,7 +14,9 @@ from harness.fixture_study import OUTPUT
 
 
 def retrain(folder: Path, part: int, parts: int) -> dict[str, str]:
-    """Retrain part of a study's trials, and compare every epoch with the stored one bit for bit; call this in a fork.
+    """Retrain part of a study's trials, and compare every epoch with the stored epoch bit for bit.
+
+    Call this in a forked child process.
 
     Leaves out trials whose micro-batches were reduced after crashes, and trials that ended as crashed.
 

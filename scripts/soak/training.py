@@ -25,12 +25,12 @@ class Training:
         hung: Whether the command was killed because it did not exit in time.
     """
 
-    def __init__(self, folder: Path, words: Sequence[str], number: int) -> None:
-        """Start ``khmer-tuner WORDS`` in the study's folder; `number` becomes part of the log file's name."""
+    def __init__(self, folder: Path, arguments: Sequence[str], number: int) -> None:
+        """Start ``khmer-tuner ARGUMENTS`` in the study's folder; `number` becomes part of the log file's name."""
         self.code: int | None = None
         self.hung = False
         self._log = folder / f"process_{number:02d}.txt"
-        self._process = start_logged(command(*words), self._log)
+        self._process = start_logged(command(*arguments), self._log)
         self._started_s = time.monotonic()
 
     @property

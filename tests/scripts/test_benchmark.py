@@ -32,12 +32,12 @@ def readable_folder() -> Iterator[Path]:
         yield Path(path)
 
 
-def start(folder: Path, *words: str, temporary: Path | None = None) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, temporary: Path | None = None) -> subprocess.Popen[str]:
     """Start the benchmark in a folder; the default folder for temporary files is ``temporary`` there."""
     temporary = temporary or folder / "temporary"
     temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, str(BENCHMARK), *words],
+        [sys.executable, str(BENCHMARK), *arguments],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
@@ -89,7 +89,7 @@ def check_runners(figures: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "problem"),
+    ("arguments", "problem"),
     [
         (["epoch"], "unknown part 'epoch'; choose from machine, epochs, "),
         (["machine", "--threads", "0"], "--threads: found 0; expected 1 or more"),
@@ -101,8 +101,8 @@ def check_runners(figures: dict[str, Any]) -> None:
         (["machine", "--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_bad_input_is_reported_without_traceback(words: list[str], problem: str, tmp_path: Path) -> None:
-    process = start(tmp_path, *words)
+def test_bad_input_is_reported_without_traceback(arguments: list[str], problem: str, tmp_path: Path) -> None:
+    process = start(tmp_path, *arguments)
     output, errors = process.communicate()
     assert process.returncode == 2
     assert problem in errors

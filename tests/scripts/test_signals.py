@@ -21,7 +21,7 @@ def test_harness_interrupts_every_command(monkeypatch: pytest.MonkeyPatch, tmp_p
     harness = importlib.import_module("signal_harness")
     lines = harness.commands(importlib.import_module("harness.fixture_study").FixtureStudy(tmp_path, 1))
     assert set(lines) == {command.name for command in COMMANDS}
-    assert all(words[0] == name for name, words in lines.items())
+    assert all(arguments[0] == name for name, arguments in lines.items())
 
 
 @pytest.mark.slow
@@ -34,4 +34,4 @@ def test_interrupted_commands_print_no_traceback_and_keep_the_study(tmp_path: Pa
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 x run, 2 x search" in done.stdout
-    assert "differing items of the study: 0\nproblems: 0\n" in done.stdout
+    assert "study items changed by the signals: 0\nproblems: 0\n" in done.stdout

@@ -22,6 +22,6 @@ def test_polled_study_equals_unpolled_study(tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "failed polls: 0\ndiffering items of the study: 0 of " in done.stdout
+    assert "failed polls: 0\nitems that differ between the two studies: 0 of " in done.stdout
     for name in ("dashboard", "status", "export", "report", "refused"):
         assert f" x {name}" in done.stdout

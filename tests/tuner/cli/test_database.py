@@ -133,9 +133,9 @@ def test_database_removed_during_training_is_reported(
 ) -> None:
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     config = write_config({"one": endless, "two": endless})
-    words = ["run", "--config", str(config), "--output-dir", "out", "--workers", str(workers)]
+    arguments = ["run", "--config", str(config), "--output-dir", "out", "--workers", str(workers)]
     with subprocess.Popen(
-        [sys.executable, "-m", "tuner", *words], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-m", "tuner", *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert process.stderr is not None
         while f"[{workers}/2]" not in next(process.stderr):  # until that many trials have started

@@ -66,8 +66,8 @@ def test_moved_folder_resumes_its_interrupted_trial(
     (working_dir / "elsewhere").mkdir()
     shutil.move(working_dir / "out", working_dir / "elsewhere" / "moved")
     assert states(working_dir / "elsewhere" / "moved") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
-    words = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
-    done = cli(*words, *(["--config", config] if command == "run" else []))
+    arguments = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
+    done = cli(*arguments, *(["--config", config] if command == "run" else []))
     assert done.code == 0, done.err
     assert ", resumed)" in done.err
     assert results(working_dir / "results.json") == uninterrupted

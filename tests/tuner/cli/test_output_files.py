@@ -79,10 +79,10 @@ def test_no_command_overwrites_another_file(
 ) -> None:
     monkeypatch.chdir(user_folder)
     before, config = content(user_folder), run_study.config.read_bytes()
-    words = [word.format(config=run_study.config) for word in (*COMMANDS[command], existing_file)]
-    refused = cli(*words, "--output-dir", "out")
+    arguments = [word.format(config=run_study.config) for word in (*COMMANDS[command], existing_file)]
+    refused = cli(*arguments, "--output-dir", "out")
     assert (refused.code, refused.out) == (2, "")
-    assert words[-1] in refused.err
+    assert arguments[-1] in refused.err
     assert "Traceback" not in refused.err
     assert content(user_folder) == before
     assert run_study.config.read_bytes() == config
@@ -92,13 +92,13 @@ def test_no_command_overwrites_another_file(
 def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
     command: str, cli: Any, copy_of_the_study: Path, run_study: Any, tmp_path: Path
 ) -> None:
-    words = [word.format(config=run_study.config) for word in COMMANDS[command]]
+    arguments = [word.format(config=run_study.config) for word in COMMANDS[command]]
     # An empty file as `mktemp` creates it, also in the folder of study.db.
     for path in (Path("mine.json"), copy_of_the_study / "kept.json"):
         path.touch()
         sizes = []
         for _ in range(2):
-            assert cli(*words, path, "--output-dir", copy_of_the_study).code in (0, 1)
+            assert cli(*arguments, path, "--output-dir", copy_of_the_study).code in (0, 1)
             sizes.append(path.stat().st_size)
         assert min(sizes) > 0
 
@@ -114,12 +114,12 @@ def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study:
         "report": ["report", "--out", "report"],
     }
     own = {"export csv": "csv", "export epochs": "epochs", "best": "best", "report": "report"}.get(command, "results")
-    for words in kinds.values():
-        assert cli(*words, "--output-dir", run_study.folder).code == 0
-    words = [word.format(config=run_study.config) for word in COMMANDS[command]]
+    for arguments in kinds.values():
+        assert cli(*arguments, "--output-dir", run_study.folder).code == 0
+    arguments = [word.format(config=run_study.config) for word in COMMANDS[command]]
     for name in kinds.keys() - {own}:
         before = Path(name).read_bytes()
-        assert cli(*words, name, "--output-dir", run_study.folder).code == 2
+        assert cli(*arguments, name, "--output-dir", run_study.folder).code == 2
         assert Path(name).read_bytes() == before
 
 
@@ -143,8 +143,8 @@ def test_results_are_kept_if_another_file_appears_during_training(
 def test_file_that_appears_while_a_command_reads_is_not_overwritten(
     command: str, run_study: Any, working_dir: Path
 ) -> None:
-    words = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
-    chosen, options = parse(words, COMMAND_GROUPS)
+    arguments = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
+    chosen, options = parse(arguments, COMMAND_GROUPS)
     prepared = chosen.prepare(options)
     Path("late").write_text("mine")
     with pytest.raises(ConfigurationError, match="so it is not overwritten"):
@@ -188,16 +188,16 @@ def test_new_study_does_not_change_existing_folders(
 @pytest.mark.parametrize(
     "command",
     [["run", "--trials", "1", "--config", "{config}"], ["search", "--trials", "1"], ["enqueue", "--trials", "1"]],
-    ids=lambda words: words[0],
+    ids=lambda arguments: arguments[0],
 )
 def test_existing_study_does_not_change_other_folders(
     command: list[str], cli: Any, run_study: Any, copy_of_the_study: Path
 ) -> None:
-    words = [word.format(config=run_study.config) for word in command]
+    arguments = [word.format(config=run_study.config) for word in command]
     (copy_of_the_study / "search_0002").mkdir()
     (copy_of_the_study / "search_0002" / "metrics.jsonl").write_text("mine")
     before = load_study(copy_of_the_study)[0].get_trials()
-    refused = cli(*words, "--output-dir", copy_of_the_study)
+    refused = cli(*arguments, "--output-dir", copy_of_the_study)
     assert (refused.code, str(copy_of_the_study / "search_0002") in refused.err) == (2, True)
     assert load_study(copy_of_the_study)[0].get_trials() == before
     (copy_of_the_study / "search_0002" / "metrics.jsonl").unlink()  # an empty folder is fine
@@ -226,8 +226,8 @@ def test_commands_without_a_results_file_need_no_writable_folder(
 ) -> None:
     # Root can write to every folder, so the check itself is replaced.
     monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != working_dir)
-    for words in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
-        assert cli(*words, "--output-dir", copy_of_the_study).code == 0
+    for arguments in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
+        assert cli(*arguments, "--output-dir", copy_of_the_study).code == 0
     refused = cli("export", "--format", "csv", "--output-dir", copy_of_the_study)
     problem = f"the folder {working_dir} is not writable; choose another folder"
     assert refused.err == f"error: results file trials_{{timestamp}}.csv: {problem}\n"

@@ -17,8 +17,8 @@ import pytest
 def test_no_torch_is_loaded(argv, run_study):
     heavy = "{'torch', 'optuna', 'pydantic', 'rich', 'yaml'}" if "--help" in argv else "{'torch'}"
     code = f"import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit({heavy} & set(sys.modules))"
-    words = [word.format(run_study.folder) for word in argv]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    arguments = [word.format(run_study.folder) for word in argv]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "set()\n"
 

@@ -59,9 +59,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return Terminal()
 
 
-def shell(words: Sequence[str | Path], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def shell(arguments: Sequence[str | Path], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell with redirected streams."""
-    line = shlex.join(map(str, [sys.executable, "-P", "-m", "tuner", *words]))
+    line = shlex.join(map(str, [sys.executable, "-P", "-m", "tuner", *arguments]))
     return subprocess.run(f"{line} {redirection}", shell=True, capture_output=True, text=True, cwd=folder)
 
 

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from studies import read_record
 from studies.storage.open import open_storage_for_reading
 
-Words = str | Path | int
+Argument = str | Path | int
 
 ROOT = Path(__file__).parents[3]
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount", "hostname")
@@ -51,8 +51,8 @@ HOLD_NETWORK = "ip link set lo up && ip link add lan type bridge && ip link set 
 class Namespaces:
     """Linux namespaces that exist until they are closed or this process exits."""
 
-    def __init__(self, kinds: tuple[str, ...], script: str, *words: str | Path) -> None:
-        command = ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", script, "sh", *map(str, words)]
+    def __init__(self, kinds: tuple[str, ...], script: str, *arguments: str | Path) -> None:
+        command = ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", script, "sh", *map(str, arguments)]
         self._holder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -65,18 +65,18 @@ class Namespaces:
             pytest.skip(f"no machines can be created here: {reason}")
         self.enter = ["nsenter", f"--target={self.pid}", *(f"--{kind}" for kind in kinds), "--"]
 
-    def ip(self, *words: str | int) -> None:
+    def ip(self, *arguments: str | int) -> None:
         """Change the network of these namespaces."""
-        ip(*words, within=self.enter)
+        ip(*arguments, within=self.enter)
 
     def close(self) -> None:
         self._holder.communicate()
 
 
-def ip(*words: str | int, within: list[str] | None = None) -> str:
-    done = subprocess.run([*(within or []), "ip", *map(str, words)], capture_output=True, text=True)
+def ip(*arguments: str | int, within: list[str] | None = None) -> str:
+    done = subprocess.run([*(within or []), "ip", *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"ip {' '.join(map(str, words))}: {done.stderr.strip()}")
+        raise OSError(f"ip {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -151,23 +151,23 @@ class Machine:
         self._namespaces = Namespaces(("net", "uts", "mount"), HOLD_MACHINE, name, folder, mount_point)
         self._port = network.plug(self._namespaces)
 
-    def start(self, *words: Words) -> Job:
+    def start(self, *arguments: Argument) -> Job:
         """Start a khmer-tuner command."""
         program = Path(sys.executable).with_name("khmer-tuner")
         # The command is killed with the tests. The folder is entered again, since it is mounted inside the namespace.
         command = ["setpriv", "--pdeathsig=KILL", "sh", "-c", 'cd "$0" && exec "$@"', str(self.folder), str(program)]
         output = self._outputs / f"{self.name}_{len(self._jobs)}.txt"
-        job = Job([*self._namespaces.enter, *command, *map(str, words)], self._network.environment(), output)
+        job = Job([*self._namespaces.enter, *command, *map(str, arguments)], self._network.environment(), output)
         self._jobs.append(job)
         return job
 
-    def run(self, *words: Words, code: int = 0) -> str:
+    def run(self, *arguments: Argument, code: int = 0) -> str:
         """Run a khmer-tuner command; return its output."""
-        return self.start(*words).end(code)
+        return self.start(*arguments).end(code)
 
-    def run_json(self, *words: Words) -> Any:
+    def run_json(self, *arguments: Argument) -> Any:
         """Run a khmer-tuner command; return its JSON output."""
-        output = self.run(*words, "--json")
+        output = self.run(*arguments, "--json")
         return json.loads(output[output.index("{") :])
 
     def disconnect(self) -> None:

@@ -40,10 +40,10 @@ def test_run_survives_restarts_of_the_server(
     space = write_space(base={"num_epochs": EPOCHS}).rename(anna.folder / "space.yaml")
     # Sampling and pruning must not depend on the order in which trials finish.
     search = ["--space", space, "--trials", SEARCH_TRIALS, "--sampler", "random", "--pruner", "none"]
-    words = ["run", "--config", config, *search, "--workers", 2]
-    anna.run(*words, "--output-dir", "undisturbed", "--storage", "sqlite:///undisturbed.db")
+    arguments = ["run", "--config", config, *search, "--workers", 2]
+    anna.run(*arguments, "--output-dir", "undisturbed", "--storage", "sqlite:///undisturbed.db")
 
-    run = anna.start(*words, "--output-dir", "disturbed")
+    run = anna.start(*arguments, "--output-dir", "disturbed")
     restart_at_random_times(postgresql, run, random.Random(SEED))
     run.end(0)
 

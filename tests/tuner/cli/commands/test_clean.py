@@ -130,7 +130,7 @@ def test_clean_refuses_invalid_options(argv, expected, cli, working_dir):
 
 def test_no_torch_is_loaded(run_study):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    for words in (["clean", "--dry-run"], ["status", "--watch"]):
-        argv = [sys.executable, "-c", code, *words, "--output-dir", str(run_study.folder)]
+    for arguments in (["clean", "--dry-run"], ["status", "--watch"]):
+        argv = [sys.executable, "-c", code, *arguments, "--output-dir", str(run_study.folder)]
         done = subprocess.run(argv, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")

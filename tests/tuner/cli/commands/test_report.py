@@ -78,8 +78,8 @@ def test_missing_study_writes_no_report(argv, cli, run_study):
 
 def test_no_torch_is_loaded(run_study, working_dir):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    words = ["report", "--output-dir", str(run_study.folder)]
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
+    arguments = ["report", "--output-dir", str(run_study.folder)]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout == "report.html\n"
     assert len(done.stderr.splitlines()) == 1
