@@ -135,7 +135,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
 
 
 class _Listener:
-    """A thread that receives signals through a pipe, even while the main thread is in a call."""
+    """A thread that receives signals through a pipe, even while native code blocks the main thread."""
 
     def __init__(self, signals: Collection[int]) -> None:
         self._signals = signals

@@ -50,7 +50,7 @@ def modification_times(folder: Path = OUT) -> dict[str, int]:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestRunExperiments:
-    def test_call_returns_its_experiments_and_writes_all_of_the_study(
+    def test_call_returns_its_experiments_and_writes_all_experiments_of_the_study(
         self, write_config: WriteConfig, read_results: ReadResults
     ) -> None:
         config = write_config({"good": {"training": {"num_epochs": 4}}, "poor": {"training": {"learning_rate": 1e-6}}})
@@ -219,7 +219,7 @@ class TestRunExperiments:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestInterruption:
-    def test_interruption_is_raised_although_the_results_cannot_be_written(
+    def test_interruption_is_raised_even_if_the_results_cannot_be_written(
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         config = str(write_config({"one": {}}))
@@ -444,7 +444,7 @@ class TestRefusals:
             tuner.run_experiments(["basline", "fsat"])
         assert len(caught.value.problems) == 2
         assert "'baseline'" in caught.value.problems[0]
-        with pytest.raises(ConfigurationError, match="found no selected name"):
+        with pytest.raises(ConfigurationError, match="found an empty list of names"):
             tuner.run_experiments([])
         assert not OUT.exists()
 
@@ -494,7 +494,7 @@ class TestSingleExperiment:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestConfiguration:
-    def test_default_file_is_the_packaged_one_and_nothing_is_created(self, tmp_path: Path) -> None:
+    def test_default_file_is_the_built_in_file_and_nothing_is_created(self, tmp_path: Path) -> None:
         tuner = HyperparameterTuner()
         assert list(tuner.config["experiments"]) == ["conservative_small", "baseline_optimized", "high_learning_rate"]
         assert tuner.config["targets"]["character_accuracy"] == 0.85

@@ -37,7 +37,7 @@ class Winner:
         targets: The study's targets.
         record: The trial.
         completed: The number of completed trials.
-        leader: The name of a trial with a better value of the study's monitored metric; None if there is none.
+        leader: The name of a trial with a better value of the study's monitored metric; None if no trial has.
     """
 
     study: str
@@ -123,11 +123,11 @@ def winner_lines(winner: Winner) -> list[str]:
     ended = f"{outcome.why_ended.text} after {outcome.total_epochs} of {config.num_epochs} epochs"
     lines = [
         f"trial       {winner.name} (number {winner.record.number}), {ended}",
-        f"best by     {winner.why}",
+        f"why best    {winner.why}",
         f"validation  {_metrics_text(winner)}",
     ]
     if winner.leader is not None:
-        lines.append(f"            {winner.leader} is better by {winner.invariants.monitor}, the study's metric")
+        lines.append(f"            {winner.leader} has a better {winner.invariants.monitor}, the monitored metric")
     missing = "" if winner.checkpoint.is_file() else " (missing)"
     return [
         *lines,

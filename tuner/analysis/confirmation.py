@@ -166,7 +166,10 @@ def _session(candidates: Candidates, request: RunRequest, display: Display) -> S
 
 
 def _name(record: TrialRecord) -> str:
-    """Return the experiment name of a trial's repetitions; it is unique and does not depend on --top."""
+    """Return the name of the experiment that retrains a trial.
+
+    No two trials of a study share this name, and it stays the same if ``--top`` selects other trials.
+    """
     name = record.experiment_name
     if record.kind is TrialKind.SEARCH:
         return preset_name("best", name)  # presets must not have the names of search trials

@@ -63,9 +63,9 @@ class Comparison:
 
     @property
     def _interval(self) -> tuple[float, float] | None:
-        """The confidence interval; None if there is none or its width is 0.
+        """The confidence interval; None with fewer than two seeds, or if all seeds have the same difference.
 
-        An accuracy is a ratio of two counts, so a few seeds can all have the same difference by chance.
+        An accuracy is a ratio of two counts, so a few seeds can have the same difference by chance.
         """
         if self.low is None or self.high is None or self.high - self.low <= _NO_WIDTH:
             return None

@@ -91,13 +91,13 @@ def best_preset(winner: Winner, out: Path | None) -> Preset:
 
 
 def check_preset_path(out: Path, output_dir: str | Path) -> None:
-    """Check, as `check_output_file` does, that a preset and its model definitions file can be written."""
+    """Raise unless a preset and its model definitions file can be written; `check_output_file` documents the errors."""
     check_output_file(out, PRESET, output_dir, "--out")
     check_output_file(_models_path(out), NETWORKS, output_dir, f"--out {out}: model definitions file")
 
 
 def write_preset(preset: Preset, out: Path, output_dir: str | Path) -> None:
-    """Write a preset, after its model definitions file, so that a preset never lacks its model definitions.
+    """Write the model definitions file of a preset, then the preset, which is never written without the definitions.
 
     Raises:
         ConfigurationError: One of the two files cannot be written.

@@ -94,7 +94,7 @@ def worker_count(text: str) -> int | str | InvalidValue:
 
 
 def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
-    """Return a parser that accepts only these words."""
+    """Return a parser that accepts only the values in `choices`."""
 
     def read(text: str) -> str | InvalidValue:
         return text if text in choices else InvalidValue(f"found {text!r}; {suggestion(text, choices)}")
@@ -132,7 +132,7 @@ def non_empty(text: str) -> str | InvalidValue:
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` if a choice is similar, else a list of all choices."""
-    from search_spaces.diagnostics.diagnostics import nearest  # only misspelt words need this import
+    from search_spaces.diagnostics.diagnostics import nearest  # only misspelt values need this import
 
     choices = list(choices)
     prefixed = [choice for choice in choices if len(word) > 2 and choice.startswith(word)]
@@ -195,7 +195,7 @@ def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
 
 def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | None = None) -> None:
     """Add the options that select experiments; `config` is the default file."""
-    file = "YAML file with the experiments, searched in the current directory, then among the built-in files"
+    file = "YAML file with the experiments, searched in the working directory, then among the built-in files"
     add_option(parser, "--config", "FILE", non_empty, file, default=config)
     names = "use only these experiments of the file (default: all)"
     parser.add_argument("--experiments", metavar="NAME", nargs="+", help=names)
@@ -235,7 +235,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--until-targets", until_targets)
     results_file = (
         "results file to write; an existing file is overwritten only if it is a results file (default: "
-        "hyperparameter_tuning_results_{timestamp}.json in the current directory)"
+        "hyperparameter_tuning_results_{timestamp}.json in the working directory)"
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
     add_workers_option(parser)

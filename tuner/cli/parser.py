@@ -121,7 +121,7 @@ def _extra_problems(extra: Sequence[str], parser: argparse.ArgumentParser) -> li
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     extra = [re.split("[=:@]", word)[0] for word in extra]  # the rest may be the password of a storage URL
     unknown = [word for word in extra if word.startswith("-")]
-    # Words after an unknown option are most likely its values.
+    # Arguments after an unknown option are most likely its values.
     stray = extra[: next((at for at, word in enumerate(extra) if word.startswith("-")), len(extra))]
     return [f"unexpected argument {word!r}; remove it" for word in stray] + [
         f"there is no option {option!r}; {_option_suggestion(option, known)}" for option in unknown

@@ -58,12 +58,12 @@ def decode_images(paths: Sequence[str]) -> Iterator[DecodedImages]:
 
 
 def file_digest(data: bytes) -> bytes:
-    """Return the digest of an image file's bytes."""
+    """Return the 16-byte BLAKE2b digest of `data`, the content of an image file."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def decode_image(data: bytes) -> DecodedImage:
-    """Decode the bytes of an image file as `grey_pixels`, after the rotation in the EXIF data.
+    """Decode `data`, the content of an image file: rotate as in its EXIF data, then convert with `grey_pixels`.
 
     Raises:
         UnreadableImageError: The file is not an image, is damaged, or has more than `MAX_PIXELS` pixels.

@@ -113,7 +113,7 @@ def first_problems(problems: Sequence[str]) -> list[str]:
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
-    """Return the samples of `split`; if there are none, append to `problems` and return an empty list."""
+    """Return the samples of `split`; without a valid list, append to `problems` and return an empty list."""
     if split not in root:
         problems.append(f"{file}: split {split!r} is missing; {_other_split(root, split)}")
         return []

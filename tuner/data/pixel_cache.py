@@ -131,7 +131,7 @@ def open_pixel_cache(
 def _find(
     folders: Iterable[CacheFolder], split: str, metadata_path: Path, metadata_digest: str, *, verify: bool
 ) -> CachedSplit | None:
-    """Return `split` from the first of `folders` with a valid cache of it; None if there is none."""
+    """Return `split` from the first of `folders` with a valid cache of it; None if no folder has one."""
     for folder in folders:
         pixels = folder.read(split)
         if pixels is None or pixels.description["metadata_digest"] != metadata_digest:

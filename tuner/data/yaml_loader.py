@@ -57,7 +57,7 @@ class _TextLoader(_Loader):  # type: ignore[misc]
 
 
 def load_yaml(data: bytes, file: Path) -> Node:
-    """Parse the first YAML document in `data`; return empty text if there is none.
+    """Parse the first YAML document in `data`; return empty text if `data` has no document.
 
     Raises:
         DataLoaderError: `data` is not YAML in UTF-8; the message gives `file`, line and column.
@@ -72,6 +72,6 @@ def load_yaml(data: bytes, file: Path) -> Node:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0]
         raise DataLoaderError(
-            f"{file}: is not YAML in UTF-8: {why}; use the dataset's metadata.yaml, or save the file as UTF-8"
+            f"{file}: is not YAML in UTF-8: {why}; choose the dataset's metadata.yaml, or save this file as UTF-8"
         ) from error
     return document

@@ -25,7 +25,7 @@ class RunSummary:
         records: The finished trials of this run: presets in the order of their file, then search trials.
         targets: The targets of the study.
         monitor: The monitored metric.
-        leader: The trial with a better `monitor` value than the ``best_result`` of the results; None if there is none.
+        leader: The trial with a better `monitor` value than the ``best_result`` of the results; None if no trial has.
         pending: The number of pending trials in the study.
         training_images: The number of training images.
         is_complete: Whether all trials of the study are finished.

@@ -26,7 +26,7 @@ _RECORD = TypeAdapter(TrialRecord)
 
 
 class EventWriter(Display):
-    """A display that writes notes and trial events as JSON lines for `replay`; other events occur in the parent."""
+    """A display that writes notes and trial events as JSON lines for `replay`; only the parent has other events."""
 
     def __init__(self, stream: TextIO) -> None:
         """Set the output stream; if the process that reads it exits, training continues without output."""
@@ -34,15 +34,15 @@ class EventWriter(Display):
         self._next_batch = 0.0
 
     def note(self, text: str) -> None:
-        """Write a note."""
+        """Write an event with a note to the stream."""
         self._write("note", text=text)
 
     def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
-        """Write that a trial starts."""
+        """Write an event with the settings of a trial that starts."""
         self._write("trial_started", number=number, name=name, config=config, resumed=resumed)
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Write the progress of an epoch, a few times a second and at its end."""
+        """Write events with the progress of an epoch: a few times a second, and at the end of the epoch."""
         raise_if_requested()
         now = time.monotonic()
         if done == total or now >= self._next_batch:
@@ -50,15 +50,15 @@ class EventWriter(Display):
             self._write("batch", number=number, done=done, total=total)
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Write the results of an epoch."""
+        """Write an event with the metrics and the early stopping state of a finished epoch."""
         self._write("epoch_ended", number=number, metrics=metrics, signal=signal)
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Write the result of a trial."""
+        """Write an event with the result of a finished trial."""
         self._write("trial_ended", record=record)
 
     def trial_interrupted(self, number: int) -> None:
-        """Write that a trial was interrupted."""
+        """Write an event for an interrupted trial."""
         self._write("trial_interrupted", number=number)
 
     def _write(self, event: str, **arguments: object) -> None:

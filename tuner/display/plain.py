@@ -88,7 +88,7 @@ class ProgressDisplay(PrintingDisplay):
             self.note(f"{self._prefix(trial)}  resumes at epoch {trial.epoch}")
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Print the results of an epoch."""
+        """Print a line with the metrics of a finished epoch."""
         super().epoch_ended(number, metrics, signal)
         trial = self._progress.own_trials.get(number)
         if trial is None or number in self._repeating:

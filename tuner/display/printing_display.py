@@ -48,13 +48,13 @@ class PrintingDisplay(Display, ABC):
             self.note("nothing to train: all trials of this run are finished")
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Update the progress of the epoch."""
+        """Store the progress of the epoch, and redraw the live view."""
         raise_if_requested()
         self._progress.batch(number, done, total)
         self._refresh()
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Update the results of the trial."""
+        """Store the metrics of the epoch, and redraw the live view."""
         self._progress.epoch_ended(number, metrics, signal)
         self._refresh()
 

@@ -35,7 +35,7 @@ class RunningTrial:
     Attributes:
         row: The trial's row in the status, updated with the trial's events.
         config: The trial's settings.
-        batches: Number of finished batches and of all batches in the running epoch.
+        batches: The numbers of finished batches and of all batches in the running epoch.
         metrics: The metrics of the last finished epoch; None before the first.
         signal: The state of early stopping after the last finished epoch; None before the first.
         epoch_seconds: The duration of each finished epoch in seconds.
@@ -125,12 +125,12 @@ class RunProgress:
         self._clear_cache()
 
     def batch(self, number: int, done: int, total: int) -> None:
-        """Store the number of finished batches of a trial's epoch."""
+        """Store the numbers of finished batches and of all batches in a trial's running epoch."""
         if trial := self.own_trials.get(number):
             trial.batches = (done, total)
 
     def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
-        """Store the results of a trial's epoch."""
+        """Store the metrics and the early stopping state of a trial's finished epoch, and update its row."""
         if trial := self.own_trials.get(number):
             trial.metrics, trial.signal, trial.batches = metrics, signal, (0, trial.batches[1])
             trial.epoch_seconds.append(metrics.epoch_seconds)

@@ -73,8 +73,8 @@ class OODDetector:
         image statistics are ignored.
 
         Args:
-            validation: Tensors or arrays: the read label sequences ``rows`` and the true ``labels``, ``(N, L)``,
-                ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)`` and, if the training has finished,
+            validation: Tensors or arrays: the predicted label sequences ``rows`` and the ground-truth ``labels``,
+                ``(N, L)``, ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)`` and, if training has finished,
                 ``tta_confidence`` ``(N,)``.
         """
         arrays = {name: np.asarray(values) for name, values in validation.items()}

@@ -1,6 +1,6 @@
 """Decoders, which map column features to class scores, and scores to label sequences and confidences.
 
-To add a decoder, write a subclass of `Decoder`, add it to `DECODERS`, and add the losses that can train it to
+To add a decoder, write a subclass of `Decoder`, add it to `DECODERS`, and add the loss functions that can train it to
 `search_spaces.model_definitions.LOSSES_OF_DECODER`.
 
 Shapes: N images, T columns, D features, L label positions, S score steps (L or T), C = 13 classes (ten digits, end,
@@ -171,7 +171,7 @@ class _AlignmentRecursion(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-        """Map logits ``(T, N, 1)`` to ``aligned`` ``(T, N, L)`` and the last ``count`` ``(N, L)``."""
+        """Map logits ``(T, N, 1)`` to ``aligned`` ``(T, N, L)`` and ``count[T]`` ``(N, L)``, after all columns."""
         read = F.logsigmoid(reads)
         skip = read - reads  # log(1 - p)
         counts = reads.new_full((len(reads) + 1, reads.shape[1], positions), _LOG_ZERO)

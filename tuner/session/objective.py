@@ -77,7 +77,7 @@ def _should_give_up(claim: Claim, folder: Path) -> bool:
 def _train_to_the_end(
     claim: Claim, context: RunContext, folder: Path, updates: DashboardUpdates
 ) -> tuple[TrialOutcome, float | None]:
-    """Train a trial; return its outcome and the best value of its monitored metric, None if it has none."""
+    """Train a trial; return its outcome and the best value of its monitored metric, None without a best epoch."""
     epochs: list[EpochMetrics] = []
     try:
         with log_file(folder):
@@ -155,8 +155,8 @@ def _settings(claim: Claim) -> TrainingConfig:
     if claim.record.kind is TrialKind.PRESET:
         config = claim.record.training_config
         return config if space is None else suggest_all(claim.trial, space, config)
-    assert space is not None, "found a search trial in a study without a search space"
-    assert search is not None, "found a search trial in a study without search settings"
+    assert space is not None, f"trial {claim.record.number} is a search trial, but its study has no search space"
+    assert search is not None, f"trial {claim.record.number} is a search trial, but its study has no search settings"
     definitions = study_invariants(study).definitions
 
     def adjust(config: TrainingConfig) -> TrainingConfig:

@@ -35,16 +35,18 @@ def outcome_of_error(error: Exception, epochs: Sequence[EpochMetrics]) -> TrialO
 
 
 def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> TrialOutcome:
-    """Return the outcome of a trial in which too many processes crashed.
+    """Return the outcome of a trial that failed because too many processes in a row crashed while training it.
 
     Args:
-        record: The trial. Its study can have more epochs than `epochs` if each machine has its own output folder.
-        epochs: The epochs in this machine's output folder.
+        record: The trial as stored in the study, possibly with more epochs than `epochs`: the epochs of another machine
+            with its own output folder.
+        epochs: The trial's finished epochs in this machine's output folder.
     """
     reported = record.attempts[-1].epochs
     has_more_epochs = reported > len(epochs)
     where = f"before epoch {reported + 1} was finished" if has_more_epochs else f"in epoch {len(epochs) + 1}"
-    event, remedy = f"{record.consecutive_crashes} processes in a row were killed", "find out what kills them"
+    event = f"{record.consecutive_crashes} processes in a row were killed"
+    remedy = "look for the cause in the system log"
     if (count := record.consecutive_memory_crashes) >= MAX_MEMORY_CRASHES:
         event, remedy = f"{count} processes in a row ran out of memory", "use a smaller batch_size or model"
     message = f"{event} {where}; {remedy}"

@@ -79,7 +79,7 @@ class RunRequest:
         experiments = file.select(names)
         if not experiments:
             raise ConfigurationError(
-                "experiments: found no selected name; list at least one, or omit the list to select all"
+                "experiments: found an empty list of names; list at least one experiment, or omit the list to train all"
             )
         space = None
         if options.space_file is not None:

@@ -113,7 +113,7 @@ class Session:
 
 
 def _check_against_study(request: RunRequest) -> str | None:
-    """Check a request against its study before a dataset is generated; return the study's stop token or None."""
+    """Check a request against its study before a dataset is generated; return its stop token, None for a new study."""
     options, occupied = request.options, request.occupied(OutputFolder(request.options.output_dir))
     study: optuna.Study | None = None
     with suppress(ConfigurationError):  # the study does not exist yet

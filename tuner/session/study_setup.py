@@ -101,7 +101,7 @@ def current_invariants(existing: StudyInvariants, fingerprint: str, image_folder
 
 
 def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: StudyInvariants) -> optuna.Study:
-    """Create a study, or join it and add the model definitions of the invariants; update the folder's copy.
+    """Create a study, or join it and add the model definitions of the invariants; update their copy in `folder`.
 
     Raises:
         ConfigurationError: See `create_or_join_study`.
@@ -112,7 +112,7 @@ def join_study(storage_url: str, name: str, folder: OutputFolder, invariants: St
 
 
 def save_model_definitions(study: optuna.Study, folder: OutputFolder) -> None:
-    """Update the copy of the study's model definitions in the folder, because other processes can add definitions."""
+    """Update the copy of the study's model definitions in `folder`, because other processes can add definitions."""
     text, path = definitions_yaml(study_invariants(study).definitions), folder.model_definitions_path
     if not path.is_file() or read_bytes(path) != text.encode():
         with lock_of(study, folder):

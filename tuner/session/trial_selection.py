@@ -17,7 +17,7 @@ def should_interrupt(session: Session, stop_conditions: StopConditions) -> bool:
 
 
 def trial_that_met_targets(session: Session) -> str | None:
-    """Return the name of a trial that has met the study's targets, or None."""
+    """Return the name of a trial that has met the study's targets; None if no trial has."""
     targets = session.context.targets
     met = (record for record in ended_records(session.study) if targets_met(record.outcome, targets))
     return next((record.experiment_name for record in met), None)

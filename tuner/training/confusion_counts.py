@@ -27,8 +27,8 @@ def digit_confusion(rows: npt.ArrayLike, labels: npt.ArrayLike) -> Counts:
     insertion.
 
     Args:
-        rows: The label sequences that were read, ``(N, L)``: digits up to `EOS`.
-        labels: The true label sequences, ``(N, L)``.
+        rows: The predicted label sequences, ``(N, L)``: digits up to `EOS`.
+        labels: The ground-truth label sequences, ``(N, L)``.
 
     Returns:
         Counts ``(11, 11)``: axis 0 is the true digit or `INSERTED`, axis 1 the read digit or `DELETED`. The sum of a

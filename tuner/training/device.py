@@ -48,8 +48,8 @@ def amp_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
-def peak_gpu_memory_mb(device: torch.device) -> float:
-    """Return the peak memory of this process's tensors on a device since the last call, in MiB; 0 on a CPU."""
+def peak_gpu_memory_mib(device: torch.device) -> float:
+    """Return the peak memory in MiB of this process's tensors on a GPU since the last call; 0 for a CPU."""
     if device.type != "cuda":
         return 0.0
     peak_bytes = torch.cuda.max_memory_allocated(device)

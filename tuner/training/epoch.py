@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from tuner.data.batches import Batch, SplitBatches, TrainingData, split_batch
-from tuner.training.device import peak_gpu_memory_mb
+from tuner.training.device import peak_gpu_memory_mib
 from tuner.training.history import EpochMetrics
 from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
@@ -63,7 +63,7 @@ def run_epoch(
         epoch_seconds=time.perf_counter() - started,
         memory_mb=memory_mb,
         cpu_percent=cpu_percent,
-        gpu_memory_mb=peak_gpu_memory_mb(training.device),
+        gpu_memory_mb=peak_gpu_memory_mib(training.device),
     )
     return metrics, score
 

@@ -57,7 +57,7 @@ METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name 
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """Read the finished epochs from ``metrics.jsonl``; skip damaged lines; an unreadable file gives none."""
+    """Read the finished epochs from ``metrics.jsonl``; skip damaged lines; return [] if the file is unreadable."""
     path = folder / "metrics.jsonl"
     try:
         text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""

@@ -1,4 +1,4 @@
-"""Losses over whole labels.
+"""Loss functions over whole labels.
 
 Shapes: N images, L label positions (digits, ``<EOS>``, ``<PAD>``), T output steps of a CTC model, C classes.
 """
@@ -16,7 +16,7 @@ from tuner.data.vocabulary import BLANK, EOS, PAD
 
 
 class LabelLoss(nn.Module):
-    """A loss averaged over label positions (CTC: over images).
+    """A loss function that averages over label positions (CTC: over images).
 
     `count` returns the number of averaged positions or images, so that the mean losses of several batches can be
     combined into a weighted mean.

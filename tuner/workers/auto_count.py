@@ -57,7 +57,7 @@ def choose_worker_count(
     threads = torch.get_num_threads()
     counts = counts_to_measure(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
     if len(counts) < 2:
-        display.note("workers: 1, because PyTorch uses only one thread here")
+        display.note("workers: 1, because PyTorch uses only one thread")
         return 1
     display.note(f"workers: measuring which number is fastest, with {name}")
     started = time.monotonic()
@@ -122,12 +122,12 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
 
 
 def _probe_config(session: Session, pending: Mapping[str, TrainingConfig | None]) -> tuple[str, TrainingConfig]:
-    """Return the settings of the first pending trial, to measure with, after a text that names them in messages."""
+    """Return a name, for messages, and the settings with which to measure: those of the first pending trial."""
     name, config = next(iter(pending.items()))
     title, context = f"the settings of {name}", session.context
     if config is None:
         search = search_settings(session.study)
-        assert search is not None, "found a pending search trial, but no search settings in the study"
+        assert search is not None, "a search trial is pending, but its study has no search settings"
         title = "the search's base settings"
         config = fit_loss(search.start, study_invariants(session.study).definitions)
     return title, context.local_config(config, name)

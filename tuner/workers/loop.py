@@ -148,7 +148,7 @@ def work_here(
 
 
 def _train_claimed(claim: Claim, context: RunContext, skipped: set[int]) -> bool:
-    """Train a claimed trial; return True, or False if a stop interrupted the trial.
+    """Train a claimed trial; return False if a stop request or the deadline interrupted the trial, otherwise True.
 
     If an error leaves the trial pending, its number is added to `skipped`.
     """

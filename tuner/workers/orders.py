@@ -70,7 +70,7 @@ class ProbeWindow:
 
 @dataclass(frozen=True)
 class ProbeRate:
-    """The answer to `ProbeWindow`: images per second, and used and free GPU memory in bytes (0 on the CPU)."""
+    """The answer to `ProbeWindow`: images per second, and used and free GPU memory in bytes; 0 for a CPU."""
 
     images_per_s: float
     device_bytes: int

@@ -37,7 +37,7 @@ class WorkerProcess:
         process: The operating system process.
         running: Number of the trial that the worker is training; None between two trials.
         interrupted: Numbers of the trials that the worker has interrupted.
-        failed_starts: The number of predecessors in a row that were killed before they started a trial.
+        failed_starts: The number of the worker's predecessors in a row that were killed before they started a trial.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class WorkerProcess:
 
     @property
     def problems(self) -> list[str]:
-        """The problems that the worker reported on standard error; if there are none, its last line."""
+        """The problems that the worker reported on standard error; if it reported none, the last line there."""
         problems = [line.removeprefix("error: ") for line in self._errors if line.startswith("error: ")]
         return problems or [line for line in self._errors if line][-1:]
 

@@ -108,7 +108,12 @@ class _Supervisor:
         self._succeeded = False
 
     def start(self, threads: int, failed_starts: int = 0) -> None:
-        """Start a worker process."""
+        """Start a worker process.
+
+        Args:
+            threads: The worker's number of PyTorch threads.
+            failed_starts: The number of its predecessors in a row that were killed before they started a trial.
+        """
         self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
@@ -176,15 +181,15 @@ class _Supervisor:
             self._display.note(f"a worker was killed by {signal_text(-code)}{reason}; a new worker replaces it")
             self.start(worker.threads, worker.failed_starts + (worker.running is None))
         else:
-            self._max_workers -= 1  # a replacement would exit for the same reason
+            self._max_workers -= 1  # a replacement would most likely exit for the same reason
             self._report_exit(worker, code)
 
     def _report_exit(self, worker: WorkerProcess, code: int) -> None:
         """Report why a worker that is not replaced has exited."""
         if code < 0:
             self._problems.append(
-                f"worker processes were killed by {signal_text(-code)} before they started a trial; find out what "
-                "kills them, then run `khmer-tuner resume`"
+                f"worker processes were killed by {signal_text(-code)} before they started a trial; look for the "
+                "cause in the system log, remove it, then run `khmer-tuner resume`"
             )
         elif code > 128:
             self._display.note(f"a worker was stopped by {signal_text(code - 128)}")

@@ -98,7 +98,7 @@ class TestWithTwoThreads:
 def test_nothing_is_measured_with_one_thread(cli, write_config):
     ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
     assert ran.code == 0
-    assert workers_lines(ran.err) == ["workers: 1, because PyTorch uses only one thread here"]
+    assert workers_lines(ran.err) == ["workers: 1, because PyTorch uses only one thread"]
     assert set(states().values()) == {"completed"}
 
 

@@ -31,7 +31,7 @@ def test_search_trials_are_trained_if_a_search_is_requested(write_config: WriteC
 
 
 def test_empty_selection_is_rejected(write_config: WriteConfig) -> None:
-    with pytest.raises(ConfigurationError, match="experiments: found no selected name"):
+    with pytest.raises(ConfigurationError, match="experiments: found an empty list of names"):
         RunRequest.from_file(load_experiments(write_config({"one": {}})), [])
 
 

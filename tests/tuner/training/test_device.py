@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.device import amp_dtype, peak_gpu_memory_mb, setup_training_environment
+from tuner.training.device import amp_dtype, peak_gpu_memory_mib, setup_training_environment
 
 HAS_CUDA = torch.cuda.is_available()
 HAS_BF16 = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("bf16"))
@@ -22,16 +22,16 @@ def test_auto_selects_cuda_if_available() -> None:
 
 
 def test_cpu_reports_no_gpu_memory() -> None:
-    assert peak_gpu_memory_mb(torch.device("cpu")) == 0
+    assert peak_gpu_memory_mib(torch.device("cpu")) == 0
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="there is no CUDA device")
 def test_peak_gpu_memory_is_measured_since_the_last_call() -> None:
     device = torch.device("cuda")
-    peak_gpu_memory_mb(device)
+    peak_gpu_memory_mib(device)
     torch.zeros(64, 2**20, dtype=torch.uint8, device=device)
-    assert peak_gpu_memory_mb(device) >= 64
-    assert peak_gpu_memory_mb(device) < 64
+    assert peak_gpu_memory_mib(device) >= 64
+    assert peak_gpu_memory_mib(device) < 64
 
 
 @pytest.mark.parametrize(

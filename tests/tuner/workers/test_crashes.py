@@ -101,7 +101,9 @@ def test_trial_fails_after_ten_kills_in_one_epoch_and_the_others_are_trained(
     assert read_results(Path("r.json")) == results
     deadly, other = results["all_results"]
     assert deadly["status"] == "failed"
-    assert deadly["error_message"] == ("10 processes in a row were killed in epoch 3; find out what kills them")
+    assert deadly["error_message"] == (
+        "10 processes in a row were killed in epoch 3; look for the cause in the system log"
+    )
     assert (deadly["total_epochs"], other["status"]) == (2, "completed")
     assert deadly["best_val_char_accuracy"] == max(
         json.loads(line)["val_char_accuracy"] for line in (OUT / "deadly" / "metrics.jsonl").read_text().splitlines()
@@ -124,7 +126,7 @@ def test_error_message_names_missing_metrics_of_another_machine(write_config: Wr
     shutil.rmtree(OUT / "deadly")
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert deadly["error_message"] == (
-        "10 processes in a row were killed before epoch 3 was finished; find out what kills them; "
+        "10 processes in a row were killed before epoch 3 was finished; look for the cause in the system log; "
         "the metrics of epochs 1 to 2 are in another machine's output folder"
     )
     assert deadly["total_epochs"] == 2
@@ -141,7 +143,7 @@ def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch
 
 
 @pytest.mark.usefixtures("memory_group")
-def test_trial_uses_micro_batches_after_running_out_of_memory_twice_in_one_epoch(
+def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(
     write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
@@ -162,7 +164,7 @@ def test_trial_uses_micro_batches_after_running_out_of_memory_twice_in_one_epoch
 
 
 @pytest.mark.usefixtures("memory_group")
-def test_trial_fails_after_running_out_of_memory_three_times_in_one_epoch(write_config: WriteConfig) -> None:
+def test_trial_fails_after_three_oom_kills_in_one_epoch(write_config: WriteConfig) -> None:
     config = write_config({"deadly": {"training": {"num_epochs": 2}}})
     kill_in_epochs(config, "deadly", 0, 0, 0)
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
@@ -173,7 +175,7 @@ def test_trial_fails_after_running_out_of_memory_three_times_in_one_epoch(write_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("memory_group")
-def test_one_memory_crash_among_other_kills_leaves_the_batch_size_unchanged(write_config: WriteConfig) -> None:
+def test_one_oom_kill_among_other_kills_leaves_the_batch_size_unchanged(write_config: WriteConfig) -> None:
     config = write_config({"one": {"training": {"num_epochs": 2, "batch_size": 16}}})
     kill_in_epochs(config, "one", 0)
     with pytest.MonkeyPatch.context() as patch:

@@ -87,7 +87,7 @@ def _check_path(options: argparse.Namespace, path: str) -> None:
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
-    """Format an export; return its text, and the number of its results, trials or epochs in words."""
+    """Format an export; return its content, and a text such as ``3 trials`` for a message."""
     from search_spaces.diagnostics.plural import counted
     from studies import TRIAL_COLUMNS, csv_text, render_results, trial_rows
 

@@ -62,9 +62,9 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     flagged = sum(reading.flagged for reading in read)
     if flagged >= max(5, 0.3 * len(read)):  # about one in ten images like the validation images is flagged
         print_message(
-            f"{flagged:,} of {len(read):,} images are out-of-distribution, perhaps because of fonts that the training "
-            "images lack; expect wrong readings, or train on more fonts (`khmer-tuner data --fonts-dir DIR` or "
-            "`--fonts system`)"
+            f"{flagged:,} of {len(read):,} images are out-of-distribution, perhaps because the training images do "
+            "not contain their fonts; expect wrong readings, or train on more fonts (`khmer-tuner data --fonts-dir "
+            "DIR` or `--fonts system`)"
         )
     found = [printable(f"{reading.path}: {reading.problem}") for reading in readings if reading.problem]
     return report_problems(found) if found else SUCCESS

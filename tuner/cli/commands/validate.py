@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, prepared: ExperimentFile | tuple[SearchSpac
 
 
 def _is_space(document: YamlDocument, model_config: str | None) -> bool:
-    """Return whether a file is, or was probably meant to be, a search space; only these use ``--model-config``."""
+    """Return whether a file is, or was probably meant to be, a search space; only search spaces use `model_config`."""
     from search_spaces.diagnostics.diagnostics import nearest
 
     keys = [key for key in document.data if isinstance(key, str)]

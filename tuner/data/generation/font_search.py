@@ -111,7 +111,7 @@ def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
 
 
 def _without_duplicates(fonts: Iterable[Font]) -> list[Font]:
-    """Return `fonts` sorted by name and content, without duplicates; different fonts get different names."""
+    """Return `fonts` without duplicates, in order of name and content; names already in use get a digest as suffix."""
     by_content = {(font_digest(font), font.index): font for font in fonts}
     used_names = {font.name for font in pinned_fonts()}
     result = []

@@ -75,7 +75,7 @@ def _check_location(target: Path) -> None:
         str(target).encode()
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"{str(target)!r}: this path cannot be stored in the metadata, which are UTF-8; choose another folder"
+            f"{str(target)!r}: this path is not UTF-8, so it cannot be stored in the metadata; choose another folder"
         ) from None
 
 

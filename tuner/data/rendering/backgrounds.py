@@ -101,7 +101,7 @@ def grain(rng: StableRandom, amplitude: int) -> Canvas:
 
 
 def blotches(rng: StableRandom, depth: int) -> Canvas:
-    """Return soft dark stains, about 16 pixels wide, as values from -`depth` to 0 to be added to a canvas."""
+    """Return values from -`depth` to 0 that, added to a canvas, draw soft dark stains about 16 pixels wide."""
     cell = 16
     knots = rng.byte_array(IMAGE_HEIGHT_PX // cell + 1, IMAGE_WIDTH_PX // cell + 1).astype(np.int32)
     weight = np.arange(cell, dtype=np.int32)

@@ -27,7 +27,7 @@ def draw_learning_curves(metrics: Mapping[str, Sequence[float]], best_epoch: int
     Args:
         metrics: The values per epoch, keyed by metric name, for at least one epoch. Values that are not finite are
             omitted.
-        best_epoch: Epoch of the best checkpoint, counted from 1; None if there is none.
+        best_epoch: Epoch of the best checkpoint, counted from 1; None before the first such checkpoint.
 
     Returns:
         A PNG of 960 x 360 pixels.

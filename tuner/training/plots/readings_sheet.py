@@ -46,8 +46,8 @@ def draw_readings(
 
     Args:
         images: Grey, 0 black to 255 white, ``(N, 64, 128)``.
-        rows: Label sequences that were read, ``(N, L)``.
-        labels: True label sequences, ``(N, L)``.
+        rows: Predicted label sequences, ``(N, L)``.
+        labels: Ground-truth label sequences, ``(N, L)``.
         confidence: Confidence of each reading, 0 to 1, ``(N,)``.
         title: Title of the sheet, in ASCII.
 
