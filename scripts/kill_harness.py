@@ -67,7 +67,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="start each process as a new interpreter with another hash seed; by default, each process is a fork of "
+        help="start each process as a new interpreter with another hash seed; by default, each process is forked from "
         "the harness, which has already imported all modules; forking saves some seconds per kill",
     )
     parser.add_argument(

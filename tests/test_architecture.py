@@ -33,7 +33,7 @@ MODULES = {module_name(path): path for package in PACKAGES for path in sorted((R
 
 
 def imports(module: str, *, at_import_only: bool = False) -> set[str]:
-    """Return the modules that a module imports: all of them, or those imported at its own import."""
+    """Return the modules that a module imports: all, or only those that importing the module imports."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return set(_imported(tree.body if at_import_only else ast.walk(tree), at_import_only))
 
@@ -262,7 +262,7 @@ LOADERS = {
 @pytest.mark.parametrize(
     "path", [path for name in PACKAGES for path in (ROOT / name).rglob("*.yaml")], ids=lambda p: p.name
 )
-def test_every_shipped_yaml_loads(path: Path) -> None:
+def test_every_built_in_yaml_file_is_valid(path: Path) -> None:
     assert LOADERS[path.name](path)
 
 

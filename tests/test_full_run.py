@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, float]]]:
-    """Train the documented presets on the default dataset; return the output folder and the results by name."""
+    """Train the documented presets on the default dataset; return the output folder and the results, keyed by name."""
     folder = tmp_path_factory.mktemp("full_run")
     results, output = folder / "results.json", folder / "output"
     subprocess.run(
@@ -31,7 +31,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_reaches_its_accuracy(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+def test_preset_reaches_high_validation_accuracy(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
     entry = full_run[1][name]
     assert entry["status"] == "completed"
     assert entry["best_val_char_accuracy"] >= 0.99
@@ -39,7 +39,9 @@ def test_preset_reaches_its_accuracy(full_run: tuple[Path, dict[str, dict[str, f
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_accuracy_on_the_test_split_is_as_high(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+def test_test_accuracy_is_close_to_the_validation_accuracy(
+    full_run: tuple[Path, dict[str, dict[str, float]]], name: str
+) -> None:
     output, entries = full_run
     command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), "evaluate", "--json"]
     command += ["--metadata", str(ROOT / "generated_data" / "metadata.yaml"), "--split", "test"]

@@ -49,7 +49,7 @@ def sections() -> dict[str, str]:
 
 
 def files() -> dict[str, str]:
-    """Return the YAML files that the README shows, by path; each begins with a comment that names it."""
+    """Return the YAML files that the README shows, keyed by the path in the first line of each file."""
     (block,) = blocks("yaml")
     parts = re.split(r"^# (\S+\.yaml)\n", block, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -70,7 +70,7 @@ def test_the_readme_is_short_enough_to_be_read_as_a_whole() -> None:
     assert len(README.splitlines()) <= MAX_LINES
 
 
-def test_the_readme_has_its_sections_in_the_order_in_which_they_are_needed() -> None:
+def test_the_readme_has_its_sections_in_the_expected_order() -> None:
     assert list(sections()) == [
         "Quick start",
         "Concepts",
@@ -170,7 +170,7 @@ def test_commands_for_several_machines_work_as_printed(
     shutil.copytree(trained_folder / "generated_data", other_machine / "generated_data")
     export, *commands = [shlex.split(line, comments=True) for line in SEVERAL_MACHINES.splitlines()]
     assert export[1].startswith("KHMER_TUNER_STORAGE=postgresql+psycopg://")
-    # The README says that the password comes from elsewhere.
+    # In the README, the password is set outside the commands.
     url = new_database()
     monkeypatch.setitem(environment, "PGPASSWORD", str(make_url(url).password))
     monkeypatch.setitem(environment, "KHMER_TUNER_STORAGE", without_password(url))
@@ -205,8 +205,8 @@ def test_the_service_and_the_cluster_job_start_workers() -> None:
     text = "".join(blocks("ini", STUDIES) + blocks("sh", STUDIES))
     started = re.findall(r"khmer-tuner (worker .*)", text)
     assert len(started) == 2
-    for words in started:
-        _, options = parse(words.split(), COMMAND_GROUPS)
+    for arguments in started:
+        _, options = parse(arguments.split(), COMMAND_GROUPS)
         assert options.metadata == "generated_data/metadata.yaml"
 
 
@@ -215,13 +215,13 @@ SCRIPT_LINES = [line for block in blocks("bash", SCRIPTS) for line in block.spli
 
 @pytest.mark.parametrize("line", SCRIPT_LINES + re.findall(r"`(python scripts/[^`]+)`", README))
 def test_scripts_have_the_options_that_the_readme_gives_them(line: str, shell: Shell) -> None:
-    program, *words = shlex.split(line, comments=True)
+    program, *arguments = shlex.split(line, comments=True)
     if program == "bash":
-        assert (ROOT / words[0]).is_file()
+        assert (ROOT / arguments[0]).is_file()
         return
     assert program == "python"
-    if words[:2] == ["-m", "pytest"]:
-        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+    if arguments[:2] == ["-m", "pytest"]:
+        assert all((ROOT / argument).exists() for argument in arguments if argument.startswith("tests/"))
         return
-    help_text = shell([program, str(ROOT / words[0]), "--help"], ROOT.parent).stdout
-    assert [word for word in words[1:] if word.startswith("--") and word not in help_text] == []
+    help_text = shell([program, str(ROOT / arguments[0]), "--help"], ROOT.parent).stdout
+    assert [argument for argument in arguments[1:] if argument.startswith("--") and argument not in help_text] == []

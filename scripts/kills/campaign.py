@@ -65,7 +65,7 @@ class Campaign:
         small: Definition that the reference study and all studies with kills share.
         databases: Databases of the studies.
         rng: Random number generator that chooses the hash seeds of new interpreters.
-        fresh: Whether each process is a new interpreter instead of a fork of the harness.
+        fresh: Whether each process is a new interpreter instead of a process forked from the harness.
     """
 
     small: FixtureStudy

@@ -101,8 +101,8 @@ def _end_problems(record: Any) -> Iterator[str]:
         yield f"{name} has no outcome; expected one, because the study is complete"
     elif outcome.why_ended is WhyEnded.CRASHED and not at_limit:
         crashes, for_memory = record.consecutive_crashes, record.consecutive_memory_crashes
-        found = f"{crashes} consecutive crashes, {for_memory} of them out-of-memory (OOM) kills"
-        limits = f"{MAX_CRASHES}, or {MAX_MEMORY_CRASHES} out-of-memory (OOM) kills"
+        found = f"{crashes} consecutive crashes, {for_memory} of them out-of-memory crashes"
+        limits = f"{MAX_CRASHES}, or {MAX_MEMORY_CRASHES} out-of-memory crashes"
         yield f"{name} ended as crashed: found {found}; expected at least {limits}; attempts: {record.attempts}"
     elif outcome.why_ended in (WhyEnded.FAILED, WhyEnded.OUT_OF_MEMORY):
         yield f"{name} failed: {outcome.error_type} {outcome.error_message}"

@@ -83,7 +83,7 @@ def check_runners(figures: dict[str, Any]) -> None:
             assert found["trials_per_second"] == found["trials"] / found["seconds"] > 0
             assert found["cpu_seconds_per_trial"] > 0
             assert found["statements_per_trial"] > found["commits_per_trial"] > 5
-            # One for locks, one for all other statements, and rarely one more.
+            # One connection for locks, one for all other statements, and rarely a third.
             connections = found["connections_per_worker_at_most"]
             assert connections is None if database == "sqlite" else 1 <= connections <= 4
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "kill_harness.py"
 # A folder in memory is faster than a disk; killed processes leave the same files there.
 MEMORY = Path("/dev/shm")
-# A plot of the first trial; its name follows from the numbers of trial and plot.
+# A plot of the first trial; the file name depends on the number of the trial and of the plot.
 CURVES = "artifacts/49fd48b0-fd9e-553e-89ba-c8f1dbab21e8"
 NOTHING_DIFFERS = (
     "trials missing: 0, duplicate: 0; studies with problems: 0",
@@ -133,7 +133,7 @@ def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
     check_on_a_server(done, 16, password)
 
 
-def test_repeated_kills_at_take_over_do_not_change_the_study(work_folder: Path) -> None:
+def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path) -> None:
     points = ("after outcome", "before take-over", "after take-over", "before second half of a claim")
     done = run_harness(work_folder / "take-over", "--kills", "6", "--seed", "1", "--trials", "3", "--at", *points)
     check(done, 6)

@@ -186,7 +186,7 @@ def test_broken_invariant_is_a_problem(
 
 
 @pytest.mark.parametrize(("crashes", "is_broken"), [(2, True), (3, False)])
-def test_crashed_trial_breaks_no_invariant_after_three_memory_crashes(
+def test_crashed_trial_breaks_no_invariant_after_three_out_of_memory_crashes(
     crashes: int, is_broken: bool, study: Path, module: Callable[[str], Any]
 ) -> None:
     records = latest_records(load_study(study / "out")[0])
@@ -219,7 +219,7 @@ def retrain(study: Path, module: Callable[[str], Any], monkeypatch: pytest.Monke
     torch.set_num_threads(threads)
 
 
-def test_retraining_reproduces_metrics_and_reports_changed_ones(study: Path, retrain: Any) -> None:
+def test_retraining_reproduces_metrics_and_reports_changed_metrics(study: Path, retrain: Any) -> None:
     retrained = retrain()
     assert len(retrained) == SEARCH_TRIALS + 2
     assert not any(retrained.values())
@@ -290,7 +290,7 @@ def export(*entries: dict[str, Any], completed: int | None = None) -> str:
         (export(entry("a"), entry("b", seed=1)), "differs from the documented schema at $.all_results[1]"),
     ],
 )
-def test_export_that_contradicts_the_previous_one_is_a_problem(
+def test_export_that_contradicts_the_previous_export_is_a_problem(
     second: str, problem: str | None, module: Callable[[str], Any]
 ) -> None:
     exports = module("soak.consistency").Exports()
@@ -314,7 +314,7 @@ def trial(number: int, state: str, *values: float) -> dict[str, Any]:
         ([trial(0, "Running"), trial(1, "Running")], ["trial 0 has disappeared"]),
     ],
 )
-def test_dashboard_response_that_contradicts_the_previous_one_is_a_problem(
+def test_dashboard_response_that_contradicts_the_previous_response_is_a_problem(
     second: list[dict[str, Any]], expected: list[str], module: Callable[[str], Any]
 ) -> None:
     details = module("soak.consistency").Details()

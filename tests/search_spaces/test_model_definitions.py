@@ -40,7 +40,7 @@ def test_default_file_has_the_documented_models() -> None:
         ("models: {}", "models: found an empty mapping"),
         ("models: [a]", "models: found the list ['a']"),
         ("models: {a: }", "models.a: found nothing (null)"),
-        ("models: {1: {}}", "a model's name is text; put the name in quotes: '1'"),
+        ("models: {1: {}}", "found a model name that is not text; put the name in quotes: '1'"),
         ("models: {a: {decodr: ctc}}", "models.a.decodr: unknown key; did you mean 'decoder'?"),
         (
             "models: {a: {decoder: ctc, stage_channels: []}}",
@@ -83,7 +83,7 @@ def test_unsupported_loss_is_replaced(
     assert fit_loss(config, definitions) == expected
 
 
-def test_changes_are_only_those_of_models_in_both(definitions: dict[str, ModelDefinition]) -> None:
+def test_only_changes_of_models_in_both_definitions_are_listed(definitions: dict[str, ModelDefinition]) -> None:
     wider = definitions["small"].model_copy(update={"width": 96, "stem_channels": (8, 32)})
     new = {"mine": wider, "small": wider, "medium": definitions["medium"]}
     assert definition_changes(definitions, new) == [

@@ -38,7 +38,7 @@ def meanings(owner: type) -> dict[str, str]:
 
 
 def values(field: FieldInfo) -> str:
-    """Return the valid values of a field, in the words of the error messages."""
+    """Return the text that describes the valid values of a field in error messages."""
     return expected_text(field).removeprefix("expected ").removeprefix("a ").replace("000000.0", "000000")
 
 

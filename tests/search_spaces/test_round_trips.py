@@ -1,4 +1,4 @@
-"""Settings written to a file are read back unchanged, and any input is either accepted or rejected with a message."""
+"""Settings written to a file are read back unchanged, and any input is accepted or rejected with a message."""
 
 from __future__ import annotations
 

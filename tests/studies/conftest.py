@@ -124,7 +124,7 @@ def without_disk_flushes() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cached_schema_revisions() -> Iterator[None]:
-    """Cache Optuna's schema revisions, which Alembic would load at each opening for longer than most tests take."""
+    """Cache Optuna's schema revisions: Alembic would load them at each opening, which takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alembic.util, "load_python_file", functools.cache(alembic.util.load_python_file))
         yield

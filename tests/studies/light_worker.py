@@ -13,7 +13,7 @@ kill_start FOLDER PRESETS SEARCHES: for N = 1, 2, ..., start a study in a fork t
 kill_request FOLDER SEARCHES: for N = 1, 2, ..., request search trials in a fork that is killed at its commit N, then
     enqueue the rest of the budget in another fork; print the search trials after each N.
 kill_workers FOLDER PRESETS SEARCHES: start one worker after the other on the study FOLDER/out, the N-th killed at its
-    commit N, until one trains all trials; print their number. Another worker does the same in FOLDER/undisturbed.
+    commit N, until one trains all trials; print their number. Another worker does the same in FOLDER/reference.
 attempts FOLDER HISTORY...: create a preset for each history. For each letter of a history, a process claims the preset
     and is killed (k), is killed after a new epoch (e), or releases the trial (s).
 search FOLDER SEARCHES [COMMIT]: train three presets and SEARCHES search trials; be killed at COMMIT, or print all
@@ -84,7 +84,7 @@ INVARIANTS = StudyInvariants(
 )
 
 
-# Alembic loads Optuna's schema revisions whenever a database is opened; cached for this process and its forks.
+# Alembic loads Optuna's schema revisions whenever a database is opened; cached here and in forked children.
 alembic.util.load_python_file = functools.cache(alembic.util.load_python_file)
 
 
@@ -227,7 +227,7 @@ def enqueue_rest(path: Path, killed: bool) -> None:
 def kill_workers(path: Path, presets: int, searches: int) -> None:
     warm_up()
     shorten_grace_periods()
-    assert in_fork(work_until_commit, path / "undisturbed", presets, searches, math.inf) == 0
+    assert in_fork(work_until_commit, path / "reference", presets, searches, math.inf) == 0
     workers = 1
     while in_fork(work_until_commit, path / "out", presets, searches, workers) != 0:
         workers += 1

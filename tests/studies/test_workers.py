@@ -190,8 +190,8 @@ def test_workers_killed_at_any_commit_train_every_trial_once(
         (number, name, RowState.COMPLETED) for number, name in enumerate(["preset 00", "preset 01", "search_0002"])
     ]
     assert [row.best_value for row in rows[:2]] == pytest.approx([0.001, 0.0011])
-    undisturbed, _ = load_study(tmp_path / "undisturbed")
-    assert [trial.params for trial in study.get_trials()] == [trial.params for trial in undisturbed.get_trials()]
+    reference, _ = load_study(tmp_path / "reference")
+    assert [trial.params for trial in study.get_trials()] == [trial.params for trial in reference.get_trials()]
 
 
 def test_reading_a_study_in_use_changes_no_file(tmp_path: Path, child: Child, variables: Variables) -> None:

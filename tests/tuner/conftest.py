@@ -143,7 +143,7 @@ def fail() -> Callable[[], object]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Use one thread: tiny networks gain nothing from more, and wait for them on a busy machine."""
+    """Use one thread: more threads do not speed up tiny networks, and slow them down on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

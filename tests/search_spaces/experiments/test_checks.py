@@ -66,7 +66,7 @@ def test_experiment_with_another_study_setting_is_reported(section: str, key: st
     assert "--output-dir" in problem
 
 
-def test_experiment_with_another_study_setting_by_default_is_reported() -> None:
+def test_experiment_with_another_default_for_a_study_setting_is_reported() -> None:
     experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
     with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*use 5"):
         parse_experiments({"experiments": experiments})

@@ -1,4 +1,4 @@
-"""The fast serializer returns the same as optuna-dashboard's."""
+"""The fast serializer returns the same data as optuna-dashboard's serializer."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-            with contextlib.suppress(ConnectionError):  # the server closed it in favour of a newer one
+            with contextlib.suppress(ConnectionError):  # the server closed this connection to accept a newer one
                 client.sendall(request)
         yield
 

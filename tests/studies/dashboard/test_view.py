@@ -48,7 +48,7 @@ def test_page_shows_the_study_of_its_folder(served: Served) -> None:
     assert b"bundle.js" in served.request("/dashboard/studies/1").body
 
 
-def test_list_of_trials_shows_names(served: Served) -> None:
+def test_list_of_trials_shows_trial_names(served: Served) -> None:
     assert b'src="/static/bundle.js?names"' in served.request("/dashboard").body
     script = served.request("/static/bundle.js?names", Accept_Encoding="gzip")
     assert script.header("Content-Encoding") == "gzip"
@@ -167,7 +167,7 @@ def wait_for(poll: Callable[[], Any]) -> Any:
 
 
 def test_polling_does_not_affect_training(tmp_path: Path, child: Child, serve: Serve) -> None:
-    """Workers with and without a polling dashboard: both studies are equal, and no worker reports a locked database."""
+    """A study polled by a dashboard equals an unpolled study, and no worker reports a locked database."""
     assert child("work", tmp_path / "watched", 1, 0).communicate(timeout=60)[1] == ""
     polls = 0
     with serve(tmp_path / "watched", lock_timeout_s=60) as served:

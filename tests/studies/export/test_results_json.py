@@ -49,7 +49,7 @@ DIVERGED = TrialOutcome(
 
 
 def rendered(folder: OutputFolder, tmp_path: Path) -> dict[str, Any]:
-    """Write the results of the study in a folder, check them against the schema and return them as read."""
+    """Write the results file of the study in a folder, check it against the schema, and return its content."""
     study, _ = load_study(folder.path)
     path = tmp_path / default_results_name(TIMESTAMP)
     write_json(path, render_results(study, timestamp=TIMESTAMP))

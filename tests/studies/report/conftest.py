@@ -111,7 +111,7 @@ class Cells(HTMLParser):
 
 @pytest.fixture
 def add_trials(outcome: TrialOutcome) -> AddTrials:
-    """Add a finished search trial for each value; None adds a failed one.
+    """Add a finished search trial for each value; None adds a failed trial.
 
     All trials have the same model and different learning rates. `user_attrs` are further user attributes of the trials;
     other keyword arguments are fields of their outcomes.

@@ -118,7 +118,7 @@ def figures(page: Any) -> list[dict[str, Any]]:
     return [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
 
 
-def test_trials_created_by_hand_are_not_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_trials_added_with_optuna_alone_are_not_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
     study, folder = start()
     study.add_trial(create_trial(value=5.0, user_attrs={"<b>": "x"}))
     add_trials(study, [0.5])
@@ -258,7 +258,14 @@ def test_environment_and_seeds_are_shown(start: Start, add_trials: AddTrials, re
     ]
     add_trials(study, [0.5], user_attrs={"attempts": attempts})
     text = report(folder).texts["environment"]
-    for part in ("/data/metadata.yaml", "f00d", "tpe", "quantile", "70% of the others after 10 epochs", "5.0.0"):
+    for part in (
+        "/data/metadata.yaml",
+        "f00d",
+        "tpe",
+        "quantile",
+        "after 10 epochs, a trial is pruned unless it is at least as good as 70%",
+        "5.0.0",
+    ):
         assert part in text
     assert "3 processes host0, host1, host2" in text
     assert "1 stopped, 1 crashed" in text

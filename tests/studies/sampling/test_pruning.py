@@ -147,7 +147,7 @@ def test_presets_and_search_trials_of_all_states_are_compared_together(storage: 
 @pytest.mark.parametrize(
     ("pruning", "patience", "epoch", "best", "is_pruned"),
     [
-        # The other trials have 0.1, 0.2, 0.3, 0.4 and 0.5; the grace period is the patience of early stopping.
+        # The other trials have values from 0.1 to 0.5 in steps of 0.1. The grace period is the early stopping patience.
         (Pruning(), 2, 1, 0.0, False),
         (Pruning(), 2, 2, 0.0, True),
         (Pruning(), 2, 2, 0.33, True),
@@ -210,7 +210,7 @@ def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
-def test_share_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorage) -> None:
+def test_quantile_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10)))
     add_completed(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
@@ -221,7 +221,7 @@ def test_share_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorag
 
 
 @pytest.mark.parametrize(("others", "quantile"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
-def test_share_is_limited_if_there_are_few_other_trials(others: int, quantile: float, storage: RDBStorage) -> None:
+def test_quantile_is_limited_if_there_are_few_other_trials(others: int, quantile: float, storage: RDBStorage) -> None:
     study = optuna.create_study(storage=storage, direction="maximize")
     for number in range(1, others + 1):
         add(study, {1: number / 10})

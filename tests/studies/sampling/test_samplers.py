@@ -48,7 +48,7 @@ EPOCHS = 3
 SEARCHES = 11
 # Three presets and five random search trials come first.
 FIRST_MODELLED = 8
-# Trial and interruption point; all kinds of points, mostly in trials sampled from a model. The slow test has all.
+# Trial and interruption point: each kind of point, mostly in trials sampled from a model. The slow test has all points.
 SOME_POINTS = ((8, 2), (10, 1), (11, -1), (12, 6), (13, 0))
 JOINT = {"model_name", "learning_rate", "batch_size", "scheduler_type"}
 
@@ -273,7 +273,7 @@ def printed_result(process: subprocess.Popen[str]) -> dict[str, Any]:
     return result
 
 
-def test_worker_also_learns_from_trials_that_others_finished_since_its_last_sampling(
+def test_worker_also_learns_from_trials_that_other_workers_finished_since_its_last_sampling(
     start: Start, tmp_path: Path, joint_parameters: JointParameters
 ) -> None:
     study, folder = start()

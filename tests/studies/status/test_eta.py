@@ -47,12 +47,12 @@ def ended(row: StatusRow, epochs: int, epoch_seconds: float = 1.0, ended: dateti
         [search(0, "running"), search(1)],
         # A trial that failed before its first epoch was timed is not a fast trial.
         [replace(preset(0), state=RowState.FAILED, why_ended="failed", seconds=0.0), search(1)],
-        # Epochs of another model do not predict this model's.
+        # Epochs of another model do not predict the epochs of this model.
         [ended(preset(0), 10), preset(1, model="large")],
     ],
     ids=["waiting", "running", "search", "failed at once", "another model"],
 )
-def test_remaining_time_is_unknown_before_enough_was_timed(rows: list[StatusRow]) -> None:
+def test_remaining_time_is_unknown_without_timed_trials_of_the_kind_and_model(rows: list[StatusRow]) -> None:
     assert remaining_time(study(*rows), 1) is None
 
 
@@ -83,7 +83,7 @@ def test_epochs_of_search_trials_do_not_bound_presets() -> None:
     assert remaining_time(study(*rows), 1) == RemainingTime(20.0, at_most=False)
 
 
-def test_waiting_search_trials_take_the_mean_of_finished_ones() -> None:
+def test_waiting_search_trials_are_expected_to_take_the_mean_time_of_finished_search_trials() -> None:
     rows = [ended(preset(0), 10, 9.0), ended(search(1, "running"), 4), ended(search(2, "running"), 8), search(3)]
     assert remaining_time(study(*rows, unenqueued=2), 1) == RemainingTime(3 * 6.0, at_most=False)
 
@@ -98,7 +98,8 @@ def test_without_finished_search_trials_presets_or_running_trials_are_used() -> 
 def test_running_trial_is_expected_to_train_as_long_as_finished_trials_that_trained_longer() -> None:
     done = [ended(search(number, "running"), epochs) for number, epochs in enumerate([2, 6, 8])]
     running = search(3, "running", epochs=4, epoch_seconds=1.0)
-    # 6 and 8 epochs are more than 4: 3 more epochs are expected; the waiting trial takes the mean of all, 16 / 3.
+    # Finished trials with more than 4 epochs have 6 and 8, so 3 more epochs are expected; the waiting trial takes the
+    # mean of all finished trials, 16 / 3.
     assert remaining_time(study(*done, running, search(4)), 1) == RemainingTime(
         pytest.approx(3 + 16 / 3), at_most=False
     )

@@ -181,7 +181,7 @@ def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start: Sta
         claim.finish(replace(outcome, why_ended=why), value)
     status = study_status(study, folder)
     assert [row.number for row in status.last_first] == [2, 1, 4, 0, 3]
-    # Pruned trials are not ranked, and of equal values the lower number comes first.
+    # Pruned trials are not ranked; of trials with equal values, the trial with the lower number comes first.
     assert [row.number for row in status.ranking] == [1, 0, 3]
     assert status.best is status.rows[1]
 

@@ -41,7 +41,7 @@ def test_only_the_first_claim_of_a_waiting_trial_succeeds(start: Start) -> None:
         assert abs((trial.datetime_start - started).total_seconds()) < 60
 
 
-def test_only_the_first_take_over_of_a_running_trial_succeeds(start: Start) -> None:
+def test_only_the_first_takeover_of_a_running_trial_succeeds(start: Start) -> None:
     study, _ = start({"one": TrainingConfig()})
     claim_waiting(study, study.get_trials()[0], "owner", json.dumps(["ខ្មែរ", {"pid": 1.5}]))
     trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)

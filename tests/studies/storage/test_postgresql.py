@@ -1,4 +1,4 @@
-"""A study on a real PostgreSQL server: restarts, lost connections, and the take-over of trials of running workers."""
+"""A study on a real PostgreSQL server: restarts, lost connections, and the takeover of trials of running workers."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class TestFence:
     )
 
     @pytest.mark.parametrize("write", WRITES)
-    def test_worker_cannot_write_after_a_take_over(
+    def test_worker_cannot_write_after_a_takeover(
         self,
         write: Callable[[Claim], object],
         server_study: tuple[optuna.Study, OutputFolder],
@@ -197,7 +197,7 @@ class TestFence:
         yield claims
         other_worker.join(30)
 
-    def test_write_in_progress_is_committed_before_the_take_over(
+    def test_write_in_progress_is_committed_before_the_takeover(
         self, server_study: tuple[optuna.Study, OutputFolder], concurrent_claims: list[Claim]
     ) -> None:
         stale = claimed(*server_study)

@@ -105,7 +105,7 @@ def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers
         (lambda record: False, []),
     ],
 )
-def test_only_matching_trials_are_claimed(
+def test_only_trials_that_match_the_filter_are_claimed(
     matches: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
 ) -> None:
     study, folder = start(presets)
@@ -238,8 +238,8 @@ def test_trials_of_other_programs_are_not_claimed(start: Start, presets: Presets
     assert [trial.state.name for trial in study.get_trials()] == ["RUNNING", "WAITING"]
 
 
-# One letter for each process that trained the trial, in order: killed (k), killed after a new epoch (e), or released it
-# (s). Expected: `after` of each attempt, and the number of consecutive crashes.
+# One letter per process that trained the trial, in order: k was killed, e was killed after finishing an epoch, s
+# released the trial. Expected: `after` of each attempt, and the number of consecutive crashes.
 HISTORIES = {
     "s": ("waiting stop", 0),
     "k": ("waiting crash", 1),
@@ -248,10 +248,10 @@ HISTORIES = {
     "kkk": ("waiting crash crash crash", 3),
     "kkkkkkkkk": ("waiting" + 9 * " crash", 9),
     "kkkkkkkkkk": ("waiting" + 10 * " crash", 10),
-    # Stops neither count nor reset the number ...
+    # Stops do not count as crashes, and do not reset the number of crashes ...
     "ksks": ("waiting crash stop crash stop", 2),
     "ksksk": ("waiting crash stop crash stop crash", 3),
-    # ... but an epoch resets it: a process that finished one crashed in the next.
+    # ... but a finished epoch resets the number: the process crashed in the next epoch.
     "e": ("waiting crash", 1),
     "kke": ("waiting crash crash crash", 1),
     "kkek": ("waiting crash crash crash crash", 2),
@@ -295,7 +295,7 @@ def test_record_lists_all_attempts_and_how_the_previous_ones_ended(
         assert claim.crashed == (crashes >= 10)
         assert not claim.exceeds_memory
         assert [attempt.epochs for attempt in attempts] == [history[:end].count("e") for end in range(len(attempts))]
-        # Each attempt is that of another process, this process has the last one, and the study stores all of them.
+        # Each attempt ran in another process, the last in this process, and the study stores all attempts.
         workers = [attempt.worker for attempt in attempts]
         assert len(set(workers)) == len(workers)
         assert workers[-1] == f"{socket.gethostname()}:{os.getpid()}"
@@ -303,7 +303,7 @@ def test_record_lists_all_attempts_and_how_the_previous_ones_ended(
         assert read_record(study.get_trials()[number]).attempts == attempts
 
 
-def test_crash_is_counted_even_if_the_first_take_over_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, folder = run_histories(tmp_path / "out", "k")
 
     def fail(*arguments: object) -> bool:
@@ -374,7 +374,7 @@ def test_pruned_trial_requires_no_value(start: Start, presets: Presets, outcome:
     assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)
 
 
-def test_count_unclaimed_acquires_nothing(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_count_unclaimed_acquires_no_lease(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     reader, _ = load_study(folder.path)
     assert count_unclaimed(reader, folder) == 3

@@ -49,7 +49,7 @@ def test_machine_counter_is_compared_if_the_control_group_differs(tmp_path: Path
     assert has_risen(before, count_memory_kills(tmp_path))
 
 
-def test_no_evidence_after_a_reboot_or_without_counters(tmp_path: Path) -> None:
+def test_no_kill_is_detected_after_a_reboot_or_without_counters(tmp_path: Path) -> None:
     before = count_memory_kills(write(tmp_path, **{"proc/self/cgroup": "0::/\n"}))
     write(tmp_path, **{"proc/sys/kernel/random/boot_id": "another\n", "proc/vmstat": "oom_kill 9\n"})
     assert not has_risen(before, count_memory_kills(tmp_path))

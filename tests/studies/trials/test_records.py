@@ -43,7 +43,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_records_follow_changes_of_the_trials(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_records_are_updated_when_trials_change(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
     study, folder = start(presets)
     study.enqueue_trial({"x": 1.0})  # not by this package
 

@@ -1,4 +1,4 @@
-"""Retraining of the best configurations on new seeds; interrupted repetitions are resumed, finished ones are reused."""
+"""Retraining of the best trials on new seeds; interrupted repetitions are resumed, finished repetitions reused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def finished(
 
 @pytest.fixture
 def study(finished: Path, tmp_path: Path) -> Path:
-    """The path of a copy of that folder, without repetitions."""
+    """The path of a copy of the folder `finished`, without repetitions."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
@@ -141,7 +141,7 @@ def test_confirmation_does_not_change_if_metrics_files_of_repetitions_are_missin
     assert confirmed(candidates, 1) == first
 
 
-def test_preset_with_the_name_of_a_repetition_of_a_search_trial_is_trained_too(
+def test_preset_with_the_same_name_as_a_repetition_of_a_search_trial_is_trained_too(
     tmp_path: Path, write_config: Callable[..., Path], write_space: Callable[..., Path], make_watcher: MakeWatcher
 ) -> None:
     long = "best_search_0002_".ljust(64, "x")

@@ -65,7 +65,7 @@ def kind_of(record: TrialRecord) -> str:
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
-    """Return the metrics of all epochs of a training, without times."""
+    """Return the metrics of all epochs of a training run, without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 

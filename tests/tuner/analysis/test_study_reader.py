@@ -28,7 +28,7 @@ def image(tiny_dataset: Path) -> Path:
     return tiny_dataset.parent / "test" / "test_000003.png"
 
 
-def test_reader_of_a_study_has_the_best_trial_and_reader_of_a_checkpoint_that_trial(output_dir: Path) -> None:
+def test_reader_of_a_study_uses_the_best_trial_and_reader_of_a_checkpoint_uses_its_trial(output_dir: Path) -> None:
     winner = find_winner(*load_study(output_dir)).name
     assert load_reader(output_dir).config.experiment_name == winner
     assert load_reader(str(output_dir)).config.experiment_name == winner

@@ -123,7 +123,7 @@ def test_an_undecodable_value_affects_only_its_own_trial(
         ("delete from trials where trial_id = 1", "trial 0"),
     ],
 )
-def test_damage_of_the_whole_study_is_an_error_that_says_where(
+def test_damage_to_the_whole_study_is_an_error_that_names_the_location(
     statement: str, expected: str, copy_of_the_study: Path, cli: Callable[..., Any]
 ) -> None:
     change(copy_of_the_study, statement)
@@ -187,6 +187,6 @@ def test_incompatible_distribution_keeps_pending_trials_pending(
     assert json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)["counts"]["waiting"] == 2
 
 
-def test_json_has_no_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_only_finite_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"loss": float("nan"), "all": [float("inf"), 1.5]})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "all": [None, 1.5]}

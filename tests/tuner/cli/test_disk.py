@@ -146,7 +146,7 @@ def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: P
         ("search --output-dir {disk}/study --trials 1", "{disk}/study/study.db"),
         ("resume --output-dir {disk}/study --retry-failed", "{disk}/study/study.db"),
     ],
-    ids=lambda words: words.split()[0],
+    ids=lambda command: command.split()[0],
 )
 def test_every_writing_command_reports_a_full_disk(
     command: str, named: str, disk: Path, fill: Fill, cli: Cli, copy_of_the_study: Path

@@ -14,7 +14,7 @@ import pytest
 @pytest.mark.parametrize(
     "argv", [["--help"], ["run", "--help"], ["status", "--output-dir", "{}"], ["export", "--output-dir", "{}"]], ids=str
 )
-def test_no_torch_is_loaded(argv, run_study):
+def test_torch_is_not_imported(argv, run_study):
     heavy = "{'torch', 'optuna', 'pydantic', 'rich', 'yaml'}" if "--help" in argv else "{'torch'}"
     code = f"import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit({heavy} & set(sys.modules))"
     arguments = [word.format(run_study.folder) for word in argv]
@@ -83,7 +83,7 @@ def test_predict_reads_images_and_names_those_it_cannot_read(cli, run_study, tin
     assert "error: missing.png: " in mixed.err
 
 
-def test_predict_says_which_model_it_used_and_that_subfolders_are_skipped(cli, run_study, tiny_dataset):
+def test_predict_prints_its_model_and_that_subfolders_are_skipped(cli, run_study, tiny_dataset):
     checkpoint = run_study.folder / "ខ្មែរ" / "checkpoints" / "best.pt"
     Path("images/inner").mkdir(parents=True)
     Path("images/.hidden").mkdir()
@@ -123,7 +123,7 @@ def test_validate_shows_the_plan_and_reads_every_image(cli, write_config):
     assert not Path("training_output").exists()
 
 
-def test_validate_finds_the_packaged_presets_and_says_that_the_dataset_is_missing(cli):
+def test_validate_finds_the_built_in_presets_and_reports_the_missing_dataset(cli):
     valid = cli("validate", "config/phase3_simple_configs.yaml")
     assert valid.code == 0
     assert "baseline_optimized" in valid.out

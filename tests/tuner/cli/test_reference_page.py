@@ -60,7 +60,7 @@ def output_dir(
 
 
 def documented(heading: str) -> dict[str, str]:
-    """Return the documented types of a table by name."""
+    """Return the documented types of the table below a heading, keyed by name of column or key."""
     (section,) = [part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE) if part.startswith(f"{heading}\n")]
     types: dict[str, str] = {}
     for line in section.splitlines():
@@ -73,7 +73,7 @@ def documented(heading: str) -> dict[str, str]:
 
 
 def kind_of(value: Any) -> str:
-    """Return the type of a JSON value as named on the page."""
+    """Return the name that the page uses for the type of a JSON value."""
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value):
         datetime.fromisoformat(value)
         return "time"
@@ -92,7 +92,7 @@ def cell_value(text: str) -> Any:
 
 
 def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
-    """Compare a table with the values of real output, by name; a failure says which rows to change."""
+    """Compare a table of the page with the values in real output, keyed by name; the message has the rows to change."""
     types = documented(heading)
     above = dict(zip(found, [None, *found], strict=False))
     for name, values in found.items():
@@ -114,7 +114,7 @@ def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
 
 
 def flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the key paths of JSON data with their values; all entries of a list share their paths."""
+    """Yield each key path of JSON data with its value; the entries of a list have the same key paths."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         for entry in data:
             yield from flat(entry, f"{path}[]")

@@ -17,9 +17,9 @@ from studies.storage.url import without_password
 
 CANARY = "c4n4ry"
 SERVER = "127.0.0.1:1/db?connect_timeout=2"
-# Mistyped URLs and URLs of other programs, which are refused before any connection attempt.
+# Malformed URLs and URLs of other programs, which are refused before any connection attempt.
 UNUSABLE = {
-    "words of libpq": f"host=127.0.0.1 user=u password={CANARY}",
+    "libpq keywords": f"host=127.0.0.1 user=u password={CANARY}",
     "a password alone": CANARY,
     "no scheme": f"u:{CANARY}@{SERVER}",
     "one slash": f"postgresql:/u:{CANARY}@{SERVER}",
@@ -40,7 +40,7 @@ UNUSABLE = {
     "an option without a value": f"postgresql+psycopg://u:12?{CANARY}=",
     "two @": f"postgresql+psycopg://u:a@{CANARY}@{SERVER}",
     "a wrong port": f"postgresql+psycopg://u:{CANARY}@127.0.0.1:99999/db",
-    "a port in words": f"postgresql+psycopg://u:{CANARY}@127.0.0.1:{CANARY}/db",
+    "text as port": f"postgresql+psycopg://u:{CANARY}@127.0.0.1:{CANARY}/db",
     "an account in brackets": f"postgresql+psycopg://[u:{CANARY}]:1/db",
     "an account that is quoted": f"postgresql+psycopg://u%3A{CANARY}@{SERVER}",
     "an @ in an option": f"postgresql+psycopg://{SERVER}&user=u&password=a@{CANARY}",
@@ -77,12 +77,12 @@ def test_displayed_and_stored_urls_have_no_password(url: str) -> None:
     assert CANARY not in without_password(url)
 
 
-@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_shows_the_password_of_an_unusable_storage(
-    words: str, cli: Any, run_study: Any, working_dir: Path, tree: Callable[[Path], dict[str, float]]
+    command: str, cli: Any, run_study: Any, working_dir: Path, tree: Callable[[Path], dict[str, float]]
 ) -> None:
     before = tree(run_study.folder)
-    argv = words.format(config=run_study.config).split()
+    argv = command.format(config=run_study.config).split()
     for case, url in (UNUSABLE | USABLE).items():
         done = cli(*argv, "--output-dir", run_study.folder, "--debug", "--storage", url)
         assert (done.code, CANARY in done.out + done.err) == (2, False), (case, done)
@@ -129,16 +129,16 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
     config = write_config({"one": {}})
     outputs = []
 
-    def call(words: str, storage: str = url) -> None:
-        done = cli(*words.split(), "--output-dir", "out", "--debug", "--storage", storage)
+    def call(command: str, storage: str = url) -> None:
+        done = cli(*command.split(), "--output-dir", "out", "--debug", "--storage", storage)
         outputs.append(done.out + done.err)
-        assert done.code == 0 or storage != url, (words, done)
+        assert done.code == 0 or storage != url, (command, done)
 
     call(f"run --config {config} --results-file results.json")
-    for words in ("status --json", "status", "export --results-file again.json", "report --out report.html", "show 0"):
-        call(words)
-    for words in ("best --out best.yaml", "stop", "enqueue --trials 1", "search --trials 1", "resume", "worker"):
-        call(words)
+    for command in ("status --json", "status", "export --results-file again.json", "report --out page.html", "show 0"):
+        call(command)
+    for command in ("best --out best.yaml", "stop", "enqueue --trials 1", "search --trials 1", "resume", "worker"):
+        call(command)
     study, folder = load_study("out", storage_url=url)
     browser = Client(dashboard_app(study, folder, Address.of("127.0.0.1"), log=outputs.append, debug=True))
     for path in ("/dashboard/studies/1", "/api/meta", "/api/studies", "/api/studies/1?after=0", "/csv/1"):

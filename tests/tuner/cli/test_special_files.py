@@ -54,7 +54,9 @@ def error_of(done: Any) -> str:
 
 @pytest.mark.parametrize("command", ["status", "resume"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "brackets", "sparse"])
-def test_special_file_as_owner_file_is_an_error(kind: str, command: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_special_file_in_place_of_the_owner_file_is_an_error(
+    kind: str, command: str, cli: Cli, copy_of_the_study: Path
+) -> None:
     owner = copy_of_the_study / ".study" / "owner.json"
     replace(owner, kind)
     error = error_of(cli(command, "--output-dir", copy_of_the_study))
@@ -63,7 +65,9 @@ def test_special_file_as_owner_file_is_an_error(kind: str, command: str, cli: Cl
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_a_special_file_as_metrics_hides_only_the_epochs(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_special_file_in_place_of_the_metrics_hides_only_the_epochs(
+    kind: str, cli: Cli, copy_of_the_study: Path
+) -> None:
     path = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
     replace(path, kind)
     assert f"{path} has 0 of 2 epochs" in cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study).out
@@ -72,7 +76,7 @@ def test_a_special_file_as_metrics_hides_only_the_epochs(kind: str, cli: Cli, co
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_a_special_file_as_log_is_an_error(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_special_file_in_place_of_the_log_is_an_error(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
     path = copy_of_the_study / "ខ្មែរ" / "logs" / "training.log"
     replace(path, kind)
     error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
@@ -82,7 +86,7 @@ def test_a_special_file_as_log_is_an_error(kind: str, cli: Cli, copy_of_the_stud
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_a_special_file_as_checkpoint_is_an_error(
+def test_special_file_in_place_of_a_checkpoint_is_an_error(
     kind: str, cli: Cli, copy_of_the_study: Path, tiny_dataset: Path
 ) -> None:
     best = copy_of_the_study / "ខ្មែរ" / "checkpoints" / "best.pt"
@@ -102,7 +106,7 @@ def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Displ
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "configs/training_config.yaml"])
-def test_a_trial_replaces_pipes_in_place_of_the_files_it_writes(
+def test_trial_replaces_pipes_in_place_of_its_output_files(
     file: str, cli: Cli, interrupted_run: list[str], working_dir: Path
 ) -> None:
     path, model_copy = working_dir / "out" / "a" / file, working_dir / "out" / ".study" / "model_config.yaml"
@@ -137,7 +141,7 @@ def test_huge_metadata_file_is_refused(
     config = write_config({"a": {}})
     config.write_text(config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(metadata)), encoding="utf-8")
     error = error_of(cli("run", "--config", config, "--output-dir", "out"))
-    assert f"{metadata}: the dataset's metadata file cannot be read: it has 300,000,000,000 bytes" in error
+    assert f"{metadata}: the dataset's metadata file cannot be read: the file has 300,000,000,000 bytes" in error
     assert "expected at most 2,000,000,000; use the path of the dataset's metadata.yaml" in error
     assert not (working_dir / "out").exists()
 

@@ -31,7 +31,7 @@ def test_best_then_run_reproduces_results_with_more_threads(cli, run_study):
     assert "written     best.yaml and best_models.yaml" in written.out
     assert cli("validate", "best.yaml").code == 0
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # the study had one
+    torch.set_num_threads(2)  # the study had one thread
     try:
         again = cli("run", "--config", "best.yaml", "--output-dir", "again", "--results-file", "again.json")
         assert torch.get_num_threads() == 2
@@ -88,7 +88,7 @@ def test_best_refuses_invalid_input(argv, expected, cli, run_study, working_dir,
     assert tree(working_dir) == before
 
 
-def test_best_and_what_confirm_checks_need_no_torch(run_study):
+def test_best_and_the_checks_of_confirm_import_no_torch(run_study):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     for command in ("best", "confirm"):  # the study has one completed experiment: confirm refuses it
         argv = [sys.executable, "-c", code, command, "--output-dir", run_study.folder]

@@ -48,7 +48,7 @@ def positions(split: CachedSplit, images: Tensor) -> list[int]:
 
 class TestSplitBatches:
     @pytest.mark.parametrize(("batch_size", "sizes"), [(10, [10, 10, 10, 2]), (32, [32]), (64, [32]), (1, [1] * 32)])
-    def test_batches_have_the_batch_size_and_the_last_one_may_be_smaller(
+    def test_batches_have_the_batch_size_and_the_last_batch_may_be_smaller(
         self, make_batches: Callable[..., SplitBatches], batch_size: int, sizes: list[int]
     ) -> None:
         batches = make_batches(batch_size=batch_size)

@@ -11,7 +11,7 @@ from tuner.data.image_lookup import states_digest
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Files alternating between two folders."""
+    """Paths of files, alternating between two folders."""
     paths = [tmp_path / folder / f"{number}.png" for number in range(3) for folder in ("a", "ខ្មែរ")]
     for path in paths:
         path.parent.mkdir(exist_ok=True)

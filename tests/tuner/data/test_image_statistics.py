@@ -15,7 +15,7 @@ def statistics_of(image: np.ndarray) -> dict[str, float]:
     return dict(zip(STATISTICS, image_statistics(image[None].astype(np.uint8))[0].tolist(), strict=True))
 
 
-def test_statistics_reflect_stripes_and_ink() -> None:
+def test_statistics_depend_on_stripes_and_ink() -> None:
     across, down = statistics_of(128 + 100 * (COLUMNS % 8 < 4)), statistics_of(128 + 100 * (ROWS % 8 < 4))
     assert across["edges across"] > across["edges down"]
     assert across["columns"] > across["rows"]

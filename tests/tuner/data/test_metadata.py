@@ -122,7 +122,7 @@ def test_images_of_one_folder_may_be_named_by_different_keys(make_dataset: Any) 
 
 
 @pytest.mark.parametrize("other", ["own folder", "working directory"])
-def test_images_in_two_folders_are_refused_and_both_are_named(
+def test_images_in_two_folders_are_refused_and_both_folders_are_named(
     other: str, make_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path: Path = make_dataset({"train": ["១"] * 30, "val": ["២"]})

@@ -51,7 +51,7 @@ def assert_same(one: PixelCache, other: PixelCache) -> None:
 
 
 def repaint(image: Path) -> None:
-    """Change the pixels, but neither size nor modification time of the file."""
+    """Change the pixels of an image file, but neither its size nor its modification time."""
     status = image.stat()
     image.write_bytes(encode_png(255 - np.asarray(Image.open(image))))
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -450,7 +450,7 @@ def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writabl
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_error_if_no_cache_folder_is_writable_names_both(
+def test_error_names_both_cache_folders_if_neither_is_writable(
     generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):

@@ -232,7 +232,7 @@ def test_live_view_is_not_redrawn_for_every_batch(terminal, config):
 
 
 @pytest.mark.parametrize(("cost", "most"), [(0.0, 41), (0.001, 41), (0.1, 3), (1.0, 1)])
-def test_drawing_the_live_view_takes_a_small_share_of_the_time(cost, most, monkeypatch, terminal, config):
+def test_drawing_the_live_view_takes_a_small_fraction_of_the_time(cost, most, monkeypatch, terminal, config):
     now, drawn = 100.0, 0
 
     def draw(*_):

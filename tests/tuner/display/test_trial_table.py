@@ -62,7 +62,7 @@ def test_large_study_shows_best_last_failed_and_started_trials(shown, make_row, 
     rows += [make_row(number, "waiting") for number in range(100, 120)]
     lines, hidden = shown(make_status(*rows))
     alone = [line[0] for line in lines if "-" not in line[0]]
-    # The failed trial, the five best completed trials, the running and interrupted ones, the five that ended last.
+    # The failed trial, the five best completed trials, the running and interrupted trials, the last five ended trials.
     assert alone == ["20", "47", "48", "49", "70", "71", "95", "96", "97", "98", "99"]
     groups = [line for line in lines if "-" in line[0]]
     assert groups[0] == "0-19 20 more trials finished 0.1900 - - - -".split()

@@ -109,7 +109,7 @@ def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit,
     wrong = np.where(val.lengths == longest, 1, 0)
 
     class ReaderStub:
-        """Reads every label correctly, except the last digit of the longest ones."""
+        """A model that reads every label correctly, except the last digit of the longest labels."""
 
         def score(self, split: CachedSplit) -> SplitScore:
             labels = torch.from_numpy(split.labels.astype(np.int64))
@@ -199,7 +199,7 @@ def test_unreadable_images_have_a_problem_and_the_others_are_read(
         "large.png": "more than 50 million pixels",
         "no_images": "contains no images",
         "pipe.png": "not a regular file",
-        "long.png": "it has 300,000,000 bytes",
+        "long.png": "the file has 300,000,000 bytes",
         "missing.png": "there is no such file",
         "text.png/inside.png": "Not a directory",
         "nul\0.png": "cannot be read as an image: ",

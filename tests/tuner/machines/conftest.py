@@ -106,7 +106,7 @@ class Job:
         self.wait_until(is_printed)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds; fail if the command fails first."""
+        """Wait until a condition is true; fail if the command fails first."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() >= deadline or self.process.poll() not in (None, 0):
@@ -219,7 +219,7 @@ class Network:
         return inherited | {"KHMER_TUNER_STORAGE": self.storage, "OMP_NUM_THREADS": "1"}
 
     def machine(self, name: str) -> Machine:
-        """Return the machine with a name, a new one if necessary."""
+        """Return the machine with a name; create the machine if it does not exist."""
         if name not in self._machines:
             folders = self.folder / "machines" / name, self.folder / f"mount_{name}"
             self._machines[name] = Machine(name, *folders, self)

@@ -45,8 +45,8 @@ def test_no_trial_is_lost_when_four_of_eight_machines_fail(
 ) -> None:
     anna = network.machine("anna")
     config = copy_inputs(anna, PRESETS)
-    undisturbed = ["--output-dir", "undisturbed", "--storage", "sqlite:///undisturbed.db", "--workers", 2]
-    anna.run("run", "--config", config, *undisturbed)
+    reference = ["--output-dir", "reference", "--storage", "sqlite:///reference.db", "--workers", 2]
+    anna.run("run", "--config", config, *reference)
     first, *_ = PRESETS
     anna.run("run", "--config", config, "--experiments", first)
     jobs = {name: start_worker(network.machine(name), copy_data) for name in MACHINES}
@@ -55,8 +55,8 @@ def test_no_trial_is_lost_when_four_of_eight_machines_fail(
     anna.run("enqueue", "--config", config)
 
     numbers = {name: pause_in_a_trial(name, network, jobs[name]) for name in (DISCONNECTED, SUSPENDED, PAUSED, KILLED)}
-    disturb(network, jobs)
-    for name, seconds in wait_for_take_overs(network, numbers).items():
+    cause_failures(network, jobs)
+    for name, seconds in wait_for_takeovers(network, numbers).items():
         print(f"{name}: its trial was taken over after {seconds:.1f} s")
     reconnect(network, jobs)
     wait_for_the_end(network)
@@ -68,8 +68,8 @@ def test_no_trial_is_lost_when_four_of_eight_machines_fail(
         assert RECONNECTING in outputs[name] or TAKEN_OVER in outputs[name]
     check_attempts(network, numbers)
     check_no_machine_trains_a_lost_trial(network)
-    folder = anna.folder / "undisturbed"
-    expected = {trial.name: trial for trial in (result_of(one, folder) for one in undisturbed_trials(network, anna))}
+    folder = anna.folder / "reference"
+    expected = {trial.name: trial for trial in (result_of(one, folder) for one in reference_trials(network, anna))}
     for trial in network.trials():
         folder = network.machine(network.machines_of(trial)[-1]).folder / "training_output"
         assert result_of(trial, folder) == expected[read_record(trial).experiment_name]
@@ -94,13 +94,13 @@ def pause_in_a_trial(name: str, network: Network, job: Job) -> int:
 
 
 def last_printed_epoch(job: Job) -> int:
-    """Return the last epoch that a worker has printed for its current trial; 0 if none."""
+    """Return the last epoch that a worker has printed for its current trial; 0 before its first epoch."""
     _, _, of_this_trial = job.text.rpartition("\n[")
     epochs = EPOCH_LINE.findall(of_this_trial)
     return int(epochs[-1]) if epochs else 0
 
 
-def disturb(network: Network, jobs: Mapping[str, Job]) -> None:
+def cause_failures(network: Network, jobs: Mapping[str, Job]) -> None:
     """Kill, disconnect and suspend paused machines; one stays paused."""
     jobs[KILLED].kill()
     network.machine(DISCONNECTED).disconnect()
@@ -109,8 +109,8 @@ def disturb(network: Network, jobs: Mapping[str, Job]) -> None:
     network.machine(SUSPENDED).disconnect()
 
 
-def wait_for_take_overs(network: Network, numbers: Mapping[str, int]) -> dict[str, float]:
-    """Wait until other machines have taken over the trials; return the seconds that it took, by machine."""
+def wait_for_takeovers(network: Network, numbers: Mapping[str, int]) -> dict[str, float]:
+    """Wait until other machines have taken over the trials; return the seconds that this took, keyed by machine."""
     start = time.monotonic()
     seconds: dict[str, float] = {}
     while len(seconds) < 3:
@@ -140,7 +140,7 @@ def wait_for_the_end(network: Network) -> None:
 
 
 def check_attempts(network: Network, numbers: Mapping[str, int]) -> None:
-    """Check that each preset has one attempt, and those of the three failed machines two."""
+    """Check that each preset has one trial, trained by one machine, or by two if the first machine failed."""
     trials = network.trials()
     assert sorted(read_record(trial).experiment_name for trial in trials) == sorted(PRESETS)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
@@ -172,7 +172,7 @@ def epochs_on(machine: Machine, trial: FrozenTrial) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def undisturbed_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
-    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/undisturbed.db")
+def reference_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
+    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/reference.db")
     assert len(trials) == len(PRESETS)
     return trials

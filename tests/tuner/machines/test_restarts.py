@@ -41,20 +41,20 @@ def test_run_survives_restarts_of_the_server(
     # Sampling and pruning must not depend on the order in which trials finish.
     search = ["--space", space, "--trials", SEARCH_TRIALS, "--sampler", "random", "--pruner", "none"]
     arguments = ["run", "--config", config, *search, "--workers", 2]
-    anna.run(*arguments, "--output-dir", "undisturbed", "--storage", "sqlite:///undisturbed.db")
+    anna.run(*arguments, "--output-dir", "reference", "--storage", "sqlite:///reference.db")
 
-    run = anna.start(*arguments, "--output-dir", "disturbed")
+    run = anna.start(*arguments, "--output-dir", "restarted")
     restart_at_random_times(postgresql, run, random.Random(SEED))
     run.end(0)
 
-    undisturbed = network.trials(f"sqlite:///{anna.folder}/undisturbed.db")
-    expected = [result_of(trial, anna.folder / "undisturbed") for trial in undisturbed]
+    reference = network.trials(f"sqlite:///{anna.folder}/reference.db")
+    expected = [result_of(trial, anna.folder / "reference") for trial in reference]
     trials = network.trials()
     again = [attempt.after for trial in trials for attempt in read_record(trial).attempts[1:]]
     print(f"{RESTARTS} restarts; resumed trials: {len(again)}")
     # A worker that loses its connection interrupts its trial; no process was killed.
     assert set(again) <= {StartedAfter.STOP}
-    assert [result_of(trial, anna.folder / "disturbed") for trial in trials] == expected
+    assert [result_of(trial, anna.folder / "restarted") for trial in trials] == expected
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     assert len(trials) == len(PRESETS) + SEARCH_TRIALS
     assert network.passwords_found() == []

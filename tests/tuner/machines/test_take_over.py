@@ -25,11 +25,11 @@ EXPERIMENTS = {"one": {"num_epochs": EPOCHS}, "two": {"num_epochs": 2, "learning
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
+def reference(
     shell: Shell, copy_inputs: CopyInputs, result_of: ResultOf, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Any]:
-    """Return the results of the trials without an interruption."""
-    machine = SimpleNamespace(name="undisturbed", folder=tmp_path_factory.mktemp("undisturbed"))
+    """Return the results of the trials in a study without an interruption."""
+    machine = SimpleNamespace(name="reference", folder=tmp_path_factory.mktemp("reference"))
     # With the same number of threads as on the machines, so that the results are equal bit for bit.
     run = ["env", "OMP_NUM_THREADS=1", "khmer-tuner", "run", "--config", str(copy_inputs(machine, EXPERIMENTS))]
     done = shell(run, machine.folder)
@@ -48,7 +48,7 @@ def test_result_is_unchanged_after_another_machine_takes_over_a_trial(
     copy_inputs: CopyInputs,
     copy_data: CopyData,
     result_of: ResultOf,
-    undisturbed: list[Any],
+    reference: list[Any],
 ) -> None:
     anna, bora = network.machine("anna"), network.machine("bora")
     folder = network.folder / "shared" if shared else Path("out")
@@ -68,4 +68,4 @@ def test_result_is_unchanged_after_another_machine_takes_over_a_trial(
     lost = f"one: no checkpoints to resume from in {bora.folder / folder / 'one'}; training restarts at epoch 1"
     assert (lost in output) == (not shared)
     assert f"resumes at epoch {second.epochs + 1 if shared else 1}" in output
-    assert [result_of(trial, bora.folder / folder) for trial in trials] == undisturbed
+    assert [result_of(trial, bora.folder / folder) for trial in trials] == reference

@@ -72,7 +72,7 @@ def test_vocabulary_that_differs_from_the_dataset_is_rejected(
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])
-def test_unknown_model_is_rejected_with_a_list_of_the_defined_ones(
+def test_unknown_model_is_rejected_with_a_list_of_the_defined_models(
     tiny_config: MakeConfig, name: str, hint: str
 ) -> None:
     with pytest.raises(ModelCreationError) as caught:

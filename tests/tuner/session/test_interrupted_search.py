@@ -68,13 +68,13 @@ def run_search(config: Path, space: Path, folder: str, display: Display | None =
 
 
 def interrupt_by_signal(train: Callable[[Callable[[], object]], object]) -> None:
-    """Interrupt a training with Ctrl-C."""
+    """Interrupt training with Ctrl-C."""
     with pytest.raises(StopRequested), stop_on_signals():
         train(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
 def interrupt_by_stop_command(train: Callable[[Callable[[], object]], object]) -> None:
-    """Interrupt a training with `khmer-tuner stop`."""
+    """Interrupt training with `khmer-tuner stop`."""
     train(lambda: main(["stop", "--output-dir", "interrupted"]))
 
 

@@ -47,11 +47,13 @@ def test_filter_matches_presets_by_name_and_search_trials_together(
         (TrialFilter(frozenset({"one"}), search=False), False),
     ],
 )
-def test_only_a_filter_of_named_experiments_cannot_gain_trials(trial_filter: TrialFilter, may_gain: bool) -> None:
+def test_only_a_filter_of_named_experiments_can_never_match_new_trials(
+    trial_filter: TrialFilter, may_gain: bool
+) -> None:
     assert trial_filter.may_gain_trials == may_gain
 
 
-def test_timed_out_at_the_deadline_and_never_without_one() -> None:
+def test_run_times_out_at_the_deadline_and_never_without_a_deadline() -> None:
     assert not StopConditions().timed_out
     assert not StopConditions(deadline=time.monotonic() + 1000).timed_out
     assert StopConditions(deadline=time.monotonic()).timed_out

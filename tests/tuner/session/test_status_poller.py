@@ -120,7 +120,7 @@ def test_poll_that_waited_for_a_lock_delays_the_next_by_at_most_a_minute(
     assert poller.is_due
 
 
-def test_poll_after_a_failed_one_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_after_a_failed_poll_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(*arguments: object) -> None:
         raise StorageInternalError("database is locked")
 

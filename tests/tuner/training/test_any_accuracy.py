@@ -45,5 +45,5 @@ def test_accuracy_equals_the_reference_for_any_batch_size(read: list[Pair], batc
     assert accuracy.character_accuracy() == pytest.approx(characters)
     assert accuracy.sequence_accuracy() == pytest.approx(sequences)
     assert 0 <= sequences <= 1
-    # All characters are correct if and only if all sequences are.
+    # All characters are correct if and only if all sequences are correct.
     assert (accuracy.character_accuracy() == 1) == (accuracy.sequence_accuracy() == 1)

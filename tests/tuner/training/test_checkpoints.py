@@ -140,7 +140,7 @@ def test_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
     state = load_checkpoint(path)
     assert state["number"] >= acknowledged
     assert torch.equal(state["weights"], torch.full((300_000,), float(state["number"])))
-    # The next save overwrites the temporary file of the killed one.
+    # The next save overwrites the temporary file of the killed process.
     save_checkpoint(path, STATE)
     assert list(path.parent.iterdir()) == [path]
 

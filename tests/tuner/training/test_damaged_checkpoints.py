@@ -35,7 +35,7 @@ def interrupt(*_: object) -> None:
 
 @pytest.fixture
 def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
-    """Return the folder of a training that was interrupted after the second of three epochs."""
+    """Return the folder of a training run that was interrupted after the second of three epochs."""
     folder = tmp_path / "interrupted"
     config = tiny_config(num_epochs=3)
     with pytest.raises(Interruption):
@@ -152,7 +152,7 @@ def unrelated_state(interrupted: Path, other: Path) -> Path:
 @pytest.mark.parametrize(
     "foreign", [with_other_settings, of_another_network, without_optimizer, of_a_later_version, unrelated_state]
 )
-def test_checkpoint_of_another_training_is_not_resumed_and_logs_a_warning(
+def test_checkpoint_of_another_training_run_is_not_resumed_and_a_warning_is_logged(
     foreign: Callable[[Path, Path], Path],
     interrupted: Path,
     tiny_config: MakeConfig,

@@ -7,7 +7,7 @@ from tuner.training.early_stopping import EarlyStopping
 
 
 def updated(values: list[float], *, mode: str = "max", min_delta: float = 0.0, patience: int = 2) -> EarlyStopping:
-    """Update with the values until training should stop."""
+    """Update early stopping with the values until training should stop."""
     stopping = EarlyStopping(mode=mode, min_delta=min_delta, patience=patience)
     for epoch, value in enumerate(values, start=1):
         stopping.update(epoch, value if mode == "max" else -value)

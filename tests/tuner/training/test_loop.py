@@ -47,7 +47,7 @@ def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]
 
 
 def stop_at_batch(number: int) -> Callable[[int, int], None]:
-    """Interrupt in the n-th batch of this process, counted over its epochs."""
+    """Interrupt training in the n-th batch of this process, counted over all its epochs."""
     seen = 0
 
     def on_batch(done: int, total: int) -> None:
@@ -70,7 +70,7 @@ def test_training_reduces_the_loss(tiny_config: MakeConfig, run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_training_equals_an_uninterrupted_one_bit_by_bit(
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     kind: str, tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(num_epochs=4, **KINDS[kind])
@@ -99,7 +99,7 @@ def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config: MakeCo
         assert len(set(rates)) > 1
 
 
-def test_different_seeds_give_different_trainings(
+def test_different_seeds_give_different_weights(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     run(tiny_config(num_epochs=1, seed=1), tmp_path / "one")
@@ -179,7 +179,7 @@ def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     config = tiny_config(**settings)
     first = run(config, tmp_path, **callbacks)
     assert (first.why_ended, len(first.history)) == (why, 2)
-    # If a process is killed after the last epoch and before its report, the next one trains no epoch again.
+    # If a process is killed after the last epoch and before its report, the next process trains no epoch again.
     assert run(config, tmp_path, **callbacks) == first
 
 
@@ -337,7 +337,7 @@ def test_metrics_file_contains_every_epoch(tiny_config: MakeConfig, run: Run, tm
 
 
 @pytest.mark.slow
-def test_built_in_model_on_several_threads_is_resumed_bit_by_bit(
+def test_built_in_model_on_several_threads_is_resumed_bit_for_bit(
     tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
 ) -> None:
     config = tiny_config(

@@ -26,7 +26,7 @@ def rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: list[float]) -> list[float]:
-    """Return the rate of each epoch: the initial one, then the rate after each monitored value."""
+    """Return the learning rate of each epoch: the initial rate, then the rate after each monitored value."""
     found = [rate(optimizer)]
     for value in monitored:
         optimizer.step()

@@ -52,7 +52,7 @@ def test_interrupted_training_gives_the_same_plots(tiny_config: MakeConfig, run:
     assert shown[0] == shown[1]
 
 
-def test_training_that_diverges_in_its_first_epoch_has_no_plots(
+def test_training_run_that_diverges_in_its_first_epoch_has_no_plots(
     tiny_config: MakeConfig, run: Run, tmp_path: Path
 ) -> None:
     shown: list[Plots] = []

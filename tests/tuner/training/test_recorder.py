@@ -118,9 +118,7 @@ def test_tensorboard_shows_the_final_readings(tiny_config: MakeConfig, run: Run,
     }
 
 
-def test_rerun_of_a_finished_training_adds_no_second_readings(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_rerun_of_finished_training_adds_no_second_readings(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
     config = tiny_config(use_tensorboard=True, num_epochs=2)
     for _ in range(2):
         run(config, tmp_path)
@@ -229,7 +227,7 @@ def test_log_file_has_the_same_steps_as_tensorboard(tiny_config: MakeConfig, run
     found = curves(tmp_path)
     text = (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
     logged = re.findall(r"step (\d+): loss (\S+), lr (\S+)$", text, re.MULTILINE)
-    # Every third step of an epoch, and its last; TensorBoard counts from 0.
+    # Every third step of an epoch, and the last step; TensorBoard counts from 0.
     assert [int(step) for step, _, _ in logged] == [3, 4, 7, 8]
     for tag, figures in (("loss/train_step", 1), ("learning_rate_step", 2)):
         expected = {int(line[0]) - 1: pytest.approx(float(line[figures]), rel=1e-2) for line in logged}

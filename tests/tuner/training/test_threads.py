@@ -1,4 +1,4 @@
-"""The number of threads that a training uses and reports; it affects the last decimals of the weights."""
+"""The number of threads that training uses and reports; the number affects the last decimals of the weights."""
 
 from __future__ import annotations
 

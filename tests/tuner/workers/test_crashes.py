@@ -1,4 +1,4 @@
-"""Trials whose processes are killed: same results bit for bit, micro-batches after memory crashes, or a failure."""
+"""Trials whose processes are killed: same results bit for bit, micro-batches after OOM kills, or a failure."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def memory_group() -> Iterator[Path]:
 
 
 def metrics_of(name: str, out: Path = OUT) -> list[dict[str, Any]]:
-    """Return the metrics of a trial's epochs, without those that vary from run to run."""
+    """Return the metrics of a trial's epochs, without the metrics that vary from run to run."""
     epochs = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
     varying = {"epoch_seconds", "memory_mb", "cpu_percent"}
     return [{key: value for key, value in epoch.items() if key not in varying} for epoch in epochs]
@@ -148,7 +148,7 @@ def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(
 ) -> None:
     config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
     kill_in_epochs(config, "large", 1, 1)
-    # The second process sees the counter of its group; this process, in another group, sees that of the machine.
+    # The second process sees the counter of its control group; this process, in another group, sees the machine's.
     assert record_of("large").attempts[-1].after is StartedAfter.MEMORY_CRASH
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 3)

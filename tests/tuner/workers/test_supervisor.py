@@ -261,7 +261,7 @@ def test_khmer_names_work_in_any_locale(write_config: WriteConfig, in_tmp: Path)
 
 
 @pytest.mark.slow
-def test_worker_uses_micro_batches_after_two_workers_were_killed_by_memory_errors(
+def test_worker_uses_micro_batches_after_kills_by_sigabrt_and_sigsegv(
     write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that trains whole batches kills itself in the second epoch: by SIGABRT, then by SIGSEGV."""

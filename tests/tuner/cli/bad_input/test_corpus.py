@@ -1,6 +1,6 @@
 """The corpus: bad files, names, options and storage URLs, each with the problems that must be reported.
 
-Each YAML file in this folder is an area: a command (`argv`), the file for the inputs (`file`), and the inputs by name.
+Each YAML file in this folder is an area: a command (`argv`), the file for the inputs (`file`), and the named inputs.
 An input has a `text` (or bytes) for the file, or its own `argv`, and the expected `problems`.
 """
 

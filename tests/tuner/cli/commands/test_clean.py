@@ -18,7 +18,7 @@ from studies.trials.claims import Claim, claim_next
 OUT = Path("training_output")
 EVENTS = "tensorboard/events.out.tfevents.1.host.1"
 CHECKPOINTS = ("checkpoints/best.pt", "checkpoints/epoch_0002.pt")
-# Reason of the end and accuracy by trial number. Trial 6 is running, 7 is interrupted, 8 is waiting.
+# Why each trial ended, and its accuracy, keyed by trial number. Trial 6 is running, 7 is interrupted, 8 is waiting.
 FINISHED = {
     2: (WhyEnded.PRUNED, 0.9),
     3: (WhyEnded.MAX_EPOCHS, 0.8),
@@ -128,7 +128,7 @@ def test_clean_refuses_invalid_options(argv, expected, cli, working_dir):
     assert expected in refused.err
 
 
-def test_no_torch_is_loaded(run_study):
+def test_torch_is_not_imported(run_study):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     for arguments in (["clean", "--dry-run"], ["status", "--watch"]):
         argv = [sys.executable, "-c", code, *arguments, "--output-dir", str(run_study.folder)]

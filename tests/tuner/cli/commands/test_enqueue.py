@@ -91,7 +91,7 @@ def test_first_added_search_trials_fix_the_search_settings(cli, interrupted_stud
     assert "search: 0 of 3 trials, sampler random" in shown
 
 
-def test_running_run_trains_added_trials(cli, interrupted_study, write_config, make_watcher):
+def test_running_command_trains_added_trials(cli, interrupted_study, write_config, make_watcher):
     more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
     watcher = make_watcher(
         after_epoch=1, action=lambda: cli("enqueue", "--config", more, "--trials", "1", "--sampler", "random")
@@ -103,7 +103,7 @@ def test_running_run_trains_added_trials(cli, interrupted_study, write_config, m
     assert "learning_rate" in search.params
 
 
-def test_added_experiment_can_bring_its_own_model(cli, interrupted_study, tiny_models, write_config):
+def test_added_experiment_can_use_a_new_model(cli, interrupted_study, tiny_models, write_config):
     models = yaml.safe_load(tiny_models.read_text())
     models["models"]["tiny_too"] = models["models"]["tiny"]
     Path("models.yaml").write_text(yaml.safe_dump(models))
@@ -171,7 +171,7 @@ def test_options_without_effect_are_refused(cli, interrupted_study, argv, proble
     assert not Path("nowhere").exists()
 
 
-def test_space_must_be_that_of_the_study(cli, interrupted_study, write_space, write_config):
+def test_space_that_differs_from_the_study_is_refused(cli, interrupted_study, write_space, write_config):
     fitting, other = write_space(), write_space(file_name="other.yaml", batch_size={"low": 8, "high": 64, "step": 8})
     run = cli("run", "--config", interrupted_study, "--space", fitting, "--output-dir", "spaced")
     assert run.code == 0

@@ -111,7 +111,7 @@ def test_unwritable_file_and_missing_study_are_reported_together(cli, tmp_path, 
 
 
 @pytest.mark.parametrize("form", ["csv", "epochs-csv"])
-def test_no_torch_is_loaded(run_study, form):
+def test_torch_is_not_imported(run_study, form):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     argv = ["export", "--output-dir", str(run_study.folder), "--format", form, "--results-file", "-"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)

@@ -76,7 +76,7 @@ def test_missing_study_writes_no_report(argv, cli, run_study):
     assert list(Path().iterdir()) == []
 
 
-def test_no_torch_is_loaded(run_study, working_dir):
+def test_torch_is_not_imported(run_study, working_dir):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     arguments = ["report", "--output-dir", str(run_study.folder)]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], capture_output=True, text=True)

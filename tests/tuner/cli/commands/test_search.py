@@ -235,7 +235,7 @@ def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
     ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
-    assert ran.code == 0  # no trial is finished, but none has failed
+    assert ran.code == 0  # no trial has finished, so none has failed
     assert "one, search_0001: still pending, because the time limit was reached" in ran.err
     assert "2 trials are pending; continue with: khmer-tuner resume" in ran.out
     one, waiting = rows().values()

@@ -60,7 +60,7 @@ def best_epoch(epochs: list[str]) -> str:
     return next(line for line in epochs if line.lstrip().startswith("*")).split()[1]
 
 
-def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any) -> None:
+def test_error_of_a_failed_trial_is_shown_with_its_traceback(cli: Any, run_study: Any) -> None:
     shown = cli("show", "broken", "--output-dir", run_study.folder)
     assert shown.code == 0
     headline, error, *_ = shown.out.splitlines()
@@ -69,7 +69,7 @@ def test_why_a_trial_failed_is_shown_with_its_traceback(cli: Any, run_study: Any
     assert any("RuntimeError: simulated error" in line for line in section(shown.out, "last lines of the training log"))
 
 
-def test_json_has_everything_and_agrees_with_the_results(cli: Any, run_study: Any) -> None:
+def test_json_has_all_data_and_agrees_with_the_results_file(cli: Any, run_study: Any) -> None:
     shown = cli("show", "1", "--json", "--output-dir", run_study.folder)
     trial = json.loads(shown.out)
     results = json.loads(run_study.results.read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_st
     _, *shown = section(cli("show", "1", "--output-dir", copy_of_the_study).out, "epochs, with validation metrics")
     assert [line.lstrip("* ").split()[0] for line in shown] == [str(number) for number in range(2, 102, 3)]
     assert shown[-1].lstrip().startswith("*")
-    # The bars rise as the metric does.
+    # The bars rise with the metric.
     bars = [line.count("#") for line in shown]
     assert bars == sorted(bars)
     assert bars[-1] == 20

@@ -107,13 +107,13 @@ def test_idle_study_has_no_remaining_time(cli, running_claim):
     assert (status["workers"], status["eta_seconds"], status["eta_is_at_most"]) == (0, None, None)
 
 
-def test_all_shows_each_of_many_trials(cli, running_claim):
+def test_all_option_shows_each_of_many_trials(cli, running_claim):
     numbers = [line.split()[0] for line in cli("status", "--all").out.splitlines() if line.endswith(" -")]
     assert numbers[:2] == ["0", "1"]
     assert numbers[-1] == "21"
 
 
-def test_complete_study_says_so(cli, run_study):
+def test_complete_study_is_reported_as_complete(cli, run_study):
     shown = cli("status", "--output-dir", run_study.folder).out
     assert "2 of 2 trials finished (1 failed)\n" in shown
     assert "pending: " not in shown

@@ -40,7 +40,7 @@ def rows(folder: Path = OUT) -> dict[str, StatusRow]:
 
 
 def curve(name: str, folder: Path) -> list[dict[str, float]]:
-    """Return the metrics of a trial's epochs, without those that differ between runs."""
+    """Return the metrics of a trial's epochs, without the metrics that differ between runs."""
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 

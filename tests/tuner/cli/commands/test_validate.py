@@ -46,7 +46,7 @@ def test_search_space_is_printed(cli, space, tiny_models, tree):
     assert tree(space.parent) == before
 
 
-def test_packaged_space_matches_the_packaged_models(cli):
+def test_built_in_space_matches_the_built_in_models(cli):
     shown = cli("validate", "config/search_space.yaml")
     assert shown.code == 0
     assert "models: " in shown.out
