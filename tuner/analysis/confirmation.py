@@ -153,7 +153,7 @@ def _request(candidates: Candidates, seed: int, workers: WorkerCount, device: st
 
 
 def _session(candidates: Candidates, request: RunRequest, display: Display) -> Session:
-    request.check()  # outside of the try block, since retraining would not fix its problems
+    request.check()  # outside of the try block, since retraining would not fix the request's problems
     folder = Path(request.options.output_dir)
     try:
         return Session.open(request, display)

@@ -68,7 +68,7 @@ def report_problems(problems: Sequence[str], options: argparse.Namespace | None 
 
 
 def report_error(error: Exception, options: argparse.Namespace | None = None) -> int:
-    """Write an error to standard error; return exit code 1 if it is unexpected or a preset failed, else 2."""
+    """Write an error to standard error; return exit code 1 for an unexpected error or a failed preset, else 2."""
     from search_spaces import ExperimentFailedError
 
     debug = options is not None and options.debug

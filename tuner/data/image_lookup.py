@@ -41,7 +41,7 @@ class ImageLookup:
             yield os.path.normpath(os.path.join(folder, relative)) if relative else ""
 
     def find(self, name: ImageName) -> tuple[str, str]:
-        """Return the absolute path of an image and the searched folder that contains it; both are empty if not found.
+        """Return the absolute path of an image and the searched folder that contains it; both "" if no folder does.
 
         The folder is also empty if the image was found at an absolute `image_path`.
         """

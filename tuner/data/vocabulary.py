@@ -35,7 +35,7 @@ def vocabulary_problems(config: TrainingConfig) -> list[str]:
 
 
 def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:
-    """Return why `text` is not a label of 1 to `length - 1` Khmer digits; None if it is one."""
+    """Return why `text` is not a label of 1 to `length - 1` Khmer digits; None if `text` is one."""
     if not isinstance(text, str):
         hint = "; write the number in Khmer digits" if isinstance(text, int) else ""
         return f"found {text!r}; expected text of Khmer digits ({DIGITS}){hint}"

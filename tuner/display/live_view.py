@@ -172,7 +172,7 @@ def _table(rows: Sequence[Sequence[RenderableType]], width: int) -> RenderableTy
 
 
 def _bar(done: float, total: int) -> ProgressBar:
-    # A total of 0 means that it is unknown; Rich would show a full bar.
+    # A total of 0 means an unknown number of batches; Rich would show a full bar.
     return ProgressBar(
         total or 1, done if total else 0, style="bright_black", complete_style="cyan", finished_style="green"
     )

@@ -75,7 +75,7 @@ def _output_file_problem(path: Path, kind: str, output_folder: OutputFolder) -> 
         return f"{problem}; choose another file"
     if os.path.isdir(path):
         return "this is a folder; expected a file; add a file name"
-    if os.path.exists(path) and not os.path.isfile(path):  # replacing it would destroy it
+    if os.path.exists(path) and not os.path.isfile(path):  # replacing a device or a pipe would destroy it
         return "this is a device or a pipe; expected a file; choose another path"
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; create it first"

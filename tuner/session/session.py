@@ -113,7 +113,7 @@ class Session:
 
 
 def _check_against_study(request: RunRequest) -> str | None:
-    """Check a request against its study before a dataset is generated; return its stop token, None for a new study."""
+    """Check a request against its study before a dataset is generated; return the stop token, None for a new study."""
     options, occupied = request.options, request.occupied(OutputFolder(request.options.output_dir))
     study: optuna.Study | None = None
     with suppress(ConfigurationError):  # the study does not exist yet
@@ -124,7 +124,7 @@ def _check_against_study(request: RunRequest) -> str | None:
     if study is None and (database is None or (database.exists() and database.stat().st_size)):
         storage = open_storage(options.storage_url)  # raises for an unreachable server or an unsuitable database
         if options.study_name in optuna.get_all_study_names(storage):
-            return None  # joining reports that its owner file is missing or damaged
+            return None  # `join_study` reports that the study's owner file is missing or damaged
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None

@@ -140,7 +140,7 @@ def _replay(training: TrainingState) -> Iterator[tuple[EpochMetrics, EarlyStoppi
 
 
 def _reason_to_end(training: TrainingState, should_prune: ShouldPrune) -> str | None:
-    """Return why training ends after the finished epochs, or None if it continues."""
+    """Return why training ends after the finished epochs; None if training continues."""
     epochs = len(training.history)
     if epochs and training.early_stopping.should_stop:
         return "early_stopped"

@@ -66,7 +66,7 @@ class Recorder:
             self._run.add_epoch(metrics)
 
     def plots(self, plots: Plots, epoch: int) -> None:
-        """Write the plots after an epoch to TensorBoard, unless it has plots of recent epochs."""
+        """Write the plots after an epoch to TensorBoard, unless TensorBoard has plots of a recent epoch."""
         if self._run is not None:
             self._run.add_plots(plots, epoch)
 

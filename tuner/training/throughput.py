@@ -61,7 +61,7 @@ class TrainingSteps:
         return images / (self._time_now() - started)
 
     def device_bytes(self) -> tuple[int, int]:
-        """Return the peak GPU memory that this process reserved and the free GPU memory, in bytes; 0, 0 on a CPU."""
+        """Return the peak GPU memory that this process reserved and the free GPU memory, in bytes; both 0 on a CPU."""
         if self._device.type != "cuda":
             return 0, 0
         return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0]

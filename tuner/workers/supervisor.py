@@ -23,7 +23,7 @@ from tuner.workers.process import WorkerProcess, end_processes, shared_threads
 _POLL_S = 0.2
 # Stop replacing a worker after this many were killed in a row before they started a trial.
 _MAX_FAILED_STARTS = 3
-# Sent to a process that runs out of memory, unless the kernel kills it.
+# Signals that end a process that runs out of memory, unless the kernel ends the process by SIGKILL.
 _MEMORY_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})
 _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems that the user can fix
 

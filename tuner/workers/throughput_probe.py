@@ -140,7 +140,7 @@ def _memory_of(process: WorkerProcess) -> int:
         measured = psutil.Process(process.process.pid)
         try:
             used = measured.memory_full_info()
-        except psutil.AccessDenied:  # macOS shows it only to administrators
+        except psutil.AccessDenied:  # macOS shows this information only to administrators
             return int(measured.memory_info().rss)
     except psutil.Error as error:
         raise MeasurementError("a measurement process exited") from error

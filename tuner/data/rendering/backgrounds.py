@@ -11,7 +11,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.stable_random import StableRandom
 
 Canvas = npt.NDArray[np.int16]
-"""An RGB image while it is rendered, `(height, width, 3)`; values may be outside of 0 to 255 until it is clipped."""
+"""An RGB image while it is rendered, `(height, width, 3)`; values may be outside of 0 to 255 before `clip`."""
 
 Color = tuple[int, int, int]
 Background = Callable[[StableRandom], Canvas]
