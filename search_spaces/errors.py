@@ -24,7 +24,7 @@ class _ProblemsError(Exception):
         problems: One message or several, in the order of the text.
 
     Raises:
-        ValueError: If `problems` is empty.
+        ValueError: `problems` is empty.
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:

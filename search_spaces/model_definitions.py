@@ -19,7 +19,7 @@ from search_spaces.yaml_reader.nodes import yaml_text
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=0, le=16)]
-# The losses that each decoder supports; the first one is the default. `tuner.models.decoders` implements the decoders.
+# The loss functions that each decoder supports, the default first. `tuner.models.decoders` implements the decoders.
 LOSSES_OF_DECODER: Mapping[str, tuple[str, ...]] = {"attention": ("crossentropy", "focal"), "ctc": ("ctc",)}
 if TYPE_CHECKING:
     DecoderName = str
@@ -52,7 +52,7 @@ class ModelDefinition(Section):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that the model supports; the first one is the default."""
+        """The names of the loss functions that the model supports; the first one is the default."""
         return LOSSES_OF_DECODER[self.decoder]
 
 
@@ -61,15 +61,15 @@ def load_model_definitions(path: str | Path, named_in: Path | None = None) -> di
 
     Args:
         path: The file, resolved by `resolve_config_path`.
-        named_in: The experiments file that refers to the definitions file; None if there is none.
+        named_in: The experiments file that refers to the definitions file; None if no file does.
 
     Returns:
         The definitions, keyed by model name, in the file's order.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If the file is not YAML.
-        ConfigurationError: If the file is not a valid definitions file; all problems are reported together.
+        FileNotFoundError: The file does not exist.
+        yaml.YAMLError: The file is not YAML.
+        ConfigurationError: The file is not a valid definitions file; all problems are reported together.
     """
     document = load_yaml(resolve_config_path(path, named_in))
     diagnostics = Diagnostics(document)
@@ -83,13 +83,13 @@ def load_model_definitions(path: str | Path, named_in: Path | None = None) -> di
 
 
 def fit_loss(config: TrainingConfig, definitions: Mapping[str, ModelDefinition]) -> TrainingConfig:
-    """Return the configuration with a loss that its model supports.
+    """Return the configuration with a loss function that its model supports.
 
-    The model's default loss replaces an unsupported loss. Label smoothing is set to 0 if the model does not support
-    cross-entropy. If the model is not defined, the configuration is returned unchanged.
+    The model's default loss function replaces an unsupported one. Label smoothing is set to 0 if the model does not
+    support cross-entropy. If the model is not defined, the configuration is returned unchanged.
 
     A search evaluates the conditions of its parameters on the fitted configuration. It continues to sample with the
-    original loss, because the model may be sampled later.
+    original loss function, because the model may be sampled later.
     """
     model = definitions.get(config.model_name)
     if model is None:
@@ -153,6 +153,8 @@ def _no_models(data: Mapping[object, object]) -> tuple[tuple[str, ...], str]:
 
 def _definition(name: object, data: object, diagnostics: Diagnostics) -> ModelDefinition | None:
     if not isinstance(name, str):
-        diagnostics.error(("models", str(name)), f"a model's name is text; put the name in quotes: '{name}'")
+        diagnostics.error(
+            ("models", str(name)), f"found a model name that is not text; put the name in quotes: '{name}'"
+        )
         return None
     return validated(ModelDefinition, data, diagnostics.below("models", name))

@@ -48,7 +48,7 @@ class TrainingConfig:
         save_every_n_epochs: Epochs between two numbered snapshots, ``epoch_0005.pt``.
         keep_n_checkpoints: Number of numbered snapshots to keep.
         use_tensorboard: Whether to write TensorBoard files.
-        loss_type: The loss; ``ctc`` for CTC models, ``crossentropy`` or ``focal`` for the others.
+        loss_type: The loss function; ``ctc`` for CTC models, ``crossentropy`` or ``focal`` for the others.
         label_smoothing: Fraction of the probability that is spread over all symbols.
         optimizer_type: The optimizer.
         optimizer_betas: Decay rates of Adam's two running averages.
@@ -69,7 +69,7 @@ class TrainingConfig:
         seed: Random seed; on the CPU, the same seed gives the same training result.
         focal_alpha: Scale of the focal loss.
         focal_gamma: Focusing parameter of the focal loss; 0 is cross-entropy.
-        threads: Number of PyTorch threads; on the CPU, it affects rounding. None does not change the number of the
+        threads: Number of PyTorch threads; on the CPU, it affects rounding. None keeps the current number of the
             process.
     """
 

@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes, *, temporary: Path | None = None) ->
             can write the file in parallel.
 
     Raises:
-        OSError: If the disk is full or the folder is read-only; the old file is unchanged.
+        OSError: The disk is full or the folder is read-only; the old file is unchanged.
     """
     temporary = temporary or path.with_name(f".{secrets.token_hex(8)}.tmp")
     with writing(path, len(content)):
@@ -57,8 +57,8 @@ def write_json(path: Path, data: Any) -> None:
         data: Mappings, lists and scalars.
 
     Raises:
-        ValueError: If the data contains NaN or an infinity, which JSON does not support.
-        OSError: If the file cannot be written; the old file is unchanged.
+        ValueError: The data contains NaN or an infinity, which JSON does not support.
+        OSError: The file cannot be written; the old file is unchanged.
     """
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -49,7 +49,11 @@ class Diagnostics:
     """
 
     def __init__(self, document: YamlDocument) -> None:
-        """Record an error for each duplicate key; the document also provides the file and line of each message."""
+        """Create the collection for a document, and record an error for each of the document's duplicate keys.
+
+        Args:
+            document: The configuration; provides the file and the line that each message names.
+        """
         self._document = document
         self._root: KeyPath = ()
         self._errors = [(line, f"{document.path}:{line}: {text}") for line, text in document.duplicates]
@@ -58,7 +62,7 @@ class Diagnostics:
         self._invalid: set[KeyPath] = set()
 
     def below(self, *keys: str | int) -> Diagnostics:
-        """Return a view for one part of the configuration; its paths start below these keys."""
+        """Return a view of these diagnostics whose paths start below the given keys."""
         part = copy(self)
         part._root = (*self._root, *keys)
         return part
@@ -86,7 +90,7 @@ class Diagnostics:
         self.invalid(path, f"missing; {expected}; {remedy}")
 
     def include(self, errors: Iterable[str]) -> None:
-        """Record errors of another file, once each; their texts already contain the location."""
+        """Record errors about another file, without duplicates; each text already contains its location."""
         known = {text for _, text in self._errors}
         self._errors.extend((self._document.line(()) or 0, text) for text in errors if text not in known)
 
@@ -118,7 +122,7 @@ class Diagnostics:
         """Raise one exception with all recorded errors, in the order of their lines.
 
         Raises:
-            ConfigurationError: If there is any error.
+            ConfigurationError: An error was recorded.
         """
         if self._errors:
             raise ConfigurationError(_in_order(self._errors))

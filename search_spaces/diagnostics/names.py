@@ -34,7 +34,7 @@ def name_problem(name: object) -> str | None:
     """
     if not isinstance(name, str):
         example = f": '{name}'" if type(name) is int else ""
-        return f"a name is text; put the name in quotes{example}"
+        return f"found a name that is not text; put the name in quotes{example}"
     return _length_problem(name) or _character_problem(name) or _reserved_problem(name)
 
 
@@ -44,7 +44,7 @@ def search_trial_name(number: int) -> str:
 
 
 def is_search_trial_name(name: str) -> bool:
-    """Return whether a name has the form of `search_trial_name`."""
+    """Return whether `search_trial_name` returns this name for some number: ``search_`` and four or more digits."""
     return _SEARCH_TRIAL.fullmatch(name) is not None
 
 

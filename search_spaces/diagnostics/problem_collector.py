@@ -53,7 +53,7 @@ class ProblemCollector:
         """Raise one exception with all collected problems.
 
         Raises:
-            ConfigurationError: If a problem was collected.
+            ConfigurationError: At least one problem was collected.
         """
         if self._problems:
             raise ConfigurationError(tuple(self._problems)) from self._cause

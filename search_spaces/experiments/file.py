@@ -60,7 +60,7 @@ class ExperimentFile:
         """Return the experiments with these names, keyed by name, in the file's order; all if `names` is None.
 
         Raises:
-            ConfigurationError: If a name is not in the file; the message suggests a similar name.
+            ConfigurationError: A name is not in the file; the message suggests a similar name.
         """
         if names is None:
             return dict(self.experiments)
@@ -83,9 +83,9 @@ def load_experiments(path: str | Path) -> ExperimentFile:
         path: The file, in the working directory or in this package.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
-        ConfigurationError: If the file has errors; all problems are reported together, each with line and key.
+        FileNotFoundError: The file does not exist.
+        yaml.YAMLError: The file is not YAML; the message has file, line and column.
+        ConfigurationError: The file has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     file = parse_experiments(document.data, document)
@@ -103,7 +103,7 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
         document: The file of the configuration, for file and line in messages; None for a dictionary.
 
     Raises:
-        ConfigurationError: If the configuration has errors; all problems are reported together.
+        ConfigurationError: The configuration has errors; all problems are reported together.
     """
     if not isinstance(config, dict):
         raise ConfigurationError(f"configuration: found the type {type(config).__name__}; expected a dict; {_EXAMPLE}")
@@ -138,7 +138,7 @@ def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:
         experiment_config: The sections of an experiment, as below its name in an experiments file.
 
     Raises:
-        ConfigurationError: If a section has errors; all problems are reported together.
+        ConfigurationError: A section has errors; all problems are reported together.
 
     Example::
 
@@ -202,7 +202,7 @@ def _missing_remedy(config: Mapping[str, Any]) -> str:
 def _empty_remedy(config: Mapping[str, Any]) -> str:
     misindented = next((key for key in config if isinstance(key, str) and key[:1].isspace()), None)
     if misindented is not None:  # for example non-breaking spaces, copied from a web page
-        return f"replace {misindented[0]!a} by spaces before {misindented.strip()!r}"
+        return f"the key {misindented.strip()!r} is indented with {misindented[0]!a}; indent it with spaces"
     return _EXAMPLE
 
 

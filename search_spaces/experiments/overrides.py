@@ -33,7 +33,7 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
         for_trials: Whether the overrides are for trials of an existing study, whose `STUDY_FIELDS` cannot change.
 
     Raises:
-        ConfigurationError: If an override is invalid; all problems are reported together.
+        ConfigurationError: An override is invalid; all problems are reported together.
     """
     problems, given = ProblemCollector(), dict[str, dict[str, Any]]()
     for text in texts:
@@ -72,7 +72,7 @@ def override(experiments: Mapping[str, TrainingConfig], overrides: Overrides) ->
     """Apply overrides to experiments and validate the result.
 
     Raises:
-        ConfigurationError: If an override conflicts with an experiment; all problems are reported together.
+        ConfigurationError: An override conflicts with an experiment; all problems are reported together.
     """
     data = experiments_data(experiments, Targets())
     return _overridden(data, overrides, YamlDocument(data)).experiments if overrides else dict(experiments)

@@ -52,7 +52,7 @@ class DataSection(Section):
 
 
 class TrainingSection(Section):
-    """The section ``training``: the training loop and the loss."""
+    """The section ``training``: the training loop and the loss function."""
 
     device: Literal["auto", "cpu", "cuda"] = _DEFAULT.device
     mixed_precision: bool = _DEFAULT.mixed_precision
@@ -162,7 +162,7 @@ SECTIONS: dict[str, type[Section]] = {
     for name, field in Experiment.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
-# Keys that have an effect only with one scheduler or loss: the section and key of that type, and its required value.
+# Keys that have an effect only with one schedule or loss function: the section and key that select it, and its name.
 ONLY_FOR = {
     ("scheduler", "warmup_epochs"): ("scheduler", "type", "cosine"),
     ("scheduler", "step_size"): ("scheduler", "type", "steplr"),

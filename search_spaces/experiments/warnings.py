@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, Location, describe
+from search_spaces.diagnostics.plural import counted
 from search_spaces.experiments.schema import ONLY_FOR, Experiment, Targets
 from search_spaces.training_config import TrainingConfig
 
@@ -73,30 +74,32 @@ def _early_stopping(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, stopping = experiment.training.num_epochs, experiment.early_stopping
     # The first epoch always counts as an improvement.
     if "patience" in stopping.model_fields_set and stopping.patience + 1 >= epochs:
-        text = f"{stopping.patience} has no effect: training ends after {epochs} epochs, before it can stop early"
+        length = counted(epochs, "epoch")
+        text = f"{stopping.patience} has no effect: training ends after {length}, before it can stop early"
         yield "early_stopping.patience", text
     if stopping.min_delta >= 1 and stopping.monitor.endswith("accuracy"):
         text = f"{stopping.min_delta} is more than an accuracy can improve, so training always ends after"
-        yield "early_stopping.min_delta", f"{text} {min(epochs, stopping.patience + 1)} epochs"
+        yield "early_stopping.min_delta", f"{text} {counted(min(epochs, stopping.patience + 1), 'epoch')}"
 
 
 def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     if not is_valid("training.num_epochs"):
         return
     epochs, scheduler, stopping = experiment.training.num_epochs, experiment.scheduler, experiment.early_stopping
+    length = counted(epochs, "epoch")
     if scheduler.type == "cosine" and scheduler.warmup_epochs >= epochs:
-        text = f"{scheduler.warmup_epochs} is too long for {epochs} epochs: training ends before the cosine starts"
+        text = f"{scheduler.warmup_epochs} is too long for {length}: training ends before the cosine starts"
         yield "scheduler.warmup_epochs", text
     is_chosen = scheduler.model_fields_set & {"type", "step_size", "gamma"}
     if scheduler.type == "steplr" and scheduler.step_size >= epochs and is_chosen:
-        text = f"{scheduler.step_size} is too long for {epochs} epochs: training ends before gamma has an effect"
+        text = f"{scheduler.step_size} is too long for {length}: training ends before gamma has an effect"
         yield "scheduler.step_size", text
     if scheduler.type != "plateau" or not is_valid("scheduler.patience", "early_stopping.patience"):
         return
     # The first epoch counts as an improvement. After `patience` + 1 epochs without improvement, the rate is lower.
     patience = scheduler.patience
     if patience + 2 >= epochs:
-        text = f"{patience} is too long for {epochs} epochs: training ends before factor has an effect"
+        text = f"{patience} is too long for {length}: training ends before factor has an effect"
         yield "scheduler.patience", text
     elif patience + 1 >= stopping.patience:
         text = f"{patience} has no effect: early_stopping.patience ({stopping.patience}) ends training first"
@@ -106,7 +109,7 @@ def _schedule(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
 def _snapshots(experiment: Experiment, is_valid: _IsValid) -> _Warnings:
     epochs, every = experiment.training.num_epochs, experiment.training.save_every_n_epochs
     if is_valid("training.num_epochs") and experiment.is_set("training", "save_every_n_epochs") and every > epochs:
-        text = f"{every} is more than the {epochs} epochs of training, so no numbered snapshot is written"
+        text = f"{every} is more than num_epochs ({epochs}), so no numbered snapshot is written"
         yield "training.save_every_n_epochs", text
 
 

@@ -47,7 +47,7 @@ class FileLock:
 
     @property
     def note(self) -> str:
-        """The note in the file, which any process may have written; "" if there is none."""
+        """The note in the file, which any process may have written; "" if the file is empty."""
         assert self._descriptor is not None, "the lock was released"
         return os.pread(self._descriptor, _MAX_NOTE_BYTES, 0).decode("utf-8", "replace").rstrip()
 
@@ -87,8 +87,8 @@ def try_lock(path: Path) -> FileLock | None:
         The lock; None if another process, or another `FileLock` of this process, holds the lock.
 
     Raises:
-        ConfigurationError: If the file system does not support file locks.
-        OSError: If the file cannot be created or opened.
+        ConfigurationError: The file system does not support file locks.
+        OSError: The file cannot be created or opened.
     """
     with _registry_lock:
         key = _key(path)
@@ -113,8 +113,8 @@ def wait_for_lock(path: Path, *, timeout_s: float = 300.0) -> FileLock:
         timeout_s: Maximum seconds to wait, counted from the last time that the holder touched the file.
 
     Raises:
-        ConfigurationError: If the wait times out, or the file system does not support file locks.
-        OSError: If the file cannot be created or opened.
+        ConfigurationError: The wait times out, or the file system does not support file locks.
+        OSError: The file cannot be created or opened.
     """
     deadline, polls = time.monotonic() + timeout_s, 0
     while (lock := try_lock(path)) is None:
@@ -134,7 +134,7 @@ def holder_pid(path: Path) -> int | None:
     """Return the id of the process that holds a lock, without acquiring the lock or writing anything.
 
     Returns:
-        The process id; 0 if it is unknown because the process runs on another machine; None if the lock is free.
+        The process id; 0 if the process runs on another machine, so its id is unknown; None if the lock is free.
     """
     with _registry_lock:
         if _key(path) in _held:
@@ -184,7 +184,7 @@ def _locked(descriptor: int, path: Path) -> bool:
 
 
 def _probe(descriptor: int) -> int | None:
-    """Return the id of the process that has locked the file; 0 if it is unknown; None if no process has locked it."""
+    """Return the id of the process that has locked the file; 0 if the id is unknown; None if the file is not locked."""
     if sys.platform == "darwin":
         answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK_LAYOUT, 0, 0, 0, fcntl.F_WRLCK, 0))
         _, _, pid, kind, _ = struct.unpack(_FLOCK_LAYOUT, answer)

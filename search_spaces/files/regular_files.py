@@ -1,4 +1,4 @@
-"""Opening and reading of regular files with a size limit; pipes, devices, folders and huge files are rejected."""
+"""Functions that open regular files (not pipes, devices or folders), read them up to a size limit, and parse JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def regular_file(path: str | os.PathLike[str], flags: int) -> int:
     """Open a regular file and return its descriptor, as the `opener` of `open` must do.
 
     Raises:
-        OSError: If the file cannot be opened or is not a regular file; `strerror` says whether it is a folder.
+        OSError: The file cannot be opened, or is not a regular file; `strerror` says whether the path is a folder.
     """
     # Without O_NONBLOCK, opening a pipe would block until another process opens its other end.
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
@@ -30,11 +30,11 @@ def read_bytes(path: str | os.PathLike[str], max_bytes: int = _MAX_BYTES) -> byt
     """Return the content of a regular file.
 
     Raises:
-        OSError: If the file cannot be read or has more than `max_bytes` bytes.
+        OSError: The file cannot be read or has more than `max_bytes` bytes.
     """
     with open(path, "rb", opener=regular_file) as file:
         if (size := os.fstat(file.fileno()).st_size) > max_bytes:
-            raise OSError(errno.EOVERFLOW, f"it has {size:,} bytes; expected at most {max_bytes:,}", file.name)
+            raise OSError(errno.EOVERFLOW, f"the file has {size:,} bytes; expected at most {max_bytes:,}", file.name)
         return file.read()
 
 
@@ -42,9 +42,9 @@ def parse_json(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: If the text is not JSON in UTF-8, or is nested too deeply.
+        ValueError: The text is not JSON in UTF-8, or is nested too deeply.
     """
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("the JSON is nested too deeply") from None

@@ -1,4 +1,4 @@
-"""Rules about combinations of settings in a search space: learning rates, and losses of models."""
+"""Rules about combinations of settings in a search space: learning rates, and loss functions of models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_space(
 
     Args:
         space: The search space, without invalid settings.
-        definitions: The defined models, keyed by name; None skips the check of models and losses.
+        definitions: The defined models, keyed by name; None skips the check of models and loss functions.
         diagnostics: Collects the errors.
     """
     _check_min_lr(space, diagnostics)
@@ -45,9 +45,9 @@ def _check_min_lr(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 
 class _LossCheck:
-    """The check that no trial samples or fixes a loss that its model does not support.
+    """The check that no trial samples or fixes a loss function that its model does not support.
 
-    For a model that supports only one loss, `fit_loss` sets that loss, so the space must not give it another one.
+    `fit_loss` sets the loss function of a model that supports only one, so the space must not set another one.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class _LossCheck:
         self._with_choice = [name for name in models if len(self._losses_of[name]) > 1]
 
     def run(self) -> None:
-        """Record an error for the models that could get an unsupported loss."""
+        """Record an error for the models that could get an unsupported loss function."""
         for supported in sorted(dict.fromkeys(self._losses_of.values()), key=len):
             unsupported = [loss for loss in self._space.values_of("loss_type") if loss not in supported]
             models = [name for name, losses in self._losses_of.items() if losses == supported and self._gets_loss(name)]
@@ -92,14 +92,16 @@ class _LossCheck:
         if self._loss is None:
             losses = as_written(self._losses_of[self._with_choice[0]])
             choices = f"{{choices: {losses}, {condition}}}"
-            return f"remove this line, or sample the loss of the other models with loss_type: {choices} in 'space'"
+            return (
+                f"remove this line; to sample the loss function of other models, add 'loss_type: {choices}' to 'space'"
+            )
         if "model_name" in self._loss.when:
             return f"use {condition}"
         later = self._space.names[self._space.names.index("loss_type") :]
         return f"add {condition}{' and move model_name above loss_type' if 'model_name' in later else ''}"
 
     def _check_order(self) -> None:
-        """Record conditions on the loss that are evaluated too early: the model, sampled later, can change the loss."""
+        """Record conditions on the loss function that are evaluated before the model is sampled and changes it."""
         for parameter in takewhile(lambda item: item.name != "model_name", self._space):
             if "loss_type" in parameter.when:
                 text = f"the loss depends on model_name, which is sampled later; move model_name above {parameter.name}"

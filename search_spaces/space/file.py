@@ -25,12 +25,12 @@ def load_search_space(path: str | Path, definitions: Mapping[str, ModelDefinitio
 
     Args:
         path: The file, in the working directory or in this package.
-        definitions: The defined models, keyed by name, to check models and losses; None skips these checks.
+        definitions: The defined models, keyed by name, to check models and loss functions; None skips these checks.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
-        ConfigurationError: If the file has errors; all problems are reported together, each with line and key.
+        FileNotFoundError: The file does not exist.
+        yaml.YAMLError: The file is not YAML; the message has file, line and column.
+        ConfigurationError: The file has errors; all problems are reported together, each with line and key.
     """
     document = load_yaml(resolve_config_path(path))
     return parse_search_space(document.data, document, definitions)
@@ -47,7 +47,7 @@ def parse_search_space(
         definitions: As for `load_search_space`.
 
     Raises:
-        ConfigurationError: If the data has errors; all problems are reported together.
+        ConfigurationError: The data has errors; all problems are reported together.
     """
     if not isinstance(data, dict):
         raise ConfigurationError(f"search space: found the type {type(data).__name__}; expected a dict; {EXAMPLE}")
@@ -73,7 +73,7 @@ def check_fixed(space: SearchSpace, fixed: Mapping[str, Any], definitions: Mappi
         definitions: The defined models, keyed by name.
 
     Raises:
-        ConfigurationError: If the space samples a setting or conflicts with it; all problems are reported together.
+        ConfigurationError: The space samples a setting or conflicts with it; all problems are reported together.
     """
     remedy = "remove this --set, or start another study with a --space that does not sample this setting"
     problems = [
@@ -103,7 +103,7 @@ def default_search_space(definitions: Mapping[str, ModelDefinition]) -> SearchSp
 
 
 def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefinition]) -> dict[str, Any]:
-    """Return the entries of ``space`` for other models; the loss is sampled only for models with several losses."""
+    """Return the entries of ``space`` for other models; only models with several loss functions sample `loss_type`."""
     losses = space["loss_type"]["choices"]
     free = [name for name, definition in definitions.items() if set(losses) <= set(definition.losses)]
     loss = {"choices": losses} | ({"when": {"model_name": free}} if len(free) < len(definitions) else {})

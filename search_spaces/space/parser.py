@@ -224,12 +224,12 @@ def _limits_problem(low: float, high: float, limits: _RangeKeys, kind: type) -> 
         return None
     if step <= 0 or (kind is int and not step.is_integer()) or high - low > step * 2**53:
         rule = f"expected a {'whole ' if kind is int else ''}number above 0, at least (high - low) / 2**53"
-        return f"found step {step:g}; {rule}; use another step"
+        return f"found step {step:g}; {rule}; use such a step, or remove step"
     if FloatRange(low, high, step=step).contains(high):
         return None
     last = low + math.floor((high - low) / step) * step
     if last <= low:
-        return f"found step {step:g} from {low} to {high}; expected at most high - low; use a smaller step"
+        return f"found step {step:g} with low {low}, high {high}; expected at most high - low; use a smaller step"
     return f"found high {high}; expected a whole number of steps of {step:g} from low {low}; use high {last:g}"
 
 

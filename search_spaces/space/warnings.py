@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from search_spaces.diagnostics.diagnostics import Diagnostics
 from search_spaces.diagnostics.diff import as_written
+from search_spaces.diagnostics.plural import counted
 from search_spaces.experiments.schema import FIELD_OF_KEY, ONLY_FOR
 from search_spaces.model_definitions import LOSSES_OF_DECODER
 from search_spaces.space.space import Choices, Parameter, Scalar, SearchSpace
 
 _ORDER_OF_MAGNITUDE = 10
-# Settings that are too long from the number of epochs plus an offset on, and the event that training never reaches.
+# Durations in epochs that are too long if they reach the number of epochs plus an offset, and what then never happens.
 _TOO_LONG: Mapping[str, tuple[int, str]] = {
     "warmup_epochs": (0, "the cosine starts"),
     "step_size": (0, "gamma has an effect"),
@@ -53,7 +54,7 @@ def _warn_of_two_numbers(parameter: Parameter, diagnostics: Diagnostics) -> None
 
 
 def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, diagnostics: Diagnostics) -> None:
-    """Warn of a setting that only one loss or schedule uses, if no trial of the space uses that loss or schedule."""
+    """Warn of a setting that has an effect only with a loss function or schedule that no trial of the space uses."""
     kinds, parameter = space.values_of(kind), space.parameter(field)
     has_condition = parameter is not None and kind in parameter.when
     if not kinds or needed in kinds or not space.values_of(field) or has_condition:
@@ -64,10 +65,11 @@ def _warn_of_kind(field: str, kind: str, needed: Scalar, space: SearchSpace, dia
 
 def _warn_of_epochs(space: SearchSpace, diagnostics: Diagnostics) -> None:
     epochs = space.base["num_epochs"]
+    length = counted(epochs, "epoch")
     for field, (offset, event) in _TOO_LONG.items():
         longest = max(space.values_of(field), default=0)
         if longest and longest >= epochs + offset:
-            text = f"{longest} is too long for {epochs} epochs: training ends before {event}; use a smaller value"
+            text = f"{longest} is too long for {length}: training ends before {event}; use a smaller value"
             diagnostics.warning((_section(field, space), field), text)
 
 

@@ -59,7 +59,7 @@ def resolve_config_path(path: str | Path, named_in: Path | None = None) -> Path:
         named_in: The file that refers to `path`; None if no file does.
 
     Raises:
-        FileNotFoundError: If the file does not exist; the message has the searched paths and suggests a similar file.
+        FileNotFoundError: The file does not exist; the message lists the searched paths and suggests a similar file.
     """
     expanded = Path(os.path.expanduser(path))
     # os.path returns False for names that are too long and for folders without permission; pathlib would raise.
@@ -83,9 +83,9 @@ def load_yaml(path: str | Path) -> YamlDocument:
         path: The file; a relative path starts at the working directory.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        yaml.YAMLError: If the file is not YAML; the message has file, line and column.
-        ConfigurationError: If the file cannot be read, is not UTF-8, is empty or too large, or is not a mapping.
+        FileNotFoundError: The file does not exist.
+        yaml.YAMLError: The file is not YAML; the message has file, line and column.
+        ConfigurationError: The file cannot be read, is not UTF-8, is empty or too large, or is not a mapping.
     """
     file = Path(path)
     try:

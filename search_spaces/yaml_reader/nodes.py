@@ -97,8 +97,8 @@ def compose(text: str) -> yaml.Node | None:
     """Parse a YAML text with one document and return the root node; None if the text is empty.
 
     Raises:
-        yaml.YAMLError: If the text is not YAML or has several documents.
-        RecursionError: If the text is nested hundreds of levels deep.
+        yaml.YAMLError: The text is not YAML or has several documents.
+        RecursionError: The text is nested hundreds of levels deep.
     """
     loader = _ConfigLoader(text)
     try:

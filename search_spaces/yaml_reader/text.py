@@ -33,8 +33,8 @@ def read_source(file: Path) -> str:
     """Read the text of a configuration file.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        ConfigurationError: If the file is not UTF-8 text, too large, or obviously not YAML.
+        FileNotFoundError: The file does not exist.
+        ConfigurationError: The file is not UTF-8 text, too large, or obviously not YAML.
     """
     text = _decoded(file, _content(file))
     for pattern, problem in _OTHER_FORMATS.items():

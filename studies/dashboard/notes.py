@@ -57,7 +57,7 @@ def write_ended_note(
         trial: The trial.
         record: The trial's record, with its settings.
         outcome: The trial's outcome.
-        value: The trial's best value of the monitored metric; None if it has none.
+        value: The trial's best value of the monitored metric; None if the trial reported no value.
         folder: The study's output folder.
     """
     rows = _best_rows(record, value, outcome.best_epoch)

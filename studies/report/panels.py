@@ -25,7 +25,7 @@ class Panel:
         caption: How to read the plots, and which trials they show.
         figures: The plots.
         is_grid: Whether the plots are small and shown in a grid.
-        missing: The reason why there is no plot; "" if there is one.
+        missing: The reason why the section has no plot; "" if it has one.
     """
 
     anchor: str

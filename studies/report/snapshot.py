@@ -71,7 +71,7 @@ class Snapshot:
 
     @cached_property
     def winner(self) -> TrialRecord | None:
-        """The best completed trial by accuracy, as in the results file; None if there is none."""
+        """The best completed trial by accuracy, as in the results file; None if no trial has completed."""
         return next(iter(best_records(self.records.values())), None)
 
     def best_first(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -96,9 +96,9 @@ class Snapshot:
         return _without_attributes(trial, trial.state, trial.value)
 
     def settings_of(self, record: TrialRecord) -> dict[str, Any]:
-        """Return those settings of a trial that the search space contains, keyed by name.
+        """Return a trial's values of the settings in the search space, keyed by setting name.
 
-        The value that a preset has for a setting may be outside the range of the search space.
+        Settings whose condition the trial does not meet are omitted. A preset's values may be outside the search space.
         """
         if record.kind is TrialKind.SEARCH:
             return self.trials[record.number].params

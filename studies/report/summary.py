@@ -91,7 +91,7 @@ def _time(snapshot: Snapshot) -> Fact:
 
 
 def environment(snapshot: Snapshot) -> Iterator[Fact]:
-    """Yield the facts needed to reproduce the study."""
+    """Yield the metric, the seed, the dataset, the search settings, the versions, the workers and the locations."""
     invariants, dataset = snapshot.invariants, snapshot.invariants.dataset
     yield Fact("Metric", f"{invariants.monitor} ({invariants.mode})", "for checkpoints, early stopping and pruning")
     yield Fact("Seed", str(invariants.seed))
@@ -116,7 +116,8 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     yield Fact("Sampler", settings.sampler.value)
     pruning = settings.pruning
     grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
-    rule = f"a trial must be as good as {pruning.share:.0%} of the others {grace}; the percentage grows later"
+    needed = f"as good as {pruning.share:.0%} of the other trials; the percentage grows with each later epoch"
+    rule = f"{grace}, a trial is pruned unless it is at least {needed}"
     notes = {PrunerName.QUANTILE: rule, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
 

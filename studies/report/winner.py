@@ -37,11 +37,11 @@ class Winner:
         record: The trial's record.
         facts: The trial's results.
         varied: The settings that the search space contains, as YAML with rounded numbers, keyed by name.
-        fixed: The other settings, likewise.
+        fixed: The other settings, in the same format.
         curves: Plots of loss and accuracy per epoch; empty if the metrics of the epochs are missing.
         plots: Plots of the trial's predictions as ``data:`` URLs, keyed by title.
         missing: Titles of the plots that the trial does not have.
-        leader_note: Sentences about another trial that has the better monitored value; "" if there is none.
+        leader_note: Sentences about another trial that has a better monitored value; "" if no trial has one.
         commands: Pairs of a description and a command that uses the trial.
     """
 

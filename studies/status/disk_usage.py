@@ -88,7 +88,10 @@ def _files(path: str, parents: tuple[str, ...] = ()) -> Iterator[tuple[str, tupl
 
 
 def _database_files(folder: OutputFolder) -> set[str]:
-    """Return the paths of the study's SQLite file and its journal, which may not exist; empty for a database server."""
+    """Return the paths of the study's SQLite file and its journal, even if these files do not exist.
+
+    The set is empty if the study is on a database server or no study owns the folder.
+    """
     owner = folder.owner()
     path = None if owner is None else sqlite_path(folder.storage_url(owner))
     return set() if path is None else {str(path), f"{path}-journal"}

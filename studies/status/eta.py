@@ -89,9 +89,9 @@ class _Pace:
         epochs: Median seconds per epoch, keyed by model name.
         preset_only: Names of the models of which only presets were timed. The epoch times of these models give upper
             bounds; those of search trials do not, because the settings of search trials differ too much.
-        search_trial: Expected cost of a search trial that is not sampled yet: the mean of the finished search trials;
-            if there are none, of the finished presets; if there are none, of the unfinished trials, as if these trained
-            all epochs. None if no epoch was timed.
+        search_trial: Expected cost of a search trial that is not sampled yet: the mean of the finished search trials.
+            If no search trial has finished, the mean of the finished presets; if no preset has finished either, the
+            mean of the unfinished trials, as if these trained all epochs. None if no epoch was timed.
         lengths: For each finished trial, the fraction of its maximum number of epochs that it trained, keyed by kind.
     """
 

@@ -25,7 +25,7 @@ def find_trial(study: optuna.Study, folder: OutputFolder, number_or_name: str) -
             selects the latest trial.
 
     Raises:
-        ConfigurationError: The study has no trial of this number or name.
+        ConfigurationError: The study has no trial with this number or name.
     """
     records = own_records(study)
     named = [record for record in records if number_or_name in (record.experiment_name, str(record.number))]

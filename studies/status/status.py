@@ -169,7 +169,7 @@ class StudyStatus:
 
     @property
     def best(self) -> StatusRow | None:
-        """The completed trial with the best value; None if there is none."""
+        """The completed trial with the best value; None if no trial has completed."""
         return self.ranking[0] if self.ranking else None
 
     @cached_property

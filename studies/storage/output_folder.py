@@ -97,7 +97,7 @@ class OutputFolder:
 
     @property
     def model_definitions_path(self) -> Path:
-        """The path of the study's copy of the model definitions, which replaces the original file on resuming."""
+        """The path of the study's copy of the model definitions, which trials use instead of the original file."""
         return self.internal / "model_config.yaml"
 
     def lock(self) -> FileLock:
@@ -151,7 +151,7 @@ class OutputFolder:
 
         Raises:
             ConfigurationError: The study's name is invalid, the folder is not writable, a study with another name or
-                storage owns it, or it contains a symbolic link to a target outside.
+                storage owns the folder, or the folder contains a symbolic link to a target outside.
         """
         problem = name_problem(study_name)
         if problem is not None:
@@ -162,7 +162,7 @@ class OutputFolder:
             raise ConfigurationError(f"output folder {self.path}: {problem}")
 
     def claim(self, study_name: str, storage_url: str) -> None:
-        """Create the folder if it is missing, and record the study as its owner, without a password.
+        """Create the folder if it is missing, and record the study, without its password, as the owner.
 
         If the study owns the folder already, nothing changes.
 

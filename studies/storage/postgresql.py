@@ -7,7 +7,7 @@ the transaction. The worker then releases its trial and claims it again.
 Fence: after a worker has taken over a trial, the trial's previous worker (which was stopped or had lost its connection)
 must not write to the trial. So each process that starts or takes over a trial adds itself to the trial's attempts. Each
 later write of the process is in one transaction with a query that checks that the attempts are unchanged, and locks
-them. So the database decides whether a write or a take-over comes first.
+them. So the database decides whether a write or a takeover comes first.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class PostgresStorage(DecodingStorage):
     Attributes:
         locks: This process's advisory locks.
         schema: The schema of Optuna's tables.
-        unrecorded_releases: The trials that this process has released without recording the release in the database
-            yet: their number of attempts, keyed by trial id.
+        unrecorded_releases: The number of attempts of each trial whose release by this process is not recorded in the
+            database yet, keyed by trial id.
     """
 
     def __init__(self, url: str, *, retry_s: float, for_reading: bool = False) -> None:
@@ -196,7 +196,7 @@ class PostgresStorage(DecodingStorage):
 
         Args:
             trial_id: The trial's id in the database.
-            attempts: The trial's attempts as JSON, as stored in the database; a take-over changes them.
+            attempts: The trial's attempts as JSON, as stored in the database; a takeover changes them.
         """
         self._fences[trial_id] = attempts
 

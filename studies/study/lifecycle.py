@@ -217,7 +217,7 @@ def _require_owner(folder: OutputFolder) -> Owner:
     if owner is not None:
         return owner
     what = (
-        "it contains no study (.study/owner.json is missing)"
+        "the folder contains no study (the file .study/owner.json is missing)"
         if os.path.isdir(folder.path)
         else "there is no such folder"
     )

@@ -23,5 +23,5 @@ def request_stop(study: optuna.Study) -> None:
 
 
 def stop_token(study: optuna.Study) -> str:
-    """Return the token of the latest stop request; "" if there was none."""
+    """Return the token of the latest stop request; "" if no stop was requested."""
     return str(study.user_attrs.get(_STOP, ""))

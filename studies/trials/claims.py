@@ -57,13 +57,13 @@ class Claim:
 
     @property
     def crashed(self) -> bool:
-        """Whether the trial must end as ``crashed``, because too many processes have crashed in its next epoch."""
+        """Whether the trial must end as ``crashed``, because of too many crashes since its last finished epoch."""
         memory_crashes = self.record.consecutive_memory_crashes
         return self.record.consecutive_crashes >= MAX_CRASHES or memory_crashes >= MAX_MEMORY_CRASHES
 
     @property
     def exceeds_memory(self) -> bool:
-        """Whether the trial must use micro-batches, because memory ran out in several crashes in its next epoch."""
+        """Whether the trial must use micro-batches, because memory ran out repeatedly since its last finished epoch."""
         return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_MICRO_BATCHES
 
     def record_config(self, config: TrainingConfig) -> None:
@@ -104,7 +104,7 @@ class Claim:
         self._lease.check()
 
     def touch(self) -> None:
-        """Refresh the heartbeat by which other machines see that this process is training; cheap enough per batch."""
+        """Refresh the heartbeat by which other machines see that this process is training; may be called per batch."""
         self._lease.touch()
 
     def release(self) -> None:

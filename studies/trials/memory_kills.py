@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory kill counters, as evidence that a process crashed because memory ran out."""
+"""The kernel's out-of-memory (OOM) kill counters, as evidence that a process crashed because memory ran out."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
-    """Read the kernel's counters of processes killed because memory ran out, keyed by counter name; empty on macOS.
+    """Read the kernel's OOM kill counters, keyed by counter name; return an empty dictionary on macOS.
 
     The counter of this process's control group comes first, then the counter of the machine. A name contains the boot
-    id and an inode, so it is unique across machines, boots and control groups. `root` contains ``proc`` and ``sys``.
+    id and an inode, so it is unique across machines, boots and control groups. The counters are read
+    from files in the folders ``proc`` and ``sys`` of `root`.
     """
     kills = {}
     with contextlib.suppress(OSError):  # macOS

@@ -43,5 +43,5 @@ def by_value(trials: Iterable[T], value: Callable[[T], float | None], *, maximiz
 
 
 def _accuracies(record: TrialRecord) -> tuple[float, float, int]:
-    assert record.outcome is not None, "found a completed trial without an outcome"
+    assert record.outcome is not None, f"trial {record.number} is completed but has no outcome"
     return -record.outcome.best_val_char_accuracy, -record.outcome.best_val_seq_accuracy, record.number

@@ -44,7 +44,7 @@ class TrialPhase(StrEnum):
 
 
 class StartedAfter(StrEnum):
-    """How the previous attempt at a trial ended; ``WAITING`` if there was none."""
+    """How the previous attempt at a trial ended; ``WAITING`` for the first attempt."""
 
     WAITING = "waiting"
     STOP = "stop"
@@ -60,9 +60,9 @@ class Attempt:
         began: Start time, ISO 8601 in UTC, whole seconds.
         worker: Host and process, as ``host:pid``.
         epochs: Number of epochs reported to the study before the attempt.
-        after: ``waiting`` for the first attempt. Otherwise how the previous attempt ended: ``stop``, ``crash``, or
-            ``memory`` for a crash with evidence that memory ran out.
-        memory_kills: Result of `count_memory_kills` at the start.
+        after: How the previous attempt ended: ``stop``, ``crash``, or ``memory`` (a crash with evidence that memory ran
+            out). The first attempt has the value ``waiting``.
+        memory_kills: The kernel's out-of-memory (OOM) kill counters at the start, from `count_memory_kills`.
     """
 
     began: str

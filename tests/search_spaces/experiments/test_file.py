@@ -257,8 +257,8 @@ def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
         ("experiments: {a: [1]}", "experiments.a: found the list [1]"),
         ("experiments: {a: small}", "experiments.a: found 'small'"),
         ("experiments: {../../x: {}}", "experiments.'../../x': a name has only letters"),
-        ("experiments: {1: {}}", "a name is text; put the name in quotes: '1'"),
-        ("experiments: {no: {}}", "a name is text"),
+        ("experiments: {1: {}}", "found a name that is not text; put the name in quotes: '1'"),
+        ("experiments: {no: {}}", "found a name that is not text"),
         ("experiments: {search_0001: {}}", "search trials are named"),
         (
             "experiments: {a: {}, A: {}}",

@@ -66,6 +66,11 @@ def plateau(patience: int) -> dict[str, Any]:
             "10 is too long for 10 epochs",
         ),
         (
+            {"training": {"num_epochs": 1}, "scheduler": {"gamma": 0.1}},
+            "scheduler.step_size",
+            "10 is too long for 1 epoch: training",
+        ),
+        (
             {"scheduler": {"gamma": 1.0}},
             "scheduler.gamma",
             "1 never changes the learning rate, so the schedule has no",
@@ -85,7 +90,7 @@ def plateau(patience: int) -> dict[str, Any]:
         (
             {"training": {"num_epochs": 12, "save_every_n_epochs": 20}},
             "training.save_every_n_epochs",
-            "20 is more than the 12 epochs of training, so no numbered snapshot is written",
+            "20 is more than num_epochs (12), so no numbered snapshot is written",
         ),
         (
             {"early_stopping": {"monitor": "val_loss"}},

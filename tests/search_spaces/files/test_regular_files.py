@@ -37,11 +37,11 @@ def test_huge_file_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     with path.open("wb") as file:
         file.truncate(300 * 10**9)
-    with pytest.raises(OSError, match="it has 300,000,000,000 bytes; expected at most 2,000,000,000"):
+    with pytest.raises(OSError, match="the file has 300,000,000,000 bytes; expected at most 2,000,000,000"):
         read_bytes(path)
     path.write_bytes(b"12345")
     assert read_bytes(path, 5) == b"12345"
-    with pytest.raises(OSError, match="it has 5 bytes; expected at most 4"):
+    with pytest.raises(OSError, match="the file has 5 bytes; expected at most 4"):
         read_bytes(path, 4)
 
 

@@ -57,9 +57,9 @@ CTC_MODELS = "only CTC models support this loss, which is set automatically"
         (
             "base: {loss_type: focal}\nspace: {model_name: [small, ctc]}",
             [
-                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_LOSS}; remove this line, "
-                "or sample the loss of the other models with "
-                "loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}} in 'space'"
+                f"config.yaml:1: base.loss_type: the model 'ctc' would get 'focal'; {CTC_LOSS}; remove this line; "
+                "to sample the loss function of other models, add "
+                "'loss_type: {choices: [crossentropy, focal], when: {model_name: [small]}}' to 'space'"
             ],
         ),
         (

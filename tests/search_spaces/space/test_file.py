@@ -89,7 +89,7 @@ def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -
         ("learning_rate: {low: .nan, high: 1e-4}", "found nan"),
         ("learning_rate: {low: 1e-4, high: 1e-2, log: true, step: 1e-3}", "expected no step on a logarithmic"),
         ("learning_rate: {low: 0.1, high: 0.9, step: 1e-320}", "found step 9.99989e-321; expected a number above 0"),
-        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; use another step"),
+        ("gamma: {low: 0.1, high: 0.9, step: 1e-17}", "at least (high - low) / 2**53; use such a step, or remove step"),
         ("learning_rate: {low: 1e-4}", "space.learning_rate.high: missing; expected a value; add this key"),
         ("learning_rate: {low: 1e-4, hihg: 1, high: 1e-2}", "did you mean 'high'?"),
         ("learning_rate: 0.1", "or fix the value in 'base' with learning_rate: 0.1"),

@@ -134,7 +134,7 @@ def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: st
         (b"hello\n", "found a single value; expected a mapping"),
         (b"a: 1\nb: \xff\xfe\n", "config.yaml:2: the byte 0xff is not UTF-8"),
         ("a: 1\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
-        (b"a: " + b"x" * 300_000, r"it has 300,003 bytes; expected at most 262,144"),
+        (b"a: " + b"x" * 300_000, r"the file has 300,003 bytes; expected at most 262,144"),
         (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         (b"a: " + b"[" * 60 + b"]" * 60, "nested more than 40 levels"),
         (b"a: &a [*a]\n", "an anchor contains itself"),

@@ -229,7 +229,11 @@ class TestLoading:
         path = tmp_path / "out"
         if exists:
             path.mkdir()
-        problem = r"it contains no study \(.study/owner.json is missing\)" if exists else "there is no such folder"
+        problem = (
+            r"the folder contains no study \(the file .study/owner.json is missing\)"
+            if exists
+            else "there is no such folder"
+        )
         with pytest.raises(ConfigurationError, match=rf"output folder {path}: {problem}; .*`khmer-tuner run`"):
             load_study(path)
         assert path.exists() == exists

@@ -120,6 +120,6 @@ def test_huge_file_is_not_read_as_a_configuration(refused, working_dir):
     (working_dir / "large.yaml").write_text("# filler\n" * 40_000)
     (problem,) = refused(["run", "--config", "large.yaml"])
     assert problem == (
-        "large.yaml: cannot be read (it has 360,000 bytes; expected at most 262,144); use a configuration file "
+        "large.yaml: cannot be read (the file has 360,000 bytes; expected at most 262,144); use a configuration file "
         "(a dataset's metadata.yaml is set with 'data.metadata_path')"
     )

@@ -80,7 +80,7 @@ def test_predict_names_paths_that_are_not_files(refused, working_dir, run_study)
         "no/such/folder.png": "there is no such file; check the path",
         "empty": "the folder contains no images (.avif,",
         "pipe.png": "it is not a regular file",
-        "huge.png": "it has 300,000,000 bytes; expected at most 256,000,000",
+        "huge.png": "the file has 300,000,000 bytes; expected at most 256,000,000",
         "image_1.png/x.png": "Not a directory",
         "/dev/null": "it is not a regular file",
         "x" * 300: "File name too long",
@@ -125,5 +125,5 @@ def test_dataset_with_a_pipe_and_a_huge_file_is_refused_without_reading_them(ref
     dataset[0].unlink()
     dataset[0].write_bytes(GOOD)
     (huge,) = refused(["run", "--config", "c.yaml"])
-    size = "it has 300,000,000 bytes; expected at most 256,000,000"
+    size = "the file has 300,000,000 bytes; expected at most 256,000,000"
     assert huge.endswith(f"01.png: cannot be read as an image: {size}; recreate or replace the file")
