@@ -64,10 +64,10 @@ def _length_problem(name: str) -> str | None:
     if not name:
         return "a name has 1 to 64 characters; choose a name"
     if len(name) > _MAX_CHARACTERS:
-        return f"a name has at most 64 characters, this name has {len(name)}; choose a shorter name"
+        return f"a name has at most 64 characters, but this name has {len(name)}; choose a shorter name"
     size = len(name.encode("utf-8", "surrogatepass"))
     if size > _MAX_BYTES:
-        return f"a name has at most {_MAX_BYTES} bytes as UTF-8, this name has {size}; choose a shorter name"
+        return f"a name has at most {_MAX_BYTES} bytes as UTF-8, but this name has {size}; choose a shorter name"
     return None
 
 

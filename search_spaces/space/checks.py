@@ -80,7 +80,9 @@ class _LossCheck:
         else:
             losses = " and ".join(unsupported)
             omitted = "this line" if self._loss is None else losses
-            rule = f"only {losses.upper()} models support this loss, which is set automatically; remove {omitted}"
+            rule = (
+                f"only {losses.upper()} models support this loss function, which is set automatically; remove {omitted}"
+            )
         subject = f"the model{'s' if len(models) > 1 else ''} {', '.join(map(repr, models))}"
         path = ("base" if self._loss is None else "space", "loss_type")
         self._diagnostics.error(path, f"{subject} would get {' or '.join(map(repr, unsupported))}; {rule}")
@@ -104,7 +106,8 @@ class _LossCheck:
         """Record conditions on the loss function that are evaluated before the model is sampled and changes it."""
         for parameter in takewhile(lambda item: item.name != "model_name", self._space):
             if "loss_type" in parameter.when:
-                text = f"the loss depends on model_name, which is sampled later; move model_name above {parameter.name}"
+                remedy = f"move model_name above {parameter.name}"
+                text = f"the loss function depends on model_name, which is sampled later; {remedy}"
                 self._diagnostics.error(("space", parameter.name, "when", "loss_type"), text)
 
 

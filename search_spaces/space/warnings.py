@@ -37,7 +37,7 @@ def warn_of_space(space: SearchSpace, diagnostics: Diagnostics) -> None:
 
 def _warn_of_conditions(parameter: Parameter, space: SearchSpace, diagnostics: Diagnostics) -> None:
     for name, values in parameter.when.items():
-        # A model that supports only one loss gets this loss even if `base` has another loss.
+        # A model that supports only one loss function gets it even if `base` has another one.
         is_imposed = name == "loss_type" and any((value,) in LOSSES_OF_DECODER.values() for value in values)
         if name in space.base and not Choices(values).contains(space.base[name]) and not is_imposed:
             text = f"never true, because {name} is {as_written(space.base[name])} in 'base'; "

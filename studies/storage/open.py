@@ -138,7 +138,9 @@ _REMEDIES = {
     "disk I/O error": "check that disk (full or failing), then repeat the command to continue",
     "readonly database": "make the file and its folder writable, then repeat the command to continue",
     "unable to open": "make its folder readable and writable and free some space on its disk, then repeat the command",
-    "is locked": "let the process that holds it continue (a stopped process: kill -CONT), then repeat the command",
+    "is locked": (
+        "let the process that holds the lock continue (a stopped process: kill -CONT), then repeat the command"
+    ),
     'relation "version_info" does not exist': "this database contains no study; `khmer-tuner run` creates one",
     "password authentication failed": "put the correct password in ~/.pgpass, PGPASSWORD or the URL",
     "no password supplied": "put the password in ~/.pgpass, PGPASSWORD or the URL",

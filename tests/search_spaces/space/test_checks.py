@@ -16,7 +16,7 @@ from search_spaces import (
 )
 
 CTC_LOSS = "CTC models support only CTC loss, which is set automatically"
-CTC_MODELS = "only CTC models support this loss, which is set automatically"
+CTC_MODELS = "only CTC models support this loss function, which is set automatically"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ CTC_MODELS = "only CTC models support this loss, which is set automatically"
         (
             "space:\n  label_smoothing: {low: 0, high: 0.1, when: {loss_type: focal}}\n  model_name: [small, ctc]",
             [
-                "config.yaml:2: space.label_smoothing.when.loss_type: the loss depends on model_name, which is sampled "
-                "later; move model_name above label_smoothing"
+                "config.yaml:2: space.label_smoothing.when.loss_type: the loss function depends on "
+                "model_name, which is sampled later; move model_name above label_smoothing"
             ],
         ),
     ],

@@ -122,7 +122,7 @@ def test_unreadable_database_is_reported_until_it_is_readable_again(
 
         with closing(sqlite3.connect(database, isolation_level=None)) as locker:
             locker.execute("BEGIN EXCLUSIVE")
-            assert refused().startswith(f"{database}: database is locked; let the process that holds it continue")
+            assert refused().startswith(f"{database}: database is locked; let the process that holds the lock continue")
         assert len(served.study()["trials"]) == 2
 
         renamed = database.rename(tmp_path / "renamed.db")

@@ -80,7 +80,7 @@ def test_message_about_a_locked_database_has_a_remedy(tmp_path: Path) -> None:
         with pytest.raises(StorageInternalError) as caught:
             optuna.create_study(storage=storage, study_name="x")
         text = storage_error_text(caught.value, url)
-        assert text.startswith(f"{tmp_path}/study.db: database is locked; let the process that holds it continue")
+        assert text.startswith(f"{tmp_path}/study.db: database is locked; let the process that holds the lock continue")
         with pytest.raises(ConfigurationError, match="database is locked; let the process"):
             open_storage_for_reading(url, busy_timeout_s=0.1)
 
