@@ -145,7 +145,7 @@ def test_the_example_files_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_commands_work_as_printed(trained_folder: Path, shell: Shell) -> None:
     write_files(trained_folder)
     for command in COMMAND_LINES:
-        done = shell(shlex.split(command), trained_folder)
+        done = shell(shlex.split(command, comments=True), trained_folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 

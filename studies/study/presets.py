@@ -220,7 +220,7 @@ def _change_text(record: TrialRecord, config: TrainingConfig) -> str:
     text = ", ".join(f"{field} was {old!r} and is {new!r} now" for field, (old, new) in changes.items())
     return (
         f"experiment {record.experiment_name!r}: the study contains it with other settings "
-        f"({text or 'stored by another version'}); change them back, give the experiment a new name, "
+        f"({text or 'stored by another version'}); restore the values (file or --set), rename the experiment, "
         "or start a new study with another --output-dir"
     )
 

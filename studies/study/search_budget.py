@@ -176,8 +176,8 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         fixed = {name for name in base if name in request.fixed or space.parameter(name) is not None}
         changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
-        f"study {study.study_name!r}: its search has {name} {old}, not {new}; all search trials of a study share these "
-        "settings; remove the option, or start a new study with another --output-dir"
+        f"study {study.study_name!r}: its search has {name} {'unset' if old is None else old}, not {new}; all search "
+        "trials of a study share these settings; remove the option, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
     if problems:

@@ -255,8 +255,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     add_option(group, "--pruner", "NAME", one_of(*PRUNERS), pruner)
     prune_share = (
-        "quantile pruner: prune a trial that is worse than this fraction of the other trials at the end of its grace "
-        "period (default: 0.6)"
+        "quantile pruner: at the end of its grace period, a trial must be at least as good as this fraction of the "
+        "other trials (default: 0.6)"
     )
     add_option(group, "--prune-share", "SHARE", fraction, prune_share)
     prune_grace = "grace period: epochs before a trial can be pruned (default: the trial's early stopping patience)"

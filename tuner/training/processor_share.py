@@ -42,6 +42,7 @@ class ProcessorShare:
         self._warned = True
         log.warning(
             f"epoch {metrics.epoch}: training got only {fraction:.0%} of the CPU time of {counted(cores, 'core')} "
-            f"(expected: {_LOW_FRACTION:.0%} or more), because other programs are using the CPU; stop these programs"
+            f"(expected: {_LOW_FRACTION:.0%} or more), because other programs are using the CPU; this slows training "
+            "but does not change the results; stop these programs"
             + (", or train several trials with one thread each (--workers)" if cores > 1 else "")
         )

@@ -85,7 +85,7 @@ def test_changed_presets_are_refused_with_every_difference(start: Start, presets
     assert len(caught.value.problems) == 3
     assert caught.value.problems[1] == (
         "experiment 'baseline': the study contains it with other settings (batch_size was 32 and is 64 now, "
-        "learning_rate was 0.002 and is 0.5 now); change them back, give the experiment a new name, "
+        "learning_rate was 0.002 and is 0.5 now); restore the values (file or --set), rename the experiment, "
         "or start a new study with another --output-dir"
     )
     assert names_by_number(study) == list(presets)

@@ -98,7 +98,7 @@ class TestSettings:
                 "sampler tpe, not gp",
                 "pruner quantile, not none",
                 "prune_share 0.6, not 0.25",
-                "prune_grace None, not 3",
+                "prune_grace unset, not 3",
             )
         )
         assert (search_budget(study), numbers(study)) == (2, [3, 4])

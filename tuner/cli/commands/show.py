@@ -183,7 +183,7 @@ def _thinned(epochs: Sequence[EpochMetrics]) -> Iterator[EpochMetrics]:
 def _attempts(attempts: Sequence[Attempt]) -> Table:
     from tuner.display.terminal import plain_table
 
-    table = plain_table("", "started", "host:process", "after epoch", "reason", right=(3,))
+    table = plain_table("", "started", "host:process", "after epoch", "start reason", right=(3,))
     for attempt in attempts:
         started = datetime.fromisoformat(attempt.began).astimezone()
         table.add_row(
