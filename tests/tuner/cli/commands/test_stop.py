@@ -121,7 +121,7 @@ def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
     for number, name in enumerate(names):
         assert f"{name} (trial {number}): interrupted\n" in err
     assert "two, ខ្មែរ: still pending, because a stop was requested" in err
-    assert "worker died" not in err
+    assert "killed or crashed" not in err
     assert "2 trials are pending; continue with: khmer-tuner resume" in out
     assert read_results(Path("stopped.json"))["all_results"] == []
     stopped_rows = rows()
