@@ -95,7 +95,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="experiments file with the presets to measure (default: %(default)s)",
     )
     parser.add_argument(
-        "--threads", metavar="N", type=int, default=usable_cores(), help="PyTorch threads (default: number of cores)"
+        "--threads",
+        metavar="N",
+        type=int,
+        default=usable_cores(),
+        help="number of PyTorch threads (default: the cores)",
     )
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:

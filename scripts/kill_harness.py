@@ -35,7 +35,7 @@ examples:
   python scripts/kill_harness.py --kills 20 --postgresql        each takeover waits for three seconds
   python scripts/kill_harness.py --kills 10 --at "after tell"   kills at this point only
 
-The seed determines the points and times of the kills; the progress of a process by then depends on the machine.
+The seed determines where and when processes are killed; how far a process has got by then depends on the machine.
 """
 # With this number of kills or more, there must be a kill at every kill point.
 EVERY_POINT = 200
@@ -125,7 +125,7 @@ def _check_every_point_was_hit(schedule: Schedule, kill_points: Sequence[KillPoi
         raise HarnessError(f"found no kill {', '.join(missed)}; expected one at every point; use a larger --kills")
     if (most := schedule.most_crashes) < SEVERAL_CRASHES:
         raise HarnessError(
-            f"found at most {most} consecutive kills in one epoch; expected {SEVERAL_CRASHES}; use a larger --kills"
+            f"no epoch was killed more than {most} times in a row; expected {SEVERAL_CRASHES}; use a larger --kills"
         )
 
 

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure_dataset(reader: Reader, metadata: str, without: set[str]) -> None:
-    """Read the test split without images in some fonts; print the figures of right and of wrong readings."""
+    """Predict the test split except images in the fonts `without`; print counts for right and for wrong readings."""
     split = open_pixel_cache(metadata, ["test"])["test"]
     chosen = [index for index, font in enumerate(split.font_numbers) if split.font_names[font] not in without]
     started = time.perf_counter()

@@ -100,7 +100,7 @@ def parsed() -> argparse.Namespace:
         "--trials", type=int, default=24, help="number of search trials per study (default: %(default)s)"
     )
     parser.add_argument(
-        "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none quantile)"
+        "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none and quantile)"
     )
     parser.add_argument(
         "--epochs", type=int, default=24, help="maximum number of epochs per trial (default: %(default)s)"

@@ -1,4 +1,4 @@
-"""Seconds per epoch next to busy processes, for several thread, worker and spin counts."""
+"""Seconds per epoch while other processes load the CPU, by threads, workers and OpenMP spin count."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def measure(plan: Plan) -> Figures:
 
 
 def tables(figures: Figures) -> list[Table]:
-    """Return a table of the rates."""
+    """Return a table of the measured rates per precision."""
     table = plain_table("precision", "best GFLOP/s", "operation", "torch.mm GFLOP/s", right=(1, 3))
     for precision, rate in figures["precisions"].items():
         table.add_row(precision, f"{rate['gflops']:.0f}", rate["by"], f"{rate['matrix_gflops']:.0f}")

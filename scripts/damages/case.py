@@ -172,7 +172,7 @@ def _rows(text: str) -> dict[str, str]:
 
 
 def _facts(folder: Path) -> dict[str, str]:
-    """Return the digests of the files and the rows of the database, keyed by "TRIAL: item".
+    """Return a digest of each file and the text of the database rows, keyed by "<trial>: <item>".
 
     The key "readable" exists only if Optuna can read all trials.
     """

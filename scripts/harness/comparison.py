@@ -47,7 +47,7 @@ def reference_snapshot(small: FixtureStudy, folder: Path, ending: Ending) -> Sna
     snapshot = in_fork(take_snapshot, folder)
     if missing := small.ends - set(why_ended(snapshot)):
         reasons = ", ".join(sorted(missing))
-        raise HarnessError(f"reference study: found no trial that ended as {reasons}; use a larger --trials")
+        raise HarnessError(f"reference study: found no trial with the end reason {reasons}; use a larger --trials")
     return snapshot
 
 

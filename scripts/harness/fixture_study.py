@@ -82,7 +82,7 @@ class FixtureStudy:
 
     @property
     def ends(self) -> frozenset[str]:
-        """Reasons for which trials of the reference study must end; with the GP sampler, no trial is pruned."""
+        """End reasons that must occur in the reference study; the GP sampler prunes no trial."""
         return frozenset({"max_epochs", "early_stopped"} | ({"pruned"} if self.sampler != "gp" else set()))
 
     @property

@@ -13,7 +13,7 @@ Callback = Callable[..., object]
 
 
 def replace(target: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function by the one that `make` returns.
+    """Replace a function with the one that `make` returns.
 
     Args:
         target: Dotted name of the function, where its caller looks it up.

@@ -121,7 +121,7 @@ class Schedule:
         return Phase.END if survey.finished == self._trials else Phase.WORK
 
     def _targets(self, phase: Phase, survey: Survey) -> list[str]:
-        """Choose some of the points in a phase that have the fewest kills so far."""
+        """Choose kill points of a phase at random, among those with the fewest kills so far."""
         ahead = [point for point in points(phase) if self._is_ahead(point, survey)]
         possible = [point for point in ahead if not self._only or point in self._only]
         fewest = min((self.kills[point] for point in possible), default=0)

@@ -1,4 +1,4 @@
-"""One small study from start to end, with injected faults and continuous polling."""
+"""One small study from start to end, with injected faults, while dashboard, status and export read it."""
 
 from __future__ import annotations
 

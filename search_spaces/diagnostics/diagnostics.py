@@ -119,7 +119,7 @@ class Diagnostics:
         return _in_order(self._notes)
 
     def raise_errors(self) -> None:
-        """Raise one exception with all recorded errors, in the order of their lines.
+        """Raise one exception with all recorded errors, if any, in the order of their lines.
 
         Raises:
             ConfigurationError: An error was recorded.

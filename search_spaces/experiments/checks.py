@@ -23,7 +23,7 @@ ModelFiles = dict[str, Definitions | None]
 
 
 def check_experiment(experiment: Experiment, diagnostics: Diagnostics, models: ModelFiles) -> None:
-    """Record conflicts between the keys of one experiment, and warnings.
+    """Record errors and warnings about combinations of keys in one experiment.
 
     Rules that involve an invalid key are skipped.
 

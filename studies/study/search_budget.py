@@ -177,7 +177,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         changes |= {f"base {name}": change for name, change in base.items() if name not in fixed}
     problems = [
         f"study {study.study_name!r}: its search has {name} {'unset' if old is None else old}, not {new}; all search "
-        "trials of a study share these settings; remove the option, or start a new study with another --output-dir"
+        "trials of a study share this setting; remove the option, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
     if problems:

@@ -58,7 +58,7 @@ class Lease(Protocol):
         """Prepare the lease before the record's last attempt is stored in the database."""
 
     def confirm_attempt(self, record: TrialRecord) -> None:
-        """Assign the lease to the record's last attempt, after the attempt has been stored in the database."""
+        """Assign the lease to the record's last attempt. Call this once the attempt is stored in the database."""
 
     def check(self) -> None:
         """Check that no other worker has taken over the trial.

@@ -254,7 +254,7 @@ def record_outcome(trial: Trial, outcome: TrialOutcome) -> None:
 
 
 def stored_outcome(outcome: TrialOutcome) -> dict[str, Any]:
-    """Convert an outcome to JSON-compatible data for the user attribute.
+    """Convert an outcome to JSON-compatible data, to be stored as a user attribute of the trial.
 
     A number that is not finite becomes 0 if it is an accuracy or a time, and None otherwise.
     """

@@ -223,7 +223,7 @@ def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Ov
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
     workers = (
-        "number of worker processes on this machine; auto measures for a few seconds which number is fastest "
+        "number of worker processes on this machine; 'auto' measures for a few seconds which number is fastest "
         "(default: %(default)s, which makes results bit-for-bit reproducible)"
     )
     add_option(parser, "--workers", "N", worker_count, workers, default=1)

@@ -88,7 +88,7 @@ def find_images(
 
 
 def states_digest(paths: Iterable[str]) -> str:
-    """Return a SHA-256 of the sizes and modification times of the files."""
+    """Return the SHA-256 digest of the sizes and modification times of the files."""
     states = array("q")
     for path in paths:
         try:

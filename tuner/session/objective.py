@@ -43,7 +43,7 @@ def run_trial(claim: Claim, context: RunContext) -> None:
     """Train a claimed trial and report its outcome to the study, whether it succeeds or fails.
 
     Interruptions (KeyboardInterrupt, `TrialInterrupted`) and errors that the trial did not cause (disk, database,
-    dataset, device, any error before the first epoch) propagate. The trial then stays running in the study, and
+    dataset, device, any error before the first epoch) propagate. The trial then keeps the state RUNNING, and
     the next worker that claims the trial resumes it from its last finished epoch. `LeaseLost` also propagates, because
     another worker has taken over the trial.
     """

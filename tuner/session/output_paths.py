@@ -1,4 +1,4 @@
-"""Checks of output files: where commands may write a file, and which existing files they may replace."""
+"""Checks on output files: where commands may write a file, and which existing files they may replace."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class TestSettings:
         with pytest.raises(ConfigurationError) as caught:
             add_search_trials(study, folder, different)
         remedy = (
-            "; all search trials of a study share these settings; remove the option, "
+            "; all search trials of a study share this setting; remove the option, "
             "or start a new study with another --output-dir"
         )
         assert caught.value.problems == tuple(

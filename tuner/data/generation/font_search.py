@@ -21,7 +21,7 @@ _MAX_FONTS_PER_FILE = 64
 
 
 def find_fonts(choice: str, folder: Path | None) -> list[Font]:
-    """Return the fonts of a dataset, in an order that only depends on the fonts.
+    """Return the fonts of a dataset, in an order that depends only on the fonts.
 
     Args:
         choice: `pinned`, or `system` to add every installed font that has all ten digits.

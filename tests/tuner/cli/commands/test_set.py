@@ -86,7 +86,7 @@ def test_search_fixes_overrides_when_it_starts(cli, write_config, write_space):
 
     other = cli(*search, "--set", "training.num_epochs=3")
     assert other.code == 2
-    assert "its search has num_epochs 1, not 3; all search trials of a study share these settings" in other.err
+    assert "its search has num_epochs 1, not 3; all search trials of a study share this setting" in other.err
     assert len(configs(kind=TrialKind.SEARCH)) == 3
 
 
