@@ -116,6 +116,16 @@ def test_the_table_of_commands_names_every_command(command: Command[Any]) -> Non
     assert f"| `{command.name}` |" in sections()["Commands"]
 
 
+@pytest.mark.parametrize("readme", ["README.md", "scripts/README.md", "studies/README.md", "search_spaces/README.md"])
+def test_commands_in_sentences_have_existing_options(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for line in re.findall(r"`khmer-tuner ([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        name, *words = shlex.split(re.sub(r"\bN\b", "1", line))
+        if name != "COMMAND":
+            command, options = parse([name, *words], COMMAND_GROUPS)
+            assert (command.name, options.problems) == (name, []), line
+
+
 MAP = sections()["Architecture"] + sections()["Development"]
 
 
