@@ -23,7 +23,7 @@ CopyData = Callable[[Machine], Path]
 CopyInputs = Callable[..., Path]
 ResultOf = Callable[..., Any]
 
-EPOCHS = 20
+EPOCHS = 40
 PRESETS = {
     f"rate_{rate}_batch_{batch}": {"learning_rate": rate, "batch_size": batch, "num_epochs": EPOCHS}
     for rate in (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
