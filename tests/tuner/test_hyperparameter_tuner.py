@@ -336,7 +336,9 @@ class TestRefusals:
     ) -> None:
         before = modification_times()
         changed = write_config({"one": {"training": {"num_epochs": 3}}, "new": {}}, file_name="changed.yaml")
-        with pytest.raises(ConfigurationError, match=r"num_epochs.* was 1 and is 3 now.*new name.*--output-dir"):
+        with pytest.raises(
+            ConfigurationError, match=r"num_epochs.* was 1 and is 3 now.*rename the experiment.*--output-dir"
+        ):
             HyperparameterTuner(str(changed)).run_experiments()
         assert modification_times() == before
         assert set(rows()) == {"one"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -68,11 +67,10 @@ def test_parameters_of_the_default_space_are_suggested_without_warnings(start: S
     space = load_search_space("config/search_space.yaml")
     for _ in range(5):
         study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        while (claim := claim_next(study, folder)) is not None:
-            config = suggest_all(claim.trial, space, TrainingConfig())
-            assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)
+    # A warning is an error, as in all tests (see pyproject.toml).
+    while (claim := claim_next(study, folder)) is not None:
+        config = suggest_all(claim.trial, space, TrainingConfig())
+        assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)
 
 
 def test_adjusted_settings_affect_conditions_and_result_but_not_suggested_values(
