@@ -56,15 +56,18 @@ class StudyInvariants:
         return {name: ModelDefinition.model_validate(data) for name, data in self.models.items()}
 
     def changes(self, now: StudyInvariants) -> list[str]:
-        """Describe each difference from the current invariants in one line; ignore versions and dataset locations."""
+        """Describe each difference from the current invariants, and how to undo it, in one line.
+
+        Versions and dataset locations are ignored.
+        """
         old, new = self._compared(), now._compared()
-        return [
-            self._dataset_change(now)
-            if name == _FINGERPRINT
-            else f"{name} was {_shown(old.get(name))} when the study was created and is {_shown(new.get(name))} now"
+        texts = [
+            f"{name} was {_shown(old.get(name))} when the study was created and is {_shown(new.get(name))} now"
             for name in dict.fromkeys((*old, *new))
-            if old.get(name) != new.get(name)
+            if name != _FINGERPRINT and old.get(name) != new.get(name)
         ] + definition_changes(self.definitions, now.definitions)
+        dataset = [self._dataset_change(now)] if old.get(_FINGERPRINT) != new.get(_FINGERPRINT) else []
+        return dataset + [f"{text}; restore the earlier value" for text in texts]
 
     def extended(self, now: StudyInvariants) -> StudyInvariants:
         """Return a copy with the additional models and the dataset locations of the current invariants."""
@@ -72,14 +75,14 @@ class StudyInvariants:
         return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **locations})
 
     def _dataset_change(self, now: StudyInvariants) -> str:
-        """Describe in one line that the dataset has changed, with the image folders if they differ."""
+        """Describe in one line that the dataset has changed, with the image folders if they differ, and the remedy."""
         old, new = (_shown(dataset.get("fingerprint")) for dataset in (self.dataset, now.dataset))
         text = f"the dataset differs from the study's (fingerprint {new} instead of {old})"
         before, after = (dataset.get("image_folder") for dataset in (self.dataset, now.dataset))
-        if after is None or before == after:
-            return text
-        before = before or "another folder (probably the working directory)"
-        return f"{text}; its images are in {after}, earlier in {before}"
+        if after is not None and before != after:
+            before = before or "another folder (probably the working directory)"
+            text += f"; its images are in {after}, earlier in {before}"
+        return f"{text}; use the study's dataset (--metadata or 'data.metadata_path')"
 
     def _compared(self) -> dict[str, Any]:
         """Return the settings that must not change, keyed by their names in the configuration file."""

@@ -185,9 +185,8 @@ def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariant
     """
     changes = study_invariants(study).changes(invariants)
     if changes:
-        raise ConfigurationError(
-            [f"study {study.study_name!r}: {change}; {_remedy(change, folder)}" for change in changes]
-        )
+        remedy = _new_study_remedy(folder)
+        raise ConfigurationError([f"study {study.study_name!r}: {change}, or {remedy}" for change in changes])
 
 
 def save_targets(study: optuna.Study, targets: Targets) -> None:
@@ -308,11 +307,7 @@ def _is_copy(folder: OutputFolder, stored_path: str) -> bool:
     return os.path.exists(other) and os.path.samefile(database, other)
 
 
-def _remedy(change: str, folder: OutputFolder) -> str:
+def _new_study_remedy(folder: OutputFolder) -> str:
     owner = folder.owner()
     shared = owner is not None and not folder.contains_storage(owner)
-    is_dataset = change.startswith("the dataset differs")
-    restore = (
-        "use the study's dataset (--metadata or 'data.metadata_path')" if is_dataset else "restore the earlier value"
-    )
-    return f"{restore}, or start a new study with another --output-dir{' and --study' if shared else ''}"
+    return f"start a new study with another --output-dir{' and --study' if shared else ''}"
