@@ -19,19 +19,22 @@ from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, is_connection_lost
 from studies.storage.url import check_storage_url, default_storage_url, mask_password, sqlite_path
-from studies.study.claiming import claim_next_trial, count_claimable
+from studies.study.claiming import HeldBack, claim_next_trial, count_claimable, find_held_back
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
     DEFAULT_STUDY_NAME,
     StudyNotStartedError,
     create_or_join_study,
     find_study,
+    fix_threads,
     load_study,
     load_study_for_changes,
     require_same_invariants,
+    require_same_threads,
     save_targets,
     study_invariants,
     study_targets,
+    study_threads,
     version_notes,
 )
 from studies.study.presets import (
@@ -46,6 +49,7 @@ from studies.study.search_budget import (
     add_search_trials,
     check_search,
     count_unenqueued,
+    fix_parallelism,
     require_same_search,
     search_budget,
     search_settings,
@@ -67,6 +71,7 @@ __all__ = [
     "Attempt",
     "Claim",
     "DiskUsage",
+    "HeldBack",
     "LeaseLost",
     "OutputFolder",
     "Progress",
@@ -100,8 +105,11 @@ __all__ = [
     "disk_usage",
     "ended_records",
     "enqueue_presets",
+    "find_held_back",
     "find_study",
     "find_trial",
+    "fix_parallelism",
+    "fix_threads",
     "fixed_space",
     "is_connection_lost",
     "latest_records",
@@ -125,6 +133,7 @@ __all__ = [
     "request_stop",
     "require_same_invariants",
     "require_same_search",
+    "require_same_threads",
     "retry_failed_trials",
     "save_artifact",
     "save_targets",
@@ -137,6 +146,7 @@ __all__ = [
     "study_space",
     "study_status",
     "study_targets",
+    "study_threads",
     "suggest_all",
     "target_metrics",
     "target_verdicts",

@@ -6,15 +6,19 @@ use the trial's best value of the monitored metric so far, which the trial repor
 
 from __future__ import annotations
 
+import math
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.pruners import BasePruner, NopPruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
+from studies.sampling.visible_history import visible_trials
 from studies.trials.record import CONFIG
-from studies.trials.records import trials_and_records
 
 HYPERBAND_REDUCTION = 3
 
@@ -32,9 +36,7 @@ class Pruning:
     """The pruner of a study's search trials, and its settings.
 
     Attributes:
-        pruner: ``quantile`` for `QuantilePruner`, ``hyperband`` for Optuna's Hyperband, ``none`` to prune nothing.
-            Hyperband stores that a rung was evaluated, but not the decision. So if the process exits before the trial
-            is reported as pruned, the trial continues to the next rung.
+        pruner: ``quantile`` for `QuantilePruner`, ``hyperband`` for `HyperbandPruner`, ``none`` to prune nothing.
         share: Quantile of the quantile pruner at the end of the grace period, above 0 and below 1.
         grace: Grace period in epochs, 1 or more; None for the trial's `early_stopping_patience`.
     """
@@ -47,12 +49,12 @@ class Pruning:
         """Return the grace period in epochs for a trial with this early stopping patience."""
         return early_stopping_patience if self.grace is None else self.grace
 
-    def create_pruner(self, early_stopping_patience: int, num_epochs: int) -> BasePruner:
+    def create_pruner(self, early_stopping_patience: int, num_epochs: int, parallelism: int) -> BasePruner:
         """Create the pruner for search trials with this default patience and maximum number of epochs."""
         if self.pruner is PrunerName.QUANTILE:
-            return QuantilePruner(self)
+            return QuantilePruner(self, parallelism)
         if self.pruner is PrunerName.HYPERBAND:
-            return _Hyperband(self, early_stopping_patience, num_epochs)
+            return HyperbandPruner(self, self.grace_epochs(early_stopping_patience), num_epochs, parallelism)
         return NopPruner()
 
 
@@ -62,11 +64,12 @@ class QuantilePruner(BasePruner):
     At the end of the grace period the quantile is `Pruning.share`. Then it grows as
     ``1 - (1 - share) (grace / epoch)^2``, since early values of a learning curve say little about its end. With a share
     of 0.6, about 40 % of the trials continue after the grace period, and 10 % after twice as many epochs. A trial is
-    pruned only if it is worse by more than its `early_stopping_min_delta`.
+    pruned only if it is worse by more than its `early_stopping_min_delta`. The other trials are the visible history.
     """
 
-    def __init__(self, pruning: Pruning) -> None:
+    def __init__(self, pruning: Pruning, parallelism: int) -> None:
         self._pruning = pruning
+        self._parallelism = parallelism
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to prune a trial that has reported its best value so far after each epoch."""
@@ -74,54 +77,85 @@ class QuantilePruner(BasePruner):
         if epoch is None or epoch < grace:
             return False
         fraction = 1 - (1 - self._pruning.share) * (grace / epoch) ** 2
-        threshold = quantile_of_others(study, trial.number, epoch, fraction)
+        visible = [other for other, _ in visible_trials(study, trial.number, self._parallelism)]
+        threshold = quantile_at(visible, epoch, fraction, study.direction)
         if threshold is None:
             return False
         best = trial.intermediate_values[epoch]
-        is_minimized = study.direction == optuna.study.StudyDirection.MINIMIZE
-        behind = best - threshold if is_minimized else threshold - best
+        behind = best - threshold if study.direction == StudyDirection.MINIMIZE else threshold - best
         return bool(behind > trial.user_attrs[CONFIG]["early_stopping_min_delta"])
 
 
-class _Hyperband(HyperbandPruner):
-    """Optuna's Hyperband, used only after the grace period of a trial."""
+class HyperbandPruner(BasePruner):
+    """Hyperband with asynchronous successive halving, used after the grace period of a trial.
 
-    def __init__(self, pruning: Pruning, early_stopping_patience: int, num_epochs: int) -> None:
-        # Explicit limits, because Optuna's estimates of the limits would differ after a restart.
-        min_epochs = min(pruning.grace_epochs(early_stopping_patience), num_epochs)
-        super().__init__(min_resource=min_epochs, max_resource=num_epochs, reduction_factor=HYPERBAND_REDUCTION)
+    Each trial belongs to one bracket. Bracket b compares trials at the epochs ``grace * 3^b``, ``grace * 3^(b + 1)``
+    and so on: a trial that is not among the best third of the trials of its bracket at that epoch is pruned. The trials
+    are the visible history and the trial itself.
+
+    Unlike Optuna's pruner of the same name, this one stores nothing, so a decision does not depend on running trials
+    or on how often it was made. Sources: Li et al., "Hyperband" (JMLR 18, 2018); Li et al., "A System for Massively
+    Parallel Hyperparameter Tuning" (MLSys 2020).
+    """
+
+    def __init__(self, pruning: Pruning, grace: int, num_epochs: int, parallelism: int) -> None:
         self._pruning = pruning
+        self._first_rung = min(grace, num_epochs)
+        self._parallelism = parallelism
+        largest = int(math.log(num_epochs / self._first_rung, HYPERBAND_REDUCTION) + 1e-9)
+        # The number of trials per bracket in which all brackets train the same number of epochs.
+        sizes = [(largest + 1) * HYPERBAND_REDUCTION**power / (power + 1) for power in range(largest, -1, -1)]
+        self._brackets = [bracket for bracket, size in enumerate(sizes) for _ in range(math.ceil(size))]
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        epoch = trial.last_step
-        return epoch is not None and epoch >= _grace_epochs(trial, self._pruning) and super().prune(study, trial)
+        """Return whether to prune a trial that has reported its best value so far after each epoch."""
+        epoch, bracket = trial.last_step, self._bracket(trial)
+        if epoch is None or epoch < _grace_epochs(trial, self._pruning) or not self._is_rung(epoch, bracket):
+            return False
+        visible = [other for other, _ in visible_trials(study, trial.number, self._parallelism)]
+        values = [
+            other.intermediate_values[epoch]
+            for other in (*visible, trial)
+            if epoch in other.intermediate_values and self._bracket(other) == bracket
+        ]
+        values.sort(reverse=study.direction == StudyDirection.MAXIMIZE)
+        worst_kept = values[max(0, len(values) // HYPERBAND_REDUCTION - 1)]
+        own = trial.intermediate_values[epoch]
+        return bool(own > worst_kept if study.direction == StudyDirection.MINIMIZE else own < worst_kept)
+
+    def _bracket(self, trial: FrozenTrial) -> int:
+        return self._brackets[zlib.crc32(str(trial.number).encode()) % len(self._brackets)]
+
+    def _is_rung(self, epoch: int, bracket: int) -> bool:
+        rung: int = self._first_rung * HYPERBAND_REDUCTION**bracket
+        while rung < epoch:
+            rung *= HYPERBAND_REDUCTION
+        return rung == epoch
 
 
 def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:
     return pruning.grace or int(trial.user_attrs[CONFIG]["early_stopping_patience"])
 
 
-def quantile_of_others(study: optuna.Study, number: int, epoch: int, fraction: float) -> float | None:
-    """Return a quantile of the other trials' best values so far at an epoch.
+def quantile_at(trials: Sequence[FrozenTrial], epoch: int, fraction: float, direction: StudyDirection) -> float | None:
+    """Return a quantile of finished trials' best values so far at an epoch.
 
-    Pruned trials are included, because otherwise the comparison would become stricter with every pruned trial. A trial
-    that ended before the epoch is included with its last value, a running trial only if it has reached the epoch.
-    Failed trials are ignored; a diverged search trial has the state pruned.
+    Pruned trials must be included, because otherwise the comparison would become stricter with every pruned trial. A
+    trial that ended before the epoch is included with its last value.
 
     Args:
-        study: The study; it is only read.
-        number: The number of the trial to compare.
+        trials: The trials.
         epoch: Counted from 1.
         fraction: The quantile as a fraction of the values, counted from the worst value (0.5 for the median), with
-            linear interpolation. It is limited to ``1 - 1/n`` for n other trials, because few values do not determine a
-            high quantile.
+            linear interpolation. It is limited to ``1 - 1/n`` for n trials, because few values do not determine a high
+            quantile.
+        direction: The study's direction.
 
     Returns:
         The quantile, or None if there is no value to compare with.
     """
-    others = (_value_at(trial, epoch) for trial, _ in trials_and_records(study) if trial.number != number)
-    values = [value for value in others if value is not None]
-    values.sort(reverse=study.direction == optuna.study.StudyDirection.MINIMIZE)
+    values = [value for trial in trials if (value := _value_at(trial, epoch)) is not None]
+    values.sort(reverse=direction == StudyDirection.MINIMIZE)
     if not values:
         return None
     position = min(fraction, 1 - 1 / len(values)) * (len(values) - 1)
@@ -131,13 +165,6 @@ def quantile_of_others(study: optuna.Study, number: int, epoch: int, fraction: f
 
 
 def _value_at(trial: FrozenTrial, epoch: int) -> float | None:
-    """Return a trial's best value so far at an epoch; None if the trial has none or is ignored."""
-    reports = trial.intermediate_values
-    if not reports or trial.state in (TrialState.FAIL, TrialState.WAITING):
-        return None
-    if epoch in reports:
-        return reports[epoch]
-    if trial.state == TrialState.RUNNING and max(reports) < epoch:
-        return None
-    reached = max((step for step in reports if step < epoch), default=None)
-    return None if reached is None else reports[reached]
+    """Return a trial's best value so far at an epoch; None if the trial has none."""
+    reached = max((step for step in trial.intermediate_values if step <= epoch), default=None)
+    return None if reached is None else trial.intermediate_values[reached]

@@ -1,8 +1,8 @@
 """A sampler whose suggestions depend only on the study's seed, the trial's number, the parameter and the history.
 
 Optuna's samplers lose the state of their random generator when the process exits. Here, each sampling call uses a copy
-of the history and a new sampler, which is seeded from the study's seed, the trial's number and the parameter. So an
-interrupted study samples the same parameters as an uninterrupted study.
+of the visible history and a new sampler, which is seeded from the study's seed, the trial's number and the parameter.
+So an interrupted or parallel study samples the same parameters as an uninterrupted study with one worker.
 """
 
 from __future__ import annotations
@@ -22,14 +22,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution, with_parameters
+from studies.sampling.visible_history import visible_trials
 from studies.storage.optuna_private import hide_gp_warnings
-from studies.trials.record import KIND, TrialKind
-from studies.trials.records import trials_and_records
+from studies.trials.record import TrialKind
 
 # Random search trials before the sampler uses its model (`n_startup_trials`), in addition to the presets.
 RANDOM_SEARCH_TRIALS = 5
-# Samplers ignore failed trials, and waiting trials have no parameters yet.
-_VISIBLE_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
 class SamplerName(StrEnum):
@@ -41,26 +39,23 @@ class SamplerName(StrEnum):
 
 
 class StatelessSampler(BaseSampler):
-    """A sampler that creates a new Optuna sampler for each call, from a seed and the study's history only.
+    """A sampler that creates a new Optuna sampler for each call, from a seed and the trial's visible history only.
 
-    Parameters without conditions are sampled jointly, conditional parameters independently. The history contains only
-    trials that this package created. If a worker resumes a trial whose parameters are only partly sampled, the
-    remaining parameters are sampled from the history at that time.
+    Parameters without conditions are sampled jointly, conditional parameters independently.
     """
 
-    def __init__(self, name: SamplerName, seed: int, study: optuna.Study, space: Callable[[], SearchSpace]) -> None:
+    def __init__(self, name: SamplerName, seed: int, parallelism: int, space: Callable[[], SearchSpace]) -> None:
         """Create the sampler.
 
         Args:
             name: The Optuna sampler to use.
             seed: The study's seed.
-            study: The study with the complete history; with Hyperband, Optuna passes only the trials of one bracket to
-                a sampler.
+            parallelism: The study's parallelism, which determines the visible history.
             space: Function that returns the study's search space, which new presets may widen.
         """
         self._name = name
         self._seed = seed
-        self._study = study
+        self._parallelism = parallelism
         self._space = space
         self._history: _History | None = None
 
@@ -72,7 +67,7 @@ class StatelessSampler(BaseSampler):
         parameter in every trial, so for this sampler, these are the parameters that all trials share.
         """
         if self._name is SamplerName.GP:
-            history = self._history_of(trial)
+            history = self._history_of(study, trial)
             return self._new_sampler(history, "joint").infer_relative_search_space(history.study, history.trial)
         return {item.name: to_distribution(item.domain) for item in self._space() if not item.when}
 
@@ -80,21 +75,21 @@ class StatelessSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Sample the parameters of `search_space` jointly; return their values, keyed by name."""
-        history = self._history_of(trial)
+        history = self._history_of(study, trial)
         return self._new_sampler(history, "joint").sample_relative(history.study, history.trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Sample one parameter independently of the others."""
-        history = self._history_of(trial)
+        history = self._history_of(study, trial)
         sampler = self._new_sampler(history, param_name)
         return sampler.sample_independent(history.study, history.trial, param_name, param_distribution)
 
-    def _history_of(self, trial: FrozenTrial) -> _History:
+    def _history_of(self, study: optuna.Study, trial: FrozenTrial) -> _History:
         """Return the history for all sampling calls of a trial: a copy made at its first call."""
         if self._history is None or self._history.number != trial.number:
-            self._history = _History.of(self._study, trial.number, self._space())
+            self._history = _History.of(study, trial.number, self._parallelism, self._space())
         return self._history
 
     def _new_sampler(self, history: _History, purpose: str) -> BaseSampler:
@@ -104,14 +99,14 @@ class StatelessSampler(BaseSampler):
 
 @dataclass(frozen=True)
 class _History:
-    """The history from which one trial is sampled, as an in-memory study.
+    """The visible history of a trial as an in-memory study.
 
     Attributes:
         number: The trial's number in the original study.
-        study: The other trials in order of trial number, then the trial itself, without parameters.
+        study: The visible trials in order of trial number, then the trial itself, without parameters.
         trial: The trial in `study`.
-        presets: Number of earlier presets that did not fail. They are not a random sample of the space, so they do not
-            count as startup trials.
+        presets: Number of visible presets. They are not a random sample of the space, so they do not count as startup
+            trials.
     """
 
     number: int
@@ -120,17 +115,15 @@ class _History:
     presets: int
 
     @classmethod
-    def of(cls, study: optuna.Study, number: int, space: SearchSpace) -> _History:
+    def of(cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace) -> _History:
         """Copy the history for the trial with this number."""
-        trials = [with_parameters(trial, record, space) for trial, record in trials_and_records(study)]
         memory = optuna.create_study(direction=study.direction)
-        for trial in trials:
-            if trial.state in _VISIBLE_STATES and trial.number != number:
-                with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range
-                    memory.add_trial(_without_attributes(trial))
+        presets = 0
+        for trial, record in visible_trials(study, number, parallelism):
+            presets += record.kind is TrialKind.PRESET
+            with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range
+                memory.add_trial(_without_attributes(with_parameters(trial, record, space)))
         memory.add_trial(create_trial(state=TrialState.RUNNING))
-        earlier = [trial for trial in trials if trial.number < number and trial.state != TrialState.FAIL]
-        presets = sum(trial.user_attrs[KIND] == TrialKind.PRESET for trial in earlier)
         return cls(number, memory, memory.get_trials(deepcopy=False)[-1], presets)
 
 

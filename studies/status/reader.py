@@ -67,6 +67,7 @@ def _search_status(study: optuna.Study, records: list[TrialRecord]) -> SearchSta
     return SearchStatus(
         sampler=settings.sampler.value,
         pruner=settings.pruning.pruner.value,
+        parallelism=settings.parallelism,
         budget=search_budget(study),
         ended=len(ended),
         unenqueued=count_unenqueued(study, records),

@@ -91,6 +91,7 @@ class SearchStatus:
     Attributes:
         sampler: Name of the sampler.
         pruner: Name of the pruner.
+        parallelism: How many search trials may be trained at the same time; None until training starts.
         budget: Total number of search trials that the study will have.
         ended: Number of finished search trials.
         unenqueued: Number of search trials that are not enqueued yet.
@@ -98,6 +99,7 @@ class SearchStatus:
 
     sampler: str
     pruner: str
+    parallelism: int | None
     budget: int
     ended: int
     unenqueued: int

@@ -1,8 +1,9 @@
-"""The choice of a worker's next trial, which combines the sampler, the search budget and claims."""
+"""The choice of a worker's next trial, which combines the sampler, the search budget, the parallelism and claims."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import optuna
 
@@ -12,10 +13,34 @@ from studies.study.lifecycle import study_invariants
 from studies.study.presets import fixed_space, require_same_distributions, study_space
 from studies.study.search_budget import count_unenqueued, search_records, search_settings, top_up
 from studies.trials.claims import Claim, claim_next, count_unclaimed
-from studies.trials.record import TrialKind, TrialRecord
-from studies.trials.records import latest_records
+from studies.trials.leases import leases_of
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord
+from studies.trials.records import latest_records, own_records
 
 RecordPredicate = Callable[[TrialRecord], bool]
+_PENDING = (TrialPhase.WAITING, TrialPhase.RUNNING)
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """A waiting search trial that may not start before an earlier trial has finished.
+
+    Attributes:
+        trial: The search trial.
+        awaited: The first unfinished trial of the study.
+        is_claimable: Whether the caller may train the awaited trial.
+        is_study_trained: Whether a worker is training any trial of the study.
+    """
+
+    trial: TrialRecord
+    awaited: TrialRecord
+    is_claimable: bool
+    is_study_trained: bool
+
+    @property
+    def text(self) -> str:
+        """The reason, for example ``search_0012 waits until search_0008 has finished``."""
+        return f"{self.trial.experiment_name} waits until {self.awaited.experiment_name} has finished"
 
 
 def claim_next_trial(
@@ -27,6 +52,8 @@ def claim_next_trial(
 ) -> Claim | None:
     """Claim the next trial; enqueue search trials from the budget if no trial is pending.
 
+    Search trial n is not claimed before all trials numbered n - P and below have finished, where P is the parallelism.
+
     Another worker may claim the trials that were just enqueued, or enqueue more trials after this worker has found
     none. So the loop ends only after a failed claim during which the number of search trials did not change.
 
@@ -37,7 +64,7 @@ def claim_next_trial(
         with_search: Whether search trials may be claimed, and enqueued within the budget.
 
     Returns:
-        The claim, or None if every matching trial is finished or held by a worker.
+        The claim, or None if every matching trial is finished, held by a worker or held back (`find_held_back`).
     """
     previous_count = -1
     while True:
@@ -52,34 +79,67 @@ def claim_next_trial(
 
 
 def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
-    """Count the pending trials that no worker holds, including search trials that are not enqueued yet."""
-    waiting = count_unclaimed(study, folder, matches)
-    return waiting + (count_unenqueued(study, latest_records(study)) if with_search else 0)
+    """Count the pending trials that a worker could start now, including search trials that are not enqueued yet."""
+    settings = search_settings(study)
+    limit = _search_limit(study, None if settings is None else settings.parallelism)
+    count = count_unclaimed(study, folder, lambda record: matches(record) and _may_start(record, limit))
+    if with_search:
+        within_limit = max(0, limit - len(study.get_trials(deepcopy=False)))
+        count += min(count_unenqueued(study, latest_records(study)), within_limit)
+    return count
 
 
-def prepare_sampling(study: optuna.Study) -> bool:
+def find_held_back(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> HeldBack | None:
+    """Return the first matching search trial that waits for an earlier trial; None if no trial is held back."""
+    settings, records = search_settings(study), own_records(study)
+    if settings is None or settings.parallelism is None:
+        return None
+    limit = _search_limit(study, settings.parallelism)
+    pending = [record for record in records if record.phase in _PENDING]
+    waiting = [record for record in pending if record.phase is TrialPhase.WAITING and matches(record)]
+    trial = next((record for record in waiting if not _may_start(record, limit)), None)
+    if trial is None:
+        return None
+    holders = leases_of(study, folder).holders(record for record in pending if record.phase is TrialPhase.RUNNING)
+    is_trained = any(holder is not None for holder in holders.values())
+    return HeldBack(trial, pending[0], matches(pending[0]), is_trained)
+
+
+def prepare_sampling(study: optuna.Study) -> int | None:
     """Set the sampler and the pruner of the study's search.
 
     Returns:
-        Whether the study has a search, so that search trials may be claimed.
+        The parallelism; None if no search trial may be claimed, because the study has no search or its parallelism is
+        not fixed yet.
     """
     if (space := fixed_space(study)) is not None:
         require_same_distributions(study, space)
     settings = search_settings(study)
-    if settings is None:
-        return False
-    study.sampler = StatelessSampler(settings.sampler, study_invariants(study).seed, study, lambda: study_space(study))
-    base = settings.start
-    study.pruner = settings.pruning.create_pruner(base.early_stopping_patience, base.num_epochs)
-    return True
+    if settings is None or settings.parallelism is None:
+        return None
+    parallelism, seed, base = settings.parallelism, study_invariants(study).seed, settings.start
+    study.sampler = StatelessSampler(settings.sampler, seed, parallelism, lambda: study_space(study))
+    study.pruner = settings.pruning.create_pruner(base.early_stopping_patience, base.num_epochs, parallelism)
+    return parallelism
 
 
 def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> Claim | None:
     # Another process may have started the search since the last call.
-    has_search = prepare_sampling(study)
-    claim = claim_next(
-        study, folder, lambda record: matches(record) and (has_search or record.kind is TrialKind.PRESET)
-    )
-    if claim is None and not has_search and search_settings(study) is not None:
+    parallelism = prepare_sampling(study)
+    limit = _search_limit(study, parallelism)
+    claim = claim_next(study, folder, lambda record: matches(record) and _may_start(record, limit))
+    if claim is None and parallelism is None and prepare_sampling(study) is not None:
         return _claim_prepared(study, folder, matches)
     return claim
+
+
+def _search_limit(study: optuna.Study, parallelism: int | None) -> int:
+    """Return the number from which search trials are held back: all of them without a parallelism."""
+    if parallelism is None:
+        return 0
+    pending = (record.number for record in own_records(study) if record.phase in _PENDING)
+    return next(pending, len(study.get_trials(deepcopy=False))) + parallelism
+
+
+def _may_start(record: TrialRecord, limit: int) -> bool:
+    return record.kind is TrialKind.PRESET or record.number < limit

@@ -34,6 +34,7 @@ class StudyNotStartedError(ConfigurationError):
 _INVARIANTS = "invariants"
 _FOLDER = "folder"
 _TARGETS = "targets"
+_THREADS = "threads"
 _STORED, _NEEDED = TypeAdapter(StudyInvariants), itemgetter("fingerprint", "train_split", "val_split", "metadata_path")
 
 
@@ -199,6 +200,35 @@ def save_targets(study: optuna.Study, targets: Targets) -> None:
 def study_targets(study: optuna.Study) -> Targets:
     """Return the study's targets, as set by the latest run."""
     return read_attribute(study, _TARGETS, Targets.model_validate, {})
+
+
+def fix_threads(study: optuna.Study, folder: OutputFolder, threads: int) -> int:
+    """Fix the number of PyTorch threads per worker if the study has none yet; return the study's number."""
+    if (fixed := study_threads(study)) is not None:
+        return fixed
+    with study_lock(rdb_storage(study), study.study_name, folder):
+        if study_threads(study) is None:
+            study.set_user_attr(_THREADS, threads)
+    return fix_threads(study, folder, threads)
+
+
+def study_threads(study: optuna.Study) -> int | None:
+    """Return the number of PyTorch threads per worker, on which the last bits of CPU results depend; None if unset."""
+    return read_attribute(study, _THREADS, TypeAdapter(int | None).validate_python)
+
+
+def require_same_threads(study: optuna.Study, threads: int | None) -> None:
+    """Check that a number of threads per worker is that of the study, if both are set.
+
+    Raises:
+        ConfigurationError: The numbers differ.
+    """
+    fixed = study_threads(study)
+    if threads is not None and fixed not in (None, threads):
+        raise ConfigurationError(
+            f"study {study.study_name!r}: its workers train with {fixed} threads each, not {threads}; remove "
+            "--threads, or start a new study with another --output-dir"
+        )
 
 
 def version_notes(study: optuna.Study, invariants: StudyInvariants) -> tuple[str, ...]:

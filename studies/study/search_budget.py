@@ -49,6 +49,7 @@ class SearchRequest:
         pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
         prune_share: Quantile at the end of the grace period; see `Pruning.share`.
         prune_grace: Grace period in epochs; see `Pruning.grace`.
+        parallelism: How many search trials may be trained at the same time; see `SearchSettings.parallelism`.
         at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
         fixed: Fixed settings of all search trials, keyed by field name of `TrainingConfig`.
@@ -59,6 +60,7 @@ class SearchRequest:
     pruner: PrunerName | None = None
     prune_share: float | None = None
     prune_grace: int | None = None
+    parallelism: int | None = None
     at_least: int = 0
     more: int = 0
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -99,11 +101,14 @@ class SearchSettings:
         sampler: The sampler.
         pruning: The pruner and its settings.
         start: The base settings of search trials; a trial's sampled parameters override them.
+        parallelism: Search trial n is sampled from and pruned against the finished trials numbered ``n - parallelism``
+            and below, and starts once all of them have finished. None until `fix_parallelism` is called.
     """
 
     sampler: SamplerName = SamplerName.TPE
     pruning: Pruning = field(default_factory=Pruning)
     start: TrainingConfig = field(default_factory=TrainingConfig)
+    parallelism: int | None = 1
 
 
 def check_search(request: SearchRequest) -> None:
@@ -127,11 +132,20 @@ def check_search(request: SearchRequest) -> None:
         raise ConfigurationError(problems)
 
 
-def add_search_trials(study: optuna.Study, folder: OutputFolder, request: SearchRequest) -> None:
+def add_search_trials(
+    study: optuna.Study, folder: OutputFolder, request: SearchRequest, default_parallelism: int | None = 1
+) -> None:
     """Add search trials to a study's budget, and enqueue the first of them; the first call fixes the search settings.
 
     Presets must have been enqueued before. The budget is stored before any trial is enqueued, so `top_up` enqueues the
     trials that a killed process did not enqueue.
+
+    Args:
+        study: The study.
+        folder: The study's output folder.
+        request: The number of trials and the settings.
+        default_parallelism: The parallelism of a new search if the request has none; None if it is not known yet, so
+            that no search trial starts before `fix_parallelism` is called.
 
     Raises:
         ConfigurationError: The study has other search settings, or a fixed setting of the request is invalid for its
@@ -143,7 +157,7 @@ def add_search_trials(study: optuna.Study, folder: OutputFolder, request: Search
         require_same_search(study, request)
         fix_space(study)
         if _SEARCH not in study.user_attrs:
-            study.set_user_attr(_SEARCH, _first_settings(study, request))
+            study.set_user_attr(_SEARCH, _first_settings(study, request, default_parallelism))
         # `more` adds to the whole budget, including trials that are not enqueued yet.
         current = max(search_budget(study), len(search_records(study)))
         budget = max(current + request.more, request.at_least)
@@ -167,6 +181,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         "pruner": request.pruner,
         "prune_share": request.prune_share,
         "prune_grace": request.prune_grace,
+        "parallelism": request.parallelism,
         **request.fixed,
     }
     changes = {name: (known[name], value) for name, value in requested.items() if value not in (None, known[name])}
@@ -182,6 +197,18 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     ]
     if problems:
         raise ConfigurationError(problems)
+
+
+def fix_parallelism(study: optuna.Study, folder: OutputFolder, parallelism: int) -> int | None:
+    """Fix the parallelism of a study's search if it is not fixed yet; return it, None without a search."""
+    settings = search_settings(study)
+    if settings is not None and settings.parallelism is None:
+        with lock_of(study, folder):
+            stored = study.user_attrs[_SEARCH]
+            if stored["parallelism"] is None:
+                study.set_user_attr(_SEARCH, {**stored, "parallelism": parallelism})
+        settings = search_settings(study)
+    return None if settings is None else settings.parallelism
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
@@ -217,7 +244,7 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     return missing > 0
 
 
-def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, Any]:
+def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: int | None) -> dict[str, Any]:
     presets = [preset.training_config for preset in latest_presets(study).values()]
     start = study_space(study).start_config(request.base or presets or [_default_base(study_invariants(study))])
     start = replace(start, **request.fixed)
@@ -226,6 +253,7 @@ def _first_settings(study: optuna.Study, request: SearchRequest) -> dict[str, An
         "pruner": request.chosen_pruner.value,
         "prune_share": Pruning.share if request.prune_share is None else request.prune_share,
         "prune_grace": request.prune_grace,
+        "parallelism": request.parallelism or parallelism,
         "start": asdict(start),
     }
 

@@ -51,12 +51,13 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:
-    """Load an existing study for training, and check ``--results-file`` if the command has this option.
+    """Load an existing study for training, and check ``--threads``, and ``--results-file`` if the command has it.
 
     Raises:
         ConfigurationError: The input is invalid; all problems are reported together.
     """
     from tuner.session.output_paths import check_results_file
+    from tuner.session.run_options import check_threads
     from tuner.session.study_setup import ExistingStudy
 
     problems = collector(options)
@@ -65,6 +66,8 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
     if "results_file" in options:
         with problems.collect():
             check_results_file(options.results_file, options.output_dir)
+    with problems.collect():
+        check_threads(options.threads, vars(options).get("workers", 1))
     problems.raise_all()
     return existing
 
@@ -73,7 +76,7 @@ def open_session(options: argparse.Namespace, existing: ExistingStudy, display: 
     """Open a study for training, with the device and dataset that the options select."""
     from tuner.session.session import Session
 
-    return Session.reopen(existing, display, device=options.device, metadata=options.metadata)
+    return Session.reopen(existing, display, device=options.device, metadata=options.metadata, threads=options.threads)
 
 
 def train_pending(
@@ -88,7 +91,12 @@ def train_pending(
     with open_display(with_summary=not options.json, debug=options.debug) as display:
         session = open_study(display)
         results = run_study(
-            session, trial_filter, stop_conditions, workers=options.workers, results_file=options.results_file
+            session,
+            trial_filter,
+            stop_conditions,
+            workers=options.workers,
+            threads=options.threads,
+            results_file=options.results_file,
         )
         code = exit_code(session, trial_filter, stop_conditions)
     if options.json:

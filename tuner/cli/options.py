@@ -22,6 +22,8 @@ SAMPLERS = ("tpe", "random", "gp")
 PRUNERS = ("quantile", "hyperband", "none")
 LARGEST_SEED = 2**32 - 1
 MOST_WORKERS = 256
+MOST_THREADS = 1024
+MOST_PARALLEL = 10_000
 MOST_TRIALS = 1_000_000
 
 Prepared = TypeVar("Prepared")
@@ -222,11 +224,17 @@ def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Ov
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
-    workers = (
-        "number of worker processes on this machine; 'auto' measures for a few seconds which number is fastest "
-        "(default: %(default)s, which makes results bit-for-bit reproducible)"
-    )
+    workers = "number of worker processes on this machine; 'auto' measures for a few seconds which number is fastest"
     add_option(parser, "--workers", "N", worker_count, workers, default=1)
+
+
+def add_threads_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``."""
+    threads = (
+        "PyTorch threads per worker, fixed when the training of the study starts; the last bits of CPU results depend "
+        "on it (default: the study's number, else cores / workers)"
+    )
+    add_option(parser, "--threads", "N", whole_number(1, MOST_THREADS), threads)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -239,6 +247,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
     add_workers_option(parser)
+    add_threads_option(parser)
     add_device_option(parser)
 
 
@@ -261,6 +270,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--prune-share", "SHARE", fraction, prune_share)
     prune_grace = "grace period: epochs before a trial can be pruned (default: the trial's early stopping patience)"
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
+    parallelism = (
+        "search trial n learns from the finished trials up to n - P and starts after them, so up to P search trials "
+        "run at the same time, with the same results for any number of workers (default: the study's, else 1 for one "
+        "worker, 2 x N for --workers N)"
+    )
+    add_option(group, "--parallelism", "P", whole_number(1, MOST_PARALLEL), parallelism)
 
 
 def search_request(
@@ -276,6 +291,7 @@ def search_request(
         pruner=None if options.pruner is None else PrunerName(options.pruner),
         prune_share=options.prune_share,
         prune_grace=options.prune_grace,
+        parallelism=options.parallelism,
         fixed={name: value for name, value in settings_by_field(overrides or {}).items() if name not in STUDY_FIELDS},
         at_least=at_least,
         more=more,

@@ -85,10 +85,13 @@ def time_text(remaining: RemainingTime) -> str:
 
 
 def search_line(status: StudyStatus) -> str | None:
-    """Format the search's progress, sampler and pruner; None if the study has no search."""
+    """Format the search's progress, sampler, pruner and parallelism; None if the study has no search."""
     if (search := status.search) is None:
         return None
-    return f"search: {search.ended:,} of {search.budget:,} trials, sampler {search.sampler}, pruner {search.pruner}"
+    settings = f"sampler {search.sampler}, pruner {search.pruner}"
+    if search.parallelism is not None:
+        settings += f", parallelism {search.parallelism}"
+    return f"search: {search.ended:,} of {search.budget:,} trials, {settings}"
 
 
 def targets_line(status: StudyStatus) -> str | None:

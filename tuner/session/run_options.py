@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces.diagnostics.plural import counted
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 from studies import (
     DEFAULT_STUDY_NAME,
@@ -19,6 +20,7 @@ from studies import (
     check_storage_url,
     default_storage_url,
 )
+from tuner.cores import usable_cores
 from tuner.session.output_paths import check_results_file
 
 WorkerCount = int | Literal["auto"]
@@ -39,6 +41,8 @@ class RunOptions:
         search: The search after the experiments; `search.at_least` counts all search trials in the study.
         until_targets: Whether to start no further trial after a trial has met the targets.
         workers: Number of processes that train in parallel; ``auto`` measures which number is fastest.
+        threads: Number of PyTorch threads of each worker, fixed when the training of the study starts; None for the
+            number of the study, or PyTorch's threads divided by the workers in a new study.
     """
 
     output_dir: str | Path = TrainingConfig.output_dir
@@ -51,6 +55,15 @@ class RunOptions:
     search: SearchRequest = field(default_factory=SearchRequest)
     until_targets: bool = False
     workers: WorkerCount = 1
+    threads: int | None = None
+
+    @property
+    def default_parallelism(self) -> int | None:
+        """The parallelism of a new search if none is requested; None until ``auto`` has been measured.
+
+        Twice the number of workers, since a worker then rarely has to wait for another one.
+        """
+        return None if self.workers == "auto" else parallelism_of(self.workers)
 
     @property
     def storage_url(self) -> str:
@@ -70,6 +83,8 @@ class RunOptions:
             check_results_file(self.results_file, self.output_dir)
         with problems.collect():
             check_search(self.search)
+        with problems.collect():
+            check_threads(self.threads, self.workers)
         problems.raise_all()
 
     def check_location(self) -> None:
@@ -98,7 +113,8 @@ class TrialFilter:
     Attributes:
         experiments: Names of presets; None for all presets of the study.
         search: Whether to train search trials, too.
-        skipped: Numbers of trials that stay pending after an error and that this command does not try again.
+        skipped: Numbers of trials that stay pending after an error, or because they wait for a trial that no worker
+            trains; this command does not try them again.
     """
 
     experiments: frozenset[str] | None = None
@@ -132,6 +148,26 @@ class StopConditions:
     def timed_out(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+def parallelism_of(workers: int) -> int:
+    """Return the default parallelism of a search that is trained by this number of workers."""
+    return 1 if workers == 1 else 2 * workers
+
+
+def check_threads(threads: int | None, workers: WorkerCount) -> None:
+    """Check that this machine has a core for each thread of all workers; None is always accepted.
+
+    Raises:
+        ConfigurationError: There are more threads than cores, which would make training many times slower.
+    """
+    count, cores = 1 if workers == "auto" else workers, usable_cores()
+    if threads is not None and threads > (most := max(1, cores // count)):
+        shown = "" if count == 1 else f" for each of {count} workers"
+        raise ConfigurationError(
+            f"--threads: found {threads}{shown}; expected at most {most}, because this process may use "
+            f"{counted(cores, 'core')}; use fewer threads or workers"
+        )
 
 
 def check_device(device: str | None) -> None:

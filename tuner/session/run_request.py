@@ -133,7 +133,7 @@ class RunRequest:
             on_note=on_note,
         )
         if search.starts_search:
-            add_search_trials(study, folder, search)
+            add_search_trials(study, folder, search, self.options.default_parallelism)
         return records
 
     def occupied(self, folder: OutputFolder) -> list[Path]:

@@ -19,6 +19,7 @@ from studies import (
     refuse_changed_presets,
     refuse_foreign_folders,
     require_same_search,
+    require_same_threads,
     save_targets,
     sqlite_path,
     stop_token,
@@ -89,6 +90,7 @@ class Session:
         device: str | None = None,
         metadata: str | None = None,
         experiments: Mapping[str, TrainingConfig] | None = None,
+        threads: int | None = None,
     ) -> Session:
         """Open an existing study with the settings that are stored in it.
 
@@ -99,15 +101,17 @@ class Session:
             metadata: The dataset's metadata file on this machine; None for the path stored in the study.
             experiments: Experiments, keyed by name; their settings without effect on the result replace those of the
                 study.
+            threads: The number of threads that the study must have, if it has a number; None accepts any.
 
         Raises:
-            ConfigurationError: The device is not available, or an invariant of the study has changed.
+            ConfigurationError: The device is not available, or a setting of the study has changed.
             DataLoaderError: The dataset is missing or damaged.
         """
         check_device(device)
         cache = _cache_of(existing.invariants, existing.folder, metadata)
         invariants = current_invariants(existing.invariants, cache.fingerprint, cache.image_folder)
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
+        require_same_threads(study, threads)
         context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
@@ -130,6 +134,7 @@ def _check_against_study(request: RunRequest) -> str | None:
         return None
     refuse_changed_presets(study, request.experiments, request.space)
     require_same_search(study, options.search)
+    require_same_threads(study, options.threads)
     return stop_token(study)
 
 

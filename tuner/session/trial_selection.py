@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from studies import Claim, claim_next_trial, count_claimable, ended_records, record_stop, targets_met
+from studies import (
+    Claim,
+    HeldBack,
+    claim_next_trial,
+    count_claimable,
+    ended_records,
+    find_held_back,
+    record_stop,
+    targets_met,
+)
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.signals import before_forced_exit
@@ -40,5 +49,15 @@ def next_claim(session: Session, trial_filter: TrialFilter, stop_conditions: Sto
 
 
 def trials_to_start(session: Session, trial_filter: TrialFilter) -> int:
-    """Return the number of matching trials that no worker is training, including those not enqueued yet."""
+    """Return the number of matching trials that a worker could start now, including those not enqueued yet."""
     return count_claimable(session.study, session.context.folder, trial_filter.matches, with_search=trial_filter.search)
+
+
+def held_back(session: Session, trial_filter: TrialFilter) -> HeldBack | None:
+    """Return the first matching search trial that waits for an earlier trial; None if no trial is held back."""
+    return find_held_back(session.study, session.context.folder, trial_filter.matches)
+
+
+def waits_in_vain(held: HeldBack | None) -> bool:
+    """Return whether a search trial waits for a trial that no running worker will train."""
+    return held is not None and not held.is_claimable and not held.is_study_trained

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Literal
 
 import torch
 
 from search_spaces import TrainingConfig, fit_loss
-from studies import search_settings, study_invariants
+from search_spaces.diagnostics.plural import counted
+from studies import search_settings, study_invariants, study_threads
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.training.device import setup_training_environment
-from tuner.workers.process import shared_threads
+from tuner.workers.process import threads_per_worker
 from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe
 
 AUTO: Literal["auto"] = "auto"
 
-# Prefer fewer workers within this margin: they need less memory, and one worker is reproducible bit for bit.
+# Prefer fewer workers within this margin: they need less memory, and each has more threads.
 _TIE = 0.03
 _CLEARLY_WORSE = 0.05
 _MAX_ON_A_GPU = 8
@@ -35,17 +36,20 @@ def choose_worker_count(
     trial_filter: TrialFilter,
     stop_conditions: StopConditions,
     pending: Mapping[str, TrainingConfig | None],
+    threads: int | None = None,
 ) -> int:
     """Choose the number of workers for the pending trials and show the reason; 1 if nothing can be measured.
 
     Processes take training steps with the settings of the first pending trial: one process alone, then two in parallel
     and so on, until more processes are clearly slower. The smallest count within 3 % of the fastest count is chosen.
+    If the number of threads per worker is fixed, more workers than fit on the machine's threads are not considered.
 
     Args:
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         pending: Settings of the pending trials, keyed by name; None until they have been sampled.
+        threads: The number of threads per worker; None for that of the study, which may have none yet.
     """
     display = session.context.display
     trials = trials_to_start(session, trial_filter) if pending and may_start(session, stop_conditions) else 0
@@ -54,17 +58,19 @@ def choose_worker_count(
             display.note("workers: 1, because only one trial is pending")
         return 1
     name, config = _probe_config(session, pending)
-    threads = torch.get_num_threads()
-    counts = counts_to_measure(threads, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
+    total, fixed = torch.get_num_threads(), threads or study_threads(session.study)
+    on_gpu = setup_training_environment(config)[0].type == "cuda"
+    counts = counts_to_measure(total // (fixed or 1), trials, on_gpu=on_gpu)
     if len(counts) < 2:
-        display.note("workers: 1, because PyTorch uses only one thread")
+        each = f"the study trains with {fixed} threads per worker, and " if fixed and fixed > 1 else ""
+        display.note(f"workers: 1, because {each}PyTorch uses only {counted(total, 'thread')} on this machine")
         return 1
     display.note(f"workers: measuring which number is fastest, with {name}")
     started = time.monotonic()
     seconds = _SECONDS_TO_START + _SECONDS_PER_COUNT * len(counts)
     if stop_conditions.deadline is not None:
         seconds = min(seconds, _MAX_FRACTION_OF_TIMEOUT * (stop_conditions.deadline - started))
-    rates, problem = measure(config, counts, threads, seconds)
+    rates, problem = measure(config, counts, lambda count: fixed or threads_per_worker(total, count), seconds)
     chosen = smallest_near_fastest(rates)
     display.note(
         f"workers: {_summary(rates, chosen, problem, f'measured with {name} in {time.monotonic() - started:.0f} s')}"
@@ -98,18 +104,22 @@ def smallest_near_fastest(rates: Mapping[int, float]) -> int:
     return min((count for count, rate in rates.items() if rate >= (1 - _TIE) * fastest), default=1)
 
 
-def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: float) -> tuple[dict[int, float], str]:
+def measure(
+    config: TrainingConfig, counts: list[int], threads_for: Callable[[int], int], seconds: float
+) -> tuple[dict[int, float], str]:
     """Measure worker counts in ascending order while more workers may be faster, for at most `seconds`.
+
+    `threads_for` returns the number of PyTorch threads of each worker for a worker count.
 
     Returns:
         Images per second in total, keyed by worker count; and the error that ended the measurement, "" if none.
     """
     rates: dict[int, float] = {}
-    with ThroughputProbe(config, threads=threads, seconds=seconds) as processes:
+    with ThroughputProbe(config, threads_for=threads_for, seconds=seconds) as processes:
         try:
             processes.start(2)  # faster than one after another
             for count in counts:
-                rates[count] = processes.images_per_s(shared_threads(threads, count))
+                rates[count] = processes.images_per_s(count)
                 if not may_be_faster(rates):
                     break
         except MeasurementError as error:
@@ -117,7 +127,7 @@ def measure(config: TrainingConfig, counts: list[int], threads: int, seconds: fl
         # Measure the two fastest counts again, in case other programs slowed one of them down.
         with suppress(MeasurementError):  # keep the first measurements
             for count in sorted(rates, key=rates.__getitem__)[-2:]:
-                rates[count] = max(rates[count], processes.images_per_s(shared_threads(threads, count)))
+                rates[count] = max(rates[count], processes.images_per_s(count))
     return rates, ""
 
 

@@ -23,6 +23,7 @@ from studies import (
     ended_records,
     is_connection_lost,
     latest_records,
+    own_records,
     read_record,
     storage_error_text,
     study_status,
@@ -37,13 +38,17 @@ from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import (
+    held_back,
     may_start,
     next_claim,
     should_interrupt,
     trial_that_met_targets,
     trials_to_start,
+    waits_in_vain,
 )
 from tuner.workers.auto_count import AUTO, choose_worker_count
+from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
+from tuner.workers.search_window import SearchWindow, held_back_text
 from tuner.workers.supervisor import work_in_processes
 
 _SECONDS_BETWEEN_POLLS = 5.0
@@ -59,6 +64,7 @@ def work(
     stop_conditions: StopConditions,
     workers: WorkerCount = 1,
     *,
+    threads: int | None = None,
     wait: bool = False,
     wait_for_others: bool = False,
 ) -> None:
@@ -69,6 +75,7 @@ def work(
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         workers: Number of parallel worker processes; ``auto`` measures the fastest number, 1 trains in this process.
+        threads: Number of PyTorch threads of each worker; see `RunOptions.threads`.
         wait: Whether this process, as the only worker, waits for new trials until a stop condition holds.
         wait_for_others: Whether to wait until other processes have finished their trials, and to take over the trials
             of a process that exits.
@@ -90,18 +97,24 @@ def work(
     finished = {record.experiment_name for record in done}
     pending = {name: config for name, config in planned.items() if name not in finished}
     if workers == AUTO:
-        workers = choose_worker_count(session, trial_filter, stop_conditions, pending)
+        workers = choose_worker_count(session, trial_filter, stop_conditions, pending, threads)
+    if pending and trial_filter.search:
+        fix_search_parallelism(session, workers)
+    threads = fix_worker_threads(session, workers, threads)
     # Train a single trial in this process, unless more trials that match the filter may be added.
     in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
     noted: set[str] = set()
     while True:
-        # All passes train with the same number of threads, because the results depend on it.
         if in_processes:
-            wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, len(pending), poller)
-        elif wait:
-            _work_and_wait(session, trial_filter, stop_conditions, poller)
+            wait_for_others &= work_in_processes(
+                session, trial_filter, stop_conditions, workers, len(pending), threads, poller
+            )
         else:
-            work_here(session, trial_filter, stop_conditions, poller)
+            with pytorch_threads(threads):
+                if wait:
+                    _work_and_wait(session, trial_filter, stop_conditions, poller)
+                else:
+                    work_here(session, trial_filter, stop_conditions, poller)
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
     _report_pending(session, trial_filter, stop_conditions)
@@ -112,7 +125,9 @@ def work_here(
 ) -> bool:
     """Train the study's pending trials one after another in this process; return whether any was trained.
 
-    The poller updates the display between batches and trials; None if the parent process updates the display.
+    If every pending search trial must wait for an earlier trial, this function waits, too, as long as a running worker
+    may train that trial. The poller updates the display between batches and trials; None if the parent process updates
+    the display.
 
     Raises:
         ExperimentFailedError: Two trials in a row failed with the same error.
@@ -122,11 +137,18 @@ def work_here(
         should_stop=lambda: should_interrupt(session, stop_conditions),
         after_batch=(lambda: None) if poller is None else poller.poll_if_due,
     )
-    has_trained = False
+    has_trained, window = False, SearchWindow()
     while True:
         try:
             claim = next_claim(session, trial_filter, stop_conditions)
-            if claim is None or not _train_claimed(claim, context, trial_filter.skipped):
+            if claim is None:
+                if not window.wait(session, trial_filter, stop_conditions):
+                    return has_trained
+                if poller is not None:
+                    poller.poll_if_due()
+                continue
+            window.reset()
+            if not _train_claimed(claim, context, trial_filter.skipped):
                 return has_trained
             has_trained = True
             record = read_record(session.study.get_trials(deepcopy=False)[claim.record.number])
@@ -197,7 +219,9 @@ def _work_and_wait(
             if should_interrupt(session, stop_conditions):
                 break
             if has_trained or not is_waiting:
-                display.note("waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker")
+                held = held_back(session, trial_filter)
+                reason = "waiting for new trials" if held is None else held_back_text(session, held)
+                display.note(f"{reason}; SIGTERM or `khmer-tuner stop` ends the worker")
             is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
             poller.poll_if_due()
@@ -220,8 +244,10 @@ def _wait_for_others(
             if not may_start(session, stop_conditions) or not (pending := _pending_names(session, trial_filter)):
                 return False
             if trials_to_start(session, trial_filter):
-                time.sleep(_SECONDS_BETWEEN_CLAIMS)  # a search trial may have to wait for earlier results
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)  # another process may be about to claim it
                 return True
+            if waits_in_vain(held_back(session, trial_filter)):
+                return False
             records = [record for record in latest_records(session.study) if record.experiment_name in pending]
             workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
             if workers - noted:
@@ -277,6 +303,10 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
         reason = "a stop was requested"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
+    elif (held := held_back(session, trial_filter)) is not None and waits_in_vain(held):
+        reason = held_back_text(session, held)
+        records = own_records(session.study)
+        trial_filter.skipped.update(record.number for record in records if record.experiment_name in pending)
     elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(pending):
         reason = f"another process is training {'them' if len(pending) > 1 else 'it'}"
     else:

@@ -24,16 +24,15 @@ WORKER_MODULE = "tuner.cli.worker_main"
 _SECONDS_TO_STOP = 8.0
 
 
-def shared_threads(threads: int, workers: int) -> list[int]:
-    """Divide threads among workers as evenly as possible; each worker gets at least one."""
-    return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
+def threads_per_worker(threads: int, workers: int) -> int:
+    """Return the number of threads of each worker, the same for all, because the results depend on it."""
+    return max(1, threads // workers)
 
 
 class WorkerProcess:
     """A running worker process.
 
     Attributes:
-        threads: The number of the worker's PyTorch threads.
         process: The operating system process.
         running: Number of the trial that the worker is training; None between two trials.
         interrupted: Numbers of the trials that the worker has interrupted.
@@ -49,7 +48,6 @@ class WorkerProcess:
     ) -> None:
         """Start a process with orders; `lines` receives each line of its standard output, and None at the end."""
         line = to_line(orders)  # before the process starts, since this may raise
-        self.threads = orders.threads
         self.running: int | None = None
         self.interrupted: set[int] = set()
         self.failed_starts = failed_starts

@@ -41,6 +41,7 @@ def run_request(session: Session, request: RunRequest) -> dict[str, Any]:
         request.trial_filter,
         StopConditions(until_targets=options.until_targets),
         workers=options.workers,
+        threads=options.threads,
         results_file=options.results_file,
     )
 
@@ -51,6 +52,7 @@ def run_study(
     stop_conditions: StopConditions,
     *,
     workers: WorkerCount = 1,
+    threads: int | None = None,
     results_file: str | None = None,
 ) -> dict[str, Any]:
     """Train a study's pending trials, write its results even after an interruption, and show the summary.
@@ -62,6 +64,7 @@ def run_study(
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         workers: Number of parallel worker processes; ``auto`` measures which is fastest.
+        threads: Number of PyTorch threads of each worker; see `RunOptions.threads`.
         results_file: The results file; None for a default name with the time, in the working directory. If nothing was
             trained, results are written only to a named file that lacks them.
 
@@ -70,7 +73,7 @@ def run_study(
     """
     attempts = _count_attempts(session)
     try:
-        work(session, trial_filter, stop_conditions, workers, wait_for_others=True)
+        work(session, trial_filter, stop_conditions, workers, threads=threads, wait_for_others=True)
     except BaseException:
         _write_partial_results(session, results_file, attempts)
         raise

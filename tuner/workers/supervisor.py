@@ -6,8 +6,6 @@ import contextlib
 import queue
 import signal
 
-import torch
-
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from studies import TrialRecord, record_memory_signal
 from tuner.display import Display
@@ -18,7 +16,7 @@ from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested, signal_text
 from tuner.workers.orders import TRIALS_PENDING, WorkerOrders
-from tuner.workers.process import WorkerProcess, end_processes, shared_threads
+from tuner.workers.process import WorkerProcess, end_processes
 
 _POLL_S = 0.2
 # Stop replacing a worker after this many were killed in a row before they started a trial.
@@ -54,6 +52,7 @@ def work_in_processes(
     stop_conditions: StopConditions,
     max_workers: int,
     trials: int,
+    threads: int,
     poller: StatusPoller,
 ) -> bool:
     """Train the study's pending trials in worker processes; return when all processes have exited.
@@ -65,8 +64,9 @@ def work_in_processes(
         session: The opened study; its display shows the workers' events.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        max_workers: The largest number of worker processes; they share this process's PyTorch threads.
+        max_workers: The largest number of worker processes.
         trials: The number of pending trials; at first, at most this number of workers start.
+        threads: The number of PyTorch threads of each worker.
         poller: Updates the display.
 
     Returns:
@@ -76,10 +76,10 @@ def work_in_processes(
         ConfigurationError: Workers exited because of problems that the user can fix, and trials are pending.
         ExperimentFailedError: Trials are pending, and workers exited because of failed trials or other problems.
     """
-    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, poller)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller)
     try:
-        for threads in shared_threads(torch.get_num_threads(), min(max_workers, trials)):
-            supervisor.start(threads)
+        for _ in range(min(max_workers, trials)):
+            supervisor.start()
         return supervisor.watch()
     finally:
         supervisor.stop()
@@ -92,12 +92,14 @@ class _Supervisor:
         trial_filter: TrialFilter,
         stop_conditions: StopConditions,
         max_workers: int,
+        threads: int,
         poller: StatusPoller,
     ) -> None:
         self._session = session
         self._trial_filter = trial_filter
         self._stop_conditions = stop_conditions
         self._max_workers = max_workers
+        self._threads = threads
         self._display = session.context.display
         self._poller = poller
         self._workers: list[WorkerProcess] = []
@@ -107,14 +109,13 @@ class _Supervisor:
         self._stderr_texts: list[str] = []
         self._succeeded = False
 
-    def start(self, threads: int, failed_starts: int = 0) -> None:
+    def start(self, failed_starts: int = 0) -> None:
         """Start a worker process.
 
         Args:
-            threads: The worker's number of PyTorch threads.
             failed_starts: The number of its predecessors in a row that were killed before they started a trial.
         """
-        self._workers.append(WorkerProcess(self._orders(threads), self._lines, failed_starts=failed_starts))
+        self._workers.append(WorkerProcess(self._orders(), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
         """Show the workers' events and the study's status until all workers exit; return whether one succeeded."""
@@ -143,8 +144,7 @@ class _Supervisor:
         # Each worker that is starting or between two trials will claim a trial.
         idle = sum(worker.running is None for worker in self._workers)
         if len(self._workers) < self._max_workers and self._startable_trials() > idle:
-            # The running workers keep their threads, so the new worker gets only its part.
-            self.start(shared_threads(torch.get_num_threads(), self._max_workers)[-1])
+            self.start()
 
     def _startable_trials(self) -> int:
         """Return the number of trials that workers may start now."""
@@ -179,7 +179,7 @@ class _Supervisor:
         elif code < 0 and (worker.running is not None or worker.failed_starts < _MAX_FAILED_STARTS):
             reason = ", possibly out of memory" if -code in _MEMORY_SIGNALS else ""
             self._display.note(f"a worker was killed by {signal_text(-code)}{reason}; a new worker replaces it")
-            self.start(worker.threads, worker.failed_starts + (worker.running is None))
+            self.start(worker.failed_starts + (worker.running is None))
         else:
             self._max_workers -= 1  # a replacement would most likely exit for the same reason
             self._report_exit(worker, code)
@@ -208,7 +208,7 @@ class _Supervisor:
             error.add_note(f"in a worker process:\n{text}")
         return error
 
-    def _orders(self, threads: int) -> WorkerOrders:
+    def _orders(self) -> WorkerOrders:
         context = self._session.context
         return WorkerOrders(
             output_dir=str(context.folder.path),
@@ -219,5 +219,5 @@ class _Supervisor:
             experiments=context.experiments,
             trial_filter=self._trial_filter,
             stop_conditions=self._stop_conditions,
-            threads=threads,
+            threads=self._threads,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -13,7 +13,7 @@ from search_spaces import TrainingConfig
 from search_spaces.diagnostics.plural import counted
 from tuner.signals import raise_if_requested, signal_text
 from tuner.workers.orders import Message, ProbeOrders, ProbeRate, ProbeReady, ProbeWindow, from_line
-from tuner.workers.process import WorkerProcess, end_processes, shared_threads
+from tuner.workers.process import WorkerProcess, end_processes
 
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
@@ -34,16 +34,16 @@ class MeasurementError(Exception):
 class ThroughputProbe:
     """Measurement processes that are started as needed and take training steps on request."""
 
-    def __init__(self, config: TrainingConfig, *, threads: int, seconds: float) -> None:
+    def __init__(self, config: TrainingConfig, *, threads_for: Callable[[int], int], seconds: float) -> None:
         """Prepare a measurement; no process is started yet.
 
         Args:
             config: The settings with which each process trains.
-            threads: The total number of PyTorch threads, which are divided among the processes.
+            threads_for: Returns the number of PyTorch threads of each process for a number of processes.
             seconds: Time limit for the whole measurement, which starts now and includes the start of the processes.
         """
         self._config = config
-        self._threads = threads
+        self._threads_for = threads_for
         self._deadline = time.monotonic() + seconds
         self._processes: list[WorkerProcess] = []
         self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
@@ -67,28 +67,24 @@ class ThroughputProbe:
             return
         if self._processes:
             self._check_memory(more)
-        # Only the first process may get more threads later.
-        share = max(shared_threads(self._threads, count))
         for _ in range(more):
-            self._processes.append(WorkerProcess(ProbeOrders(self._config, share), self._lines))
+            orders = ProbeOrders(self._config, self._threads_for(count))
+            self._processes.append(WorkerProcess(orders, self._lines))
         answers = self._answers(self._processes[-more:], ProbeReady)
         self._seconds_per_step = max(answer.seconds_per_step for answer in answers)
 
-    def images_per_s(self, threads: Sequence[int]) -> float:
-        """Measure the total throughput of parallel processes in images per second.
-
-        Args:
-            threads: The number of PyTorch threads of each process.
+    def images_per_s(self, count: int) -> float:
+        """Measure the total throughput of `count` parallel processes in images per second.
 
         Raises:
             MeasurementError: There is not enough memory, a process exited, or the time limit was reached.
         """
-        self.start(len(threads))
-        chosen = self._processes[: len(threads)]
+        self.start(count)
+        chosen = self._processes[:count]
         window = min(max(_WINDOW_S, _STEPS * self._seconds_per_step), _MAX_WINDOW_S)
         start = time.monotonic() + _WARM_UP_S
-        for process, share in zip(chosen, threads, strict=True):
-            process.send(ProbeWindow(share, start, start + window))
+        for process in chosen:
+            process.send(ProbeWindow(self._threads_for(count), start, start + window))
         answers = self._answers(chosen, ProbeRate)
         for process in chosen:  # each continues training until the slowest has measured
             process.send(None)

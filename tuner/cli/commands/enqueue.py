@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuner.session.run_request import RunRequest
 
 _EXPERIMENT_OPTIONS = ("experiments", "seed")
-_SEARCH_OPTIONS = ("sampler", "pruner", "prune_share", "prune_grace")
+_SEARCH_OPTIONS = ("sampler", "pruner", "prune_share", "prune_grace", "parallelism")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -77,6 +77,7 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
         search=search_request(options, overrides if options.trials else None, at_least=options.trials),
         until_targets=options.until_targets,
         workers=options.workers,
+        threads=options.threads,
     )
     with problems.collect():
         file = load_overridden(options.config, options.experiments, overrides)

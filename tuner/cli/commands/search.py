@@ -86,6 +86,8 @@ def prepare(options: argparse.Namespace) -> Prepared:
         results_file=options.results_file,
         space_file=options.space,
         search=search_request(options, overrides, more=options.trials),
+        workers=options.workers,
+        threads=options.threads,
     )
     with problems.collect():
         request = _request(options, existing, run_options, overrides)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 
 from tuner.cli.errors import FAILED, SUCCESS
 from tuner.cli.existing_study import open_session, prepare_training
-from tuner.cli.options import Command, add_device_option, add_flag, add_metadata_option, add_study_options
+from tuner.cli.options import (
+    Command,
+    add_device_option,
+    add_flag,
+    add_metadata_option,
+    add_study_options,
+    add_threads_option,
+)
 
 if TYPE_CHECKING:
     from tuner.session.study_setup import ExistingStudy
@@ -29,6 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "or SIGTERM stop the worker"
     )
     add_flag(parser, "--wait", wait)
+    add_threads_option(parser)
     add_metadata_option(parser)
     add_device_option(parser)
     add_study_options(parser)
@@ -44,7 +52,7 @@ def run(options: argparse.Namespace, existing: ExistingStudy) -> int:
     trial_filter = TrialFilter()
     with open_display(with_summary=False, debug=options.debug) as display:
         session = open_session(options, existing, display)
-        work(session, trial_filter, StopConditions(), wait=options.wait)
+        work(session, trial_filter, StopConditions(), threads=options.threads, wait=options.wait)
     new = [
         record
         for record in finished_trials(session, trial_filter)

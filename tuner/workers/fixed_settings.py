@@ -1,0 +1,50 @@
+"""The settings that are fixed when the training of a study or its search starts: threads and parallelism."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from search_spaces.diagnostics.plural import counted
+from studies import fix_parallelism, fix_threads
+from tuner.session.run_options import parallelism_of
+from tuner.session.session import Session
+from tuner.workers.process import threads_per_worker
+
+
+@contextlib.contextmanager
+def pytorch_threads(threads: int) -> Iterator[None]:
+    """Train with this number of PyTorch threads in the body of a ``with`` statement."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fix_search_parallelism(session: Session, workers: int) -> None:
+    """Fix the parallelism of the study's search if it is not fixed yet; note if it leaves workers without a trial."""
+    parallelism = fix_parallelism(session.study, session.context.folder, parallelism_of(workers))
+    if parallelism is not None and parallelism < workers:
+        session.context.display.note(
+            f"the parallelism of the study's search is {parallelism}, so only {parallelism} of {workers} workers train "
+            "search trials at the same time; a new study accepts a larger --parallelism"
+        )
+
+
+def fix_worker_threads(session: Session, workers: int, wanted: int | None) -> int:
+    """Return the number of threads of each worker: that of the study, which this fixes, or fewer on a small machine."""
+    available = threads_per_worker(torch.get_num_threads(), workers)
+    threads = fix_threads(session.study, session.context.folder, wanted or available)
+    each = f"the study's workers train with {counted(threads, 'thread')} each"
+    if threads > available and wanted is None:
+        text = f"but this machine has only {available} for each of {counted(workers, 'worker')}"
+        session.context.display.note(f"{each}, {text}; results may differ slightly")
+        return available
+    if threads < available:
+        most = torch.get_num_threads() // threads
+        session.context.display.note(f"{each}; --workers {most} would use all cores")
+    return threads

@@ -1,0 +1,52 @@
+"""The waiting of a worker whose pending search trials are held back until an earlier trial has finished."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from studies import HeldBack
+from tuner.display.study_lines import study_command
+from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.session import Session
+from tuner.session.trial_selection import held_back, may_start, waits_in_vain
+
+_SECONDS_BETWEEN_CLAIMS = 0.5
+# A worker stops waiting after this time without a running worker that could train the awaited trial.
+_SECONDS_IN_VAIN = 5.0
+
+
+class SearchWindow:
+    """The waiting of a worker whose pending search trials are all held back until an earlier trial has finished."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew, after the worker has claimed a trial."""
+        self._is_noted, self._in_vain_since = False, math.inf
+
+    def wait(self, session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> bool:
+        """Wait for a moment; return whether to try to claim a trial again."""
+        held = held_back(session, trial_filter) if may_start(session, stop_conditions) else None
+        if held is None:
+            return False
+        if not waits_in_vain(held):
+            self._in_vain_since = math.inf
+        elif time.monotonic() - self._in_vain_since > _SECONDS_IN_VAIN:
+            return False
+        else:
+            self._in_vain_since = min(self._in_vain_since, time.monotonic())
+        if not self._is_noted:
+            session.context.display.note(held.text)
+            self._is_noted = True
+        time.sleep(_SECONDS_BETWEEN_CLAIMS)
+        return True
+
+
+def held_back_text(session: Session, held: HeldBack) -> str:
+    """Describe for which trial a search trial waits, and how to train it if no running worker will."""
+    if not waits_in_vain(held):
+        return held.text
+    command = study_command("resume", session.context.folder.path)
+    return f"{held.text}, which no running worker will train; run `{command}` to train it"
