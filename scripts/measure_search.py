@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Measure the epochs that pruning saves, the accuracy that it loses, and the gain of a search over the presets.
+"""Measure what pruning saves and costs, what a search gains over the presets, and what the parallelism costs.
 
-The dataset is small and difficult. For each seed and pruner, a study of presets and search trials runs in a separate
-process with one thread. Repeating the command resumes the studies.
+The dataset is small and difficult. For each seed, pruner and parallelism, a study of presets and search trials runs in
+a separate process with one thread. Repeating the command resumes the studies.
 
-Example: python scripts/measure_search.py --seeds 0 1 2 --trials 24 --jobs 2
+Examples:
+  python scripts/measure_search.py --seeds 0 1 2 --trials 24 --jobs 2
+  python scripts/measure_search.py --seeds 0 1 2 3 4 --pruners quantile --parallelism 1 4 8
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -59,6 +62,7 @@ class Study:
     Attributes:
         seed: Seed of the study.
         pruner: Name of the study's pruner; `none` for a study without pruning.
+        parallelism: The study's parallelism.
         epochs: Number of epochs of all search trials in total.
         pruned: Number of pruned search trials.
         best: Best objective value of all trials, on the validation split.
@@ -68,6 +72,7 @@ class Study:
 
     seed: int
     pruner: str
+    parallelism: int
     epochs: int
     pruned: int
     best: float
@@ -81,13 +86,14 @@ def main() -> int:
     os.makedirs(options.work_dir, exist_ok=True)
     os.chdir(options.work_dir)
     prepare(options.epochs)
-    jobs = [(seed, pruner) for seed in options.seeds for pruner in options.pruners]
+    jobs = list(itertools.product(options.seeds, options.pruners, options.parallelism))
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(run, seed, pruner, options) for seed, pruner in jobs]:
+        for done in [pool.submit(run, *job, options) for job in jobs]:
             done.result()
-    studies = [read(seed, pruner) for seed, pruner in jobs]
+    studies = [read(*job) for job in jobs]
     print_pruning(studies)
     print_gain(studies)
+    print_parallelism(studies)
     return 0
 
 
@@ -101,6 +107,9 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument(
         "--pruners", nargs="+", default=["none", "quantile"], help="pruners to compare (default: none and quantile)"
+    )
+    parser.add_argument(
+        "--parallelism", type=int, nargs="+", default=[1], help="values of --parallelism to compare (default: 1)"
     )
     parser.add_argument(
         "--epochs", type=int, default=24, help="maximum number of epochs per trial (default: %(default)s)"
@@ -147,22 +156,24 @@ def khmer_tuner(*arguments: str) -> str:
     return done.stdout
 
 
-def folder(seed: int, pruner: str) -> str:
+def folder(seed: int, pruner: str, parallelism: int) -> str:
     """Return the folder of a study."""
-    return f"{pruner}_seed{seed}"
+    return f"{pruner}_parallelism{parallelism}_seed{seed}"
 
 
-def run(seed: int, pruner: str, options: argparse.Namespace) -> None:
+def run(seed: int, pruner: str, parallelism: int, options: argparse.Namespace) -> None:
     """Run or resume a study until all its trials are finished."""
+    name = folder(seed, pruner, parallelism)
     arguments = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(options.trials)]
     arguments += ["--seed", str(seed), "--pruner", pruner, "--sampler", options.sampler]
-    khmer_tuner(*arguments, "--output-dir", folder(seed, pruner), "--results-file", f"{folder(seed, pruner)}.json")
-    print(f"complete: {folder(seed, pruner)}", file=sys.stderr, flush=True)
+    arguments += ["--parallelism", str(parallelism), "--output-dir", name, "--results-file", f"{name}.json"]
+    khmer_tuner(*arguments)
+    print(f"complete: {name}", file=sys.stderr, flush=True)
 
 
-def read(seed: int, pruner: str) -> Study:
+def read(seed: int, pruner: str, parallelism: int) -> Study:
     """Read a finished study, and score its best preset and its best trial on the test split."""
-    study, output = load_study(folder(seed, pruner))
+    study, output = load_study(folder(seed, pruner, parallelism))
     trials = study.get_trials(deepcopy=False)
     searched = [trial for trial in trials if read_record(trial).kind is not TrialKind.PRESET]
     ended = [(record, record.outcome) for record in ended_records(study)]
@@ -181,6 +192,7 @@ def read(seed: int, pruner: str) -> Study:
     return Study(
         seed,
         pruner,
+        parallelism,
         epochs=sum(len(trial.intermediate_values) for trial in searched),
         pruned=sum(trial.state.name == "PRUNED" for trial in searched),
         best=study.best_value,
@@ -191,31 +203,51 @@ def read(seed: int, pruner: str) -> Study:
 
 def print_pruning(studies: Sequence[Study]) -> None:
     """Print the saved epochs and the lost best value, compared with the study of the same seed without pruning."""
-    whole = {study.seed: study for study in studies if study.pruner == "none"}
-    print("\nseed  pruner     epochs   saved  pruned  best val char     lost")
+    whole = {(study.seed, study.parallelism): study for study in studies if study.pruner == "none"}
+    print("\nseed  pruner     parallelism  epochs   saved  pruned  best val char     lost")
     for study in studies:
-        reference = whole.get(study.seed)
+        reference = whole.get((study.seed, study.parallelism))
         saved = "" if reference is None else f"{1 - study.epochs / reference.epochs:7.1%}"
         lost = "" if reference is None else f"{reference.best - study.best:+9.4f}"
         pruned = f"{study.pruned:7} {study.best:14.4f}"
-        print(f"{study.seed:4}  {study.pruner:9} {study.epochs:7} {saved:>7} {pruned} {lost}")
+        name = f"{study.seed:4}  {study.pruner:9} {study.parallelism:12}"
+        print(f"{name} {study.epochs:7} {saved:>7} {pruned} {lost}")
 
 
 def print_gain(studies: Sequence[Study]) -> None:
     """Print the gain of the search over the best preset on the test split, which no study has read."""
-    print("\nseed  pruner     test char/seq: best preset    best of all      gain char / seq")
-    gains: dict[str, list[tuple[float, float]]] = {}
+    print("\nseed  pruner     parallelism  test char/seq: best preset    best of all      gain char / seq")
+    gains: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for study in studies:
         before, after = study.test_best_preset, study.test_best
         gain = (after[0] - before[0], after[1] - before[1])
-        gains.setdefault(study.pruner, []).append(gain)
+        gains.setdefault((study.pruner, study.parallelism), []).append(gain)
         figures = f"{before[0]:.4f} / {before[1]:.4f}  {after[0]:.4f} / {after[1]:.4f}"
-        print(f"{study.seed:4}  {study.pruner:9}             {figures}   {gain[0]:+.4f} / {gain[1]:+.4f}")
-    for pruner, pairs in gains.items():
-        means = [statistics.mean(pair[part] for pair in pairs) for part in (0, 1)]
-        spreads = [statistics.stdev(pair[part] for pair in pairs) if len(pairs) > 1 else 0.0 for part in (0, 1)]
-        shown = " / ".join(f"{mean:+.4f} (sd {spread:.4f})" for mean, spread in zip(means, spreads, strict=True))
-        print(f"mean  {pruner:9} {shown}")
+        name = f"{study.seed:4}  {study.pruner:9} {study.parallelism:12}"
+        print(f"{name}              {figures}   {gain[0]:+.4f} / {gain[1]:+.4f}")
+    for (pruner, parallelism), pairs in gains.items():
+        shown = " / ".join(_mean_and_spread([pair[part] for pair in pairs]) for part in (0, 1))
+        print(f"mean  {pruner:9} {parallelism:12}  {shown}")
+
+
+def print_parallelism(studies: Sequence[Study]) -> None:
+    """Print the quality per parallelism at the same number of trials: mean and standard deviation over the seeds."""
+    groups: dict[tuple[str, int], list[Study]] = {}
+    for study in studies:
+        groups.setdefault((study.pruner, study.parallelism), []).append(study)
+    print("\npruner     parallelism    epochs   best val char           test char               test seq")
+    for (pruner, parallelism), group in groups.items():
+        figures = [
+            _mean_and_spread(values)
+            for values in zip(*((study.best, *study.test_best) for study in group), strict=True)
+        ]
+        epochs = statistics.mean(study.epochs for study in group)
+        print(f"{pruner:9} {parallelism:12} {epochs:9.0f}   {'  '.join(figures)}")
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} (sd {spread:.4f})"
 
 
 if __name__ == "__main__":
