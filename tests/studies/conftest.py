@@ -40,6 +40,7 @@ RUN_ON_BOTH_DATABASES = {
         "presets",
         "records",
         "results_json",
+        "claiming",
         "search_budget",
         "status",
         "stop_requests",

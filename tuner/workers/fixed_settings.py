@@ -39,8 +39,10 @@ def fix_worker_threads(session: Session, workers: int, wanted: int | None) -> in
     """Return the number of threads of each worker: that of the study, which this fixes, or fewer on a small machine."""
     available = threads_per_worker(torch.get_num_threads(), workers)
     threads = fix_threads(session.study, session.context.folder, wanted or available)
+    if wanted is not None:
+        return threads
     each = f"the study's workers train with {counted(threads, 'thread')} each"
-    if threads > available and wanted is None:
+    if threads > available:
         text = f"but this machine has only {available} for each of {counted(workers, 'worker')}"
         session.context.display.note(f"{each}, {text}; results may differ slightly")
         return available

@@ -9,7 +9,7 @@ from studies import HeldBack
 from tuner.display.study_lines import study_command
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
-from tuner.session.trial_selection import held_back, may_start, waits_in_vain
+from tuner.session.trial_selection import held_back, may_start, trials_to_start, waits_in_vain
 
 _SECONDS_BETWEEN_CLAIMS = 0.5
 # A worker stops waiting after this time without a running worker that could train the awaited trial.
@@ -27,17 +27,17 @@ class SearchWindow:
         self._is_noted, self._in_vain_since = False, math.inf
 
     def wait(self, session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> bool:
-        """Wait for a moment; return whether to try to claim a trial again."""
-        held = held_back(session, trial_filter) if may_start(session, stop_conditions) else None
-        if held is None:
+        """Wait for a moment after a failed claim; return whether to try to claim a trial again."""
+        if not trial_filter.search or not may_start(session, stop_conditions):
             return False
-        if not waits_in_vain(held):
-            self._in_vain_since = math.inf
-        elif time.monotonic() - self._in_vain_since > _SECONDS_IN_VAIN:
+        held = held_back(session, trial_filter)
+        if held is None and not trials_to_start(session, trial_filter):
             return False
-        else:
-            self._in_vain_since = min(self._in_vain_since, time.monotonic())
-        if not self._is_noted:
+        # Without `held`, the awaited trial has finished since the failed claim.
+        self._in_vain_since = min(self._in_vain_since, time.monotonic()) if waits_in_vain(held) else math.inf
+        if time.monotonic() - self._in_vain_since > _SECONDS_IN_VAIN:
+            return False
+        if held is not None and not self._is_noted:
             session.context.display.note(held.text)
             self._is_noted = True
         time.sleep(_SECONDS_BETWEEN_CLAIMS)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.pruners import HyperbandPruner, NopPruner
+from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces import FloatRange, Parameter, SearchSpace
 from studies import (
@@ -21,7 +22,7 @@ from studies import (
     default_storage_url,
     open_storage,
 )
-from studies.sampling.pruning import Pruning, QuantilePruner, quantile_of_others
+from studies.sampling.pruning import HyperbandPruner, Pruning, QuantilePruner, quantile_at
 from studies.study.claiming import prepare_sampling
 from studies.trials.claims import claim_next
 
@@ -30,28 +31,16 @@ Reports = dict[int, float]
 
 RATE = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
 
-COMPLETE, PRUNED, FAIL, RUNNING, WAITING = (
-    TrialState.COMPLETE,
-    TrialState.PRUNED,
-    TrialState.FAIL,
-    TrialState.RUNNING,
-    TrialState.WAITING,
-)
+COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
-def add(
-    study: optuna.Study, reports: Reports, state: TrialState = COMPLETE, kind: str | None = TrialKind.SEARCH.value
-) -> None:
-    """Add a trial with these reports to the study."""
-    study.add_trial(
-        optuna.trial.create_trial(
-            state=state,
-            value=reports[max(reports)] if state == COMPLETE else None,
-            intermediate_values=reports,
-            user_attrs={}
-            if kind is None
-            else {"kind": kind} | ({"experiment_name": "one"} if kind == "preset" else {}),
-        )
+def finished(reports: Reports, state: TrialState = COMPLETE, kind: TrialKind = TrialKind.SEARCH) -> FrozenTrial:
+    """Create a finished trial with these reports."""
+    return create_trial(
+        state=state,
+        value=reports[max(reports)] if state == COMPLETE else None,
+        intermediate_values=reports,
+        user_attrs={"kind": kind.value} | ({"experiment_name": "one"} if kind is TrialKind.PRESET else {}),
     )
 
 
@@ -62,7 +51,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
 
 def add_completed(study: optuna.Study, *values: float) -> None:
     for value in values:
-        add(study, {1: value})
+        study.add_trial(finished({1: value}))
 
 
 @pytest.mark.parametrize(
@@ -77,23 +66,12 @@ def add_completed(study: optuna.Study, *values: float) -> None:
         ({1: 0.1, 4: 0.5}, COMPLETE, 3, 0.1),
         ({3: 0.5}, COMPLETE, 2, None),
         ({}, PRUNED, 2, None),
-        # A running trial is included only if it has reached the epoch.
-        ({1: 0.1, 2: 0.3}, RUNNING, 2, 0.3),
-        ({1: 0.1, 2: 0.3, 3: 0.5}, RUNNING, 2, 0.3),
-        ({1: 0.1, 2: 0.3}, RUNNING, 3, None),
-        ({}, RUNNING, 1, None),
-        # Failed and waiting trials are ignored.
-        ({1: 0.1, 2: 0.3}, FAIL, 2, None),
-        ({}, WAITING, 1, None),
     ],
 )
-@pytest.mark.parametrize("kind", list(TrialKind))
 def test_value_of_another_trial_at_an_epoch(
-    kind: TrialKind, reports: Reports, state: TrialState, epoch: int, expected: float | None, storage: RDBStorage
+    reports: Reports, state: TrialState, epoch: int, expected: float | None
 ) -> None:
-    study = optuna.create_study(storage=storage)
-    add(study, reports, state, kind.value)
-    assert quantile_of_others(study, 99, epoch, 0.5) == expected
+    assert quantile_at([finished(reports, state)], epoch, 0.5, StudyDirection.MAXIMIZE) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,31 +94,25 @@ def test_value_of_another_trial_at_an_epoch(
     ],
 )
 def test_quantile_counts_from_the_worst_value(
-    mode: str, values: Sequence[float], share: float, expected: float, storage: RDBStorage
+    mode: str, values: Sequence[float], share: float, expected: float
 ) -> None:
-    study = optuna.create_study(storage=storage, direction=f"{mode}imize")
-    add_completed(study, *values)
-    assert quantile_of_others(study, 99, 1, share) == pytest.approx(expected)
+    direction = StudyDirection[f"{mode}imize".upper()]
+    assert quantile_at([finished({1: value}) for value in values], 1, share, direction) == pytest.approx(expected)
 
 
-def test_the_trial_itself_and_trials_of_other_programs_are_ignored(storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage)
-    add(study, {1: 0.9}, RUNNING)
-    add(study, {1: 0.8}, kind=None)
-    assert quantile_of_others(study, 0, 1, 0.5) is None
-    add(study, {1: 0.2})
-    assert quantile_of_others(study, 0, 1, 0.5) == 0.2
-
-
-def test_presets_and_search_trials_of_all_states_are_compared_together(storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage)
-    add(study, {1: 0.2, 2: 0.4}, COMPLETE, TrialKind.PRESET.value)
-    add(study, {1: 0.3}, PRUNED)
-    add(study, {1: 0.9, 2: 0.9}, FAIL)
-    add(study, {1: 0.5}, RUNNING)
-    add(study, {1: 0.1, 2: 0.6}, RUNNING)
-    assert quantile_of_others(study, 99, 1, 0.5) == pytest.approx((0.2 + 0.3) / 2)
-    assert quantile_of_others(study, 99, 2, 0.5) == 0.4
+@pytest.mark.parametrize(("parallelism", "best", "is_pruned"), [(2, 0.29, True), (2, 0.31, False), (1, 0.31, True)])
+def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_history(
+    parallelism: int, best: float, is_pruned: bool, storage: RDBStorage
+) -> None:
+    pruner = QuantilePruner(Pruning(share=0.5, grace=1), parallelism)
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
+    study.add_trial(finished({1: 0.2}, kind=TrialKind.PRESET))
+    study.add_trial(finished({1: 0.4}, PRUNED))
+    study.add_trial(finished({1: 0.9}, FAIL))
+    study.add_trial(finished({1: 0.9}))  # trial 3, which trial 4 sees only with the parallelism 1
+    trial = running_trial(study)
+    trial.report(best, 1)
+    assert trial.should_prune() is is_pruned  # the median is 0.3, or 0.4 with trial 3
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
@@ -168,7 +140,7 @@ def test_worse_trial_is_pruned_after_its_grace_period(
     pruning: Pruning, patience: int, epoch: int, best: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
     study = optuna.create_study(
-        storage=storage, direction=f"{mode}imize", pruner=pruning.create_pruner(patience, num_epochs=99)
+        storage=storage, direction=f"{mode}imize", pruner=pruning.create_pruner(patience, num_epochs=99, parallelism=1)
     )
     sign = 1 if mode == "max" else -1
     add_completed(study, *(sign * value for value in (0.1, 0.2, 0.3, 0.4, 0.5)))
@@ -194,7 +166,7 @@ def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(
     min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
 ) -> None:
     sign = 1 if mode == "max" else -1
-    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1)))
+    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1), 1))
     add_completed(study, sign * others)
     trial = running_trial(study, min_delta=min_delta)
     assert not trial.should_prune()  # without a report
@@ -211,7 +183,7 @@ def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
 def test_quantile_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10)))
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10), 1))
     add_completed(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
         trial = running_trial(study)
@@ -221,15 +193,13 @@ def test_quantile_grows_with_the_epoch(epoch: int, share: float, storage: RDBSto
 
 
 @pytest.mark.parametrize(("others", "quantile"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
-def test_quantile_is_limited_if_there_are_few_other_trials(others: int, quantile: float, storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize")
-    for number in range(1, others + 1):
-        add(study, {1: number / 10})
-    assert quantile_of_others(study, 99, 1, 0.9) == pytest.approx(quantile)
+def test_quantile_is_limited_if_there_are_few_other_trials(others: int, quantile: float) -> None:
+    trials = [finished({1: number / 10}) for number in range(1, others + 1)]
+    assert quantile_at(trials, 1, 0.9, StudyDirection.MAXIMIZE) == pytest.approx(quantile)
 
 
 def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=1)))
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=1), 1))
     trial = running_trial(study)
     trial.report(0.0, 1)
     assert not trial.should_prune()
@@ -245,45 +215,72 @@ def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
     ],
 )
 def test_pruner_name_selects_the_pruner(pruning: Pruning, kind: type) -> None:
-    assert isinstance(pruning.create_pruner(10, 40), kind)
+    assert isinstance(pruning.create_pruner(10, 40, 1), kind)
 
 
-@pytest.mark.parametrize(("patience", "is_used"), [(2, True), (3, False)])
-def test_hyperband_is_used_only_after_the_grace_period_of_the_trial(
-    patience: int, is_used: bool, storage: RDBStorage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("patience", "is_pruned"), [(3, True), (4, False)])
+def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(
+    patience: int, is_pruned: bool, storage: RDBStorage
 ) -> None:
-    monkeypatch.setattr(HyperbandPruner, "prune", lambda *arguments: True)
-    study = optuna.create_study(storage=storage, pruner=Pruning(PrunerName.HYPERBAND).create_pruner(1, 9))
+    pruner = Pruning(PrunerName.HYPERBAND).create_pruner(3, num_epochs=3, parallelism=1)  # one bracket, one rung
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
+    study.add_trial(finished({3: 0.9}))
     trial = running_trial(study, patience=patience)
-    trial.report(0.5, 2)
-    assert trial.should_prune() is is_used
+    trial.report(0.5, 3)
+    assert trial.should_prune() is is_pruned
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    ("others", "best", "is_pruned"),
+    [
+        ([], 0.0, False),
+        # The best third of all values, including the trial's own, continues, but at least one.
+        ([0.5], 0.4, True),
+        ([0.5], 0.5, False),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 0.35, True),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 0.45, False),
+    ],
+)
+def test_hyperband_continues_the_best_third_of_a_rung(
+    others: Sequence[float], best: float, is_pruned: bool, mode: str, storage: RDBStorage
+) -> None:
+    sign = 1 if mode == "max" else -1
+    pruner = HyperbandPruner(Pruning(PrunerName.HYPERBAND), grace=1, num_epochs=1, parallelism=1)
+    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=pruner)
+    add_completed(study, *(sign * value for value in others))
+    trial = running_trial(study)
+    trial.report(sign * best, 1)
+    assert trial.should_prune() is is_pruned
+    assert trial.should_prune() is is_pruned  # the answer does not change
 
 
 def test_hyperband_decisions_are_the_same_after_restarts(start: Start, tmp_path: Path) -> None:
     uninterrupted = hyperband_epochs(start, tmp_path / "uninterrupted", restart_after=())
     restarted = hyperband_epochs(start, tmp_path / "restarted", restart_after=(1, 3))
     assert restarted == uninterrupted
-    # Rungs are at 1, 3 and 9 epochs.
-    assert uninterrupted == [4, 9, 9, 3, 1, 9]
+    # Trials of the three brackets are first compared after 1, 3 and 9 epochs.
+    assert {1, 3, 9} <= set(uninterrupted)
 
 
 def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -> list[int]:
-    """Return the number of epochs of each search trial, with restarts after some epochs; trial 0 stops early."""
+    """Return the number of epochs of each search trial, with restarts after some epochs."""
     study, folder = start_hyperband(start, path)
     epochs: list[int] = []
     while (claim := claim_next(study, folder)) is not None:
         for epoch in range(1, 10):
             # The order of the trials is reversed at the third epoch.
             rank = claim.record.number * 3 * (1 if epoch < 3 else -1) % 11
-            claim.trial.report(0.1 * rank, epoch)
-            is_pruned = claim.trial.should_prune()
-            if is_pruned or (claim.record.number == 0 and epoch == 4):
-                break
-            if epoch in restart_after:
+            if epoch not in study.get_trials(deepcopy=False)[claim.record.number].intermediate_values:
+                claim.trial.report(0.1 * rank, epoch)
+            if epoch in restart_after:  # before the decision
                 claim.release()
                 study, folder = start_hyperband(start, path)
                 claim = claim_next(study, folder)
                 assert claim is not None
+            is_pruned = claim.trial.should_prune()
+            if is_pruned:
+                break
         epochs.append(epoch)
         study.tell(claim.trial, None if is_pruned else 0.5, state=PRUNED if is_pruned else COMPLETE)
         claim.release()
@@ -292,6 +289,6 @@ def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -
 
 def start_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
-    add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=6))
+    add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=12))
     assert prepare_sampling(study)
     return study, folder

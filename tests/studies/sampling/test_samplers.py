@@ -1,4 +1,4 @@
-"""An interrupted study samples the same parameters as an uninterrupted study."""
+"""An interrupted or parallel study samples the same parameters as an uninterrupted study with one worker."""
 
 from __future__ import annotations
 
@@ -345,19 +345,6 @@ def test_finished_presets_do_not_count_as_random_trials(
     assert [bool(joint_parameters[number]) for number in range(count, count + 6)] == [False] * 5 + [True]
 
 
-def test_waiting_presets_do_not_count_as_random_trials(
-    start: Start, presets: Presets, joint_parameters: JointParameters
-) -> None:
-    study, folder = start(presets)
-    ask(study, folder, SamplerName.TPE, 9)
-    prepare_sampling(study)
-    while (claim := claim_next(study, folder, lambda record: record.kind is TrialKind.SEARCH)) is not None:
-        with claim:
-            train(claim)
-    count = len(presets)
-    assert [bool(joint_parameters[number]) for number in range(count, count + 9)] == [False] * (5 + count) + [True]
-
-
 def test_trial_that_optuna_rejects_is_omitted_from_the_history(start: Start, presets: Presets) -> None:
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 7)
@@ -387,28 +374,36 @@ def test_samples_differ_between_trials_parameters_and_seeds(sampler: SamplerName
     assert len(set(samples)) == len(samples) == 16
 
 
-def test_sampling_uses_other_running_trials_and_does_not_write_to_the_study(start: Start, presets: Presets) -> None:
+@pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
+def test_only_the_visible_history_influences_sampling_and_nothing_is_written(
+    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path
+) -> None:
     study, folder = start(presets)
-    ask(study, folder, SamplerName.TPE, 8)
-    run_trials(study, folder, limit=len(presets) + 6)
-    other, _ = start()
-    prepare_sampling(other)
-    running = claim_next(other, folder)
-    assert running is not None
-    suggest(running)
-    assert prepare_sampling(study)
-    claim = claim_next(study, folder)
-    assert claim is not None
-    before = study.get_trials()
-    sampled = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
-    assert set(sampled) == JOINT
-    assert study.get_trials() == before
-    running.finish(outcome(WhyEnded.FAILED, 0.0, 0))
-    assert prepare_sampling(study)
-    again = study.sampler.sample_relative(study, before[claim.record.number], joint_space(study))
-    assert again != sampled  # the running trial was part of the history
-    claim.release()
+    request = SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), parallelism=3, at_least=12)
+    add_search_trials(study, folder, request)
+    run_trials(study, folder, limit=len(presets) + 9)
+    number = len(presets) + 9
+
+    def sampled(path: Path, finish: Callable[[optuna.Study, OutputFolder], object]) -> dict[str, Any]:
+        other, its_folder = start(path=copied(folder, path))
+        finish(other, its_folder)
+        prepare_sampling(other)
+        before = other.get_trials()
+        relative = other.sampler.sample_relative(other, before[number], joint_space(other, number))
+        assert other.get_trials() == before
+        return relative
+
+    def train_another(other: optuna.Study, its_folder: OutputFolder) -> None:
+        prepare_sampling(other)
+        claim = claim_next(other, its_folder, lambda record: record.number == number + 1)
+        assert claim is not None
+        suggest(claim)  # running
+
+    expected = sampled(tmp_path / "alone", lambda *study_and_folder: None)
+    assert set(expected) == JOINT
+    assert sampled(tmp_path / "running", train_another) == expected
+    assert sampled(tmp_path / "finished", lambda *study_and_folder: run_trials(*study_and_folder)) == expected
 
 
-def joint_space(study: optuna.Study) -> dict[str, Any]:
-    return study.sampler.infer_relative_search_space(study, study.get_trials()[0])
+def joint_space(study: optuna.Study, number: int) -> dict[str, Any]:
+    return study.sampler.infer_relative_search_space(study, study.get_trials()[number])

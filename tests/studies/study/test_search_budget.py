@@ -246,7 +246,7 @@ class TestBudget:
     ) -> None:
         study, folder = start()
         other, _ = load_study_for_changes(folder.path)
-        add_search_trials(study, folder, SearchRequest(at_least=2))
+        add_search_trials(study, folder, SearchRequest(parallelism=3, at_least=2))
         claimed_numbers, claims = [], []
 
         def claim(*arguments: Any) -> Claim | None:

@@ -89,12 +89,12 @@ def test_search_added_later_samples_the_same_parameters(
     open_session: Callable[..., Session],
 ) -> None:
     expected = sampled_params(
-        open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start"))
+        open_session(SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, at_least=1), Path("from_the_start"))
     )
     session = open_session()
     assert next_claim(session, TrialFilter(frozenset()), StopConditions()) is None
     study, folder = load_study_for_changes(OUT)
-    add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
+    add_search_trials(study, folder, SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, more=1))
     assert sampled_params(session) == expected
     assert set(expected) >= {"learning_rate", "batch_size"}
 
@@ -103,16 +103,16 @@ def test_search_added_during_a_claim_is_not_missed(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sampled_params(
-        open_session(SearchRequest(sampler=SamplerName.RANDOM, at_least=1), Path("from_the_start"))
+        open_session(SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, at_least=1), Path("from_the_start"))
     )
     session = open_session()
 
-    def add_search_after_preparation(study: optuna.Study) -> bool:
+    def add_search_after_preparation(study: optuna.Study) -> int | None:
         monkeypatch.setattr("studies.study.claiming.prepare_sampling", prepare_sampling)
-        has_search = prepare_sampling(study)
+        parallelism = prepare_sampling(study)
         writable, folder = load_study_for_changes(OUT)
-        add_search_trials(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, more=1))
-        return has_search
+        add_search_trials(writable, folder, SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, more=1))
+        return parallelism
 
     monkeypatch.setattr("studies.study.claiming.prepare_sampling", add_search_after_preparation)
     assert sampled_params(session) == expected
@@ -122,7 +122,7 @@ def test_matching_trials_without_a_worker_are_counted(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
-    session = open_session(SearchRequest(at_least=5))
+    session = open_session(SearchRequest(at_least=5, parallelism=7))
     assert trials_to_start(session, TrialFilter()) == 2 + 5
     assert trials_to_start(session, TrialFilter(frozenset({"one"}), search=False)) == 1
     first, second = (next_claim(session, TrialFilter(), StopConditions()) for _ in range(2))

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from search_spaces import ConfigurationError, TrainingConfig, load_experiments
-from studies import RowState, StatusRow, TrialRecord, latest_records, load_study, study_status
+from studies import RowState, StatusRow, TrialRecord, fix_threads, latest_records, load_study, study_status
 from tuner.__main__ import main
 from tuner.display import Display
 from tuner.session.run_options import StopConditions, TrialFilter
@@ -29,7 +29,7 @@ from tuner.session.study_setup import ExistingStudy
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.workers.loop import work
-from tuner.workers.process import shared_threads
+from tuner.workers.process import threads_per_worker
 from tuner.workers.supervisor import _Supervisor
 
 WriteConfig = Callable[..., Path]
@@ -58,11 +58,10 @@ def epochs_of(name: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("threads", "workers", "shared"),
-    [(8, 2, [4, 4]), (8, 3, [3, 3, 2]), (2, 2, [1, 1]), (1, 3, [1, 1, 1]), (5, 1, [5]), (7, 4, [2, 2, 2, 1])],
+    ("threads", "workers", "each"), [(8, 2, 4), (8, 3, 2), (2, 2, 1), (1, 3, 1), (5, 1, 5), (7, 4, 1)]
 )
-def test_threads_are_divided_as_evenly_as_possible(threads: int, workers: int, shared: list[int]) -> None:
-    assert shared_threads(threads, workers) == shared
+def test_all_workers_get_the_same_number_of_threads(threads: int, workers: int, each: int) -> None:
+    assert threads_per_worker(threads, workers) == each
 
 
 def test_workers_train_each_trial_once_and_standard_output_is_only_json(
@@ -297,6 +296,7 @@ class TestFailingWorkers:
     def test_common_problem_is_reported_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
         watcher = make_watcher()
         session = open_session(write_config({"one": {}, "two": {}}), watcher)
+        fix_threads(session.study, session.context.folder, 1)
         (OUT / "study.db").rename("moved.db")
         with pytest.raises(ConfigurationError, match=r"study\.db: there is no study database") as caught:
             work(session, TrialFilter(), StopConditions(), workers=2)
@@ -348,7 +348,7 @@ class TestFailingWorkers:
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         session = open_session(write_config({"one": {}, "two": {}}), make_watcher())
-        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2, StatusPoller(session, every_s=1.0))
+        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2, 1, StatusPoller(session, every_s=1.0))
         # One worker has succeeded, another one has failed because the disk is full.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):

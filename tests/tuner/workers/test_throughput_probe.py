@@ -34,11 +34,11 @@ class TestMeasuring:
     def test_processes_are_reused_for_all_measurements(
         self, child_processes: Children, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with ThroughputProbe(tiny_config(), threads=2, seconds=LONG_S) as processes:
+        with ThroughputProbe(tiny_config(), threads_for=lambda count: max(1, 2 // count), seconds=LONG_S) as processes:
             processes.start(2)
             both = child_processes()
             assert len(both) == 2
-            rates = [processes.images_per_s(shares) for shares in ([2], [1, 1], [1])]
+            rates = [processes.images_per_s(count) for count in (1, 2, 1)]
             assert min(rates) > 0
             assert child_processes() == both
             # On a machine without free memory.
@@ -46,28 +46,28 @@ class TestMeasuring:
             with pytest.raises(
                 MeasurementError, match=r"^2 more workers need \d+\.\d GB of memory; only 0\.0 GB is free$"
             ):
-                processes.images_per_s([1, 1, 1, 1])
+                processes.images_per_s(4)
             assert child_processes() == both
 
     @pytest.mark.usefixtures("child_processes")
     def test_error_of_a_process_is_reported(self, tiny_config: MakeConfig) -> None:
         with (
-            ThroughputProbe(tiny_config(model_name="none"), threads=1, seconds=LONG_S) as processes,
+            ThroughputProbe(tiny_config(model_name="none"), threads_for=lambda count: 1, seconds=LONG_S) as processes,
             pytest.raises(MeasurementError, match="'none'"),
         ):
             processes.start(1)
 
     def test_killed_process_is_reported(self, child_processes: Children, tiny_config: MakeConfig) -> None:
-        with ThroughputProbe(tiny_config(), threads=1, seconds=LONG_S) as processes:
+        with ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=LONG_S) as processes:
             processes.start(1)
             child_processes().pop().kill()
             with pytest.raises(MeasurementError, match=r"measurement process was killed by SIGKILL \(signal 9\)"):
-                processes.images_per_s([1])
+                processes.images_per_s(1)
 
     @pytest.mark.usefixtures("child_processes")
     def test_time_limit_ends_the_measurement(self, tiny_config: MakeConfig) -> None:
         with (
-            ThroughputProbe(tiny_config(), threads=1, seconds=0.1) as processes,
+            ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=0.1) as processes,
             pytest.raises(MeasurementError, match="time limit"),
         ):
             processes.start(1)
@@ -75,7 +75,7 @@ class TestMeasuring:
     @pytest.mark.usefixtures("child_processes")
     def test_interruption_stops_all_processes(self, tiny_config: MakeConfig) -> None:
         def measure() -> None:
-            with ThroughputProbe(tiny_config(), threads=1, seconds=LONG_S) as processes:
+            with ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=LONG_S) as processes:
                 processes.start(1)
                 raise KeyboardInterrupt
 

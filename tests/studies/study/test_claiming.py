@@ -1,0 +1,196 @@
+"""The parallelism of a search: which trials may start, and what a worker without a trial is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import optuna
+import pytest
+
+from search_spaces import ConfigurationError, TrainingConfig
+from studies import (
+    Claim,
+    OutputFolder,
+    SearchRequest,
+    TrialKind,
+    TrialOutcome,
+    TrialRecord,
+    WhyEnded,
+    add_search_trials,
+    claim_next_trial,
+    count_claimable,
+    enqueue_presets,
+    find_held_back,
+    fix_parallelism,
+    load_study,
+    require_same_search,
+    retry_failed_trials,
+    search_settings,
+)
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+Presets = dict[str, TrainingConfig]
+
+
+def is_search(record: TrialRecord) -> bool:
+    return record.kind is TrialKind.SEARCH
+
+
+def every(record: TrialRecord) -> bool:
+    return True
+
+
+def start_search(start: Start, presets: Presets, parallelism: int, trials: int) -> tuple[optuna.Study, OutputFolder]:
+    study, folder = start(presets)
+    add_search_trials(study, folder, SearchRequest(parallelism=parallelism, at_least=trials))
+    return study, folder
+
+
+def claim_all(study: optuna.Study, folder: OutputFolder) -> list[Claim]:
+    """Claim trials, as workers would, until no trial can be claimed."""
+    claims: list[Claim] = []
+    while (claim := claim_next_trial(study, folder)) is not None:
+        claims.append(claim)
+    return claims
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "claimed"), [(1, [0, 1, 2]), (2, [0, 1, 2]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 4, 5])]
+)
+def test_search_trial_starts_only_after_the_trials_that_it_sees(
+    parallelism: int, claimed: list[int], start: Start, presets: Presets
+) -> None:
+    study, folder = start_search(start, presets, parallelism, trials=5)
+    # Presets are never held back; search trials are numbered from 3.
+    assert [claim.record.number for claim in claim_all(study, folder)] == claimed
+
+
+def test_each_finished_trial_lets_the_search_trial_p_numbers_later_start(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start_search(start, presets, parallelism=4, trials=6)
+    claims = {claim.record.number: claim for claim in claim_all(study, folder)}
+    started = []
+    for finished in (1, 0, 3, 2):
+        claims[finished].finish(outcome, 0.5)
+        new = claim_all(study, folder)
+        started.append([claim.record.number for claim in new])
+        claims |= {claim.record.number: claim for claim in new}
+    # Trial 4 waits for trial 0, although trial 1 has finished; then trial 5 may start as well. Trial 6 waits for 2.
+    assert started == [[], [4, 5], [], [6, 7]]
+
+
+def test_failed_trials_count_as_finished_and_their_retries_by_their_own_number(
+    start: Start, presets: Presets, outcome: TrialOutcome
+) -> None:
+    study, folder = start_search(start, presets, parallelism=1, trials=2)
+    for _ in presets:
+        claim = claim_next_trial(study, folder)
+        assert claim is not None
+        claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
+    claim = claim_next_trial(study, folder)
+    assert claim is not None
+    assert claim.record.number == 3
+    claim.finish(outcome, 0.5)
+    assert len(retry_failed_trials(study, folder)) == len(presets)
+    # The retries are trials 5 to 7, so search trial 4 does not wait for them.
+    claim = claim_next_trial(study, folder, is_search)
+    assert claim is not None
+    assert claim.record.number == 4
+
+
+def test_interrupted_search_trial_is_resumed_although_earlier_presets_were_added(
+    start: Start, presets: Presets
+) -> None:
+    study, folder = start_search(start, {}, parallelism=1, trials=2)
+    claim = claim_next_trial(study, folder)
+    assert claim is not None
+    claim.release()
+    enqueue_presets(study, folder, presets)
+    again = claim_next_trial(study, folder, is_search)
+    assert again is not None
+    assert (again.record.number, again.resumed) == (0, True)
+
+
+class TestHeldBack:
+    def test_worker_is_told_for_which_trial_the_search_waits(self, start: Start, presets: Presets) -> None:
+        study, folder = start_search(start, presets, parallelism=2, trials=3)
+        claims = claim_all(study, folder)
+        held = find_held_back(study, folder, every)
+        assert held is not None
+        assert held.text == "search_0003 waits until conservative_small has finished"
+        assert held.is_study_trained
+        for claim in claims:
+            claim.release()
+        held = find_held_back(study, folder, every)
+        assert held is not None
+        assert (held.is_claimable, held.is_study_trained) == (True, False)
+
+    def test_trial_that_the_worker_may_not_train_is_not_claimable(
+        self, start: Start, presets: Presets, outcome: TrialOutcome
+    ) -> None:
+        study, folder = start_search(start, presets, parallelism=1, trials=2)
+        held = find_held_back(study, folder, is_search)
+        assert held is not None
+        assert (held.trial.number, held.awaited.number) == (3, 0)
+        assert (held.is_claimable, held.is_study_trained) == (False, False)
+        claim = claim_next_trial(study, folder)
+        held = find_held_back(study, folder, is_search)
+        assert held is not None
+        assert held.is_study_trained
+        assert claim is not None
+        claim.finish(outcome, 0.5)
+
+    def test_no_trial_is_held_back_without_pending_search_trials(self, start: Start, presets: Presets) -> None:
+        study, folder = start(presets)
+        assert find_held_back(study, folder, every) is None
+        add_search_trials(study, folder, SearchRequest(at_least=1))
+        assert find_held_back(study, folder, lambda record: not is_search(record)) is None
+
+
+@pytest.mark.parametrize(("parallelism", "counts"), [(1, [3, 2, 1, 0]), (4, [4, 3, 2, 1]), (9, [9, 8, 7, 6])])
+def test_only_trials_that_may_start_are_counted(
+    parallelism: int, counts: list[int], start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)  # the others are not enqueued yet
+    study, folder = start_search(start, presets, parallelism, trials=20)
+    found = [count_claimable(study, folder, every, with_search=True)]
+    for _ in presets:
+        assert claim_next_trial(study, folder) is not None
+        found.append(count_claimable(study, folder, every, with_search=True))
+    assert found == counts
+
+
+class TestParallelism:
+    def test_search_trials_wait_until_the_parallelism_is_fixed(self, start: Start, presets: Presets) -> None:
+        study, folder = start({})
+        add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
+        assert claim_next_trial(study, folder) is None
+        assert count_claimable(study, folder, every, with_search=True) == 0
+        assert find_held_back(study, folder, every) is None
+        assert fix_parallelism(study, folder, 4) == 4
+        assert fix_parallelism(study, folder, 8) == 4
+        assert len(claim_all(study, folder)) == 2
+
+    @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3), (3, None, 3)])
+    def test_requested_parallelism_takes_precedence_over_the_default(
+        self, requested: int | None, default: int | None, expected: int, start: Start
+    ) -> None:
+        study, folder = start({})
+        add_search_trials(study, folder, SearchRequest(parallelism=requested, at_least=1), default)
+        settings = search_settings(load_study(folder.path)[0])
+        assert settings is not None
+        assert settings.parallelism == expected
+
+    def test_other_parallelism_is_refused_but_another_default_is_not(self, start: Start) -> None:
+        study, folder = start_search(start, {}, parallelism=4, trials=1)
+        add_search_trials(study, folder, SearchRequest(more=1), default_parallelism=8)
+        require_same_search(study, SearchRequest(parallelism=4))
+        with pytest.raises(ConfigurationError, match="its search has parallelism 4, not 2; "):
+            require_same_search(study, SearchRequest(parallelism=2))
+
+    def test_fixing_without_a_search_does_nothing(self, start: Start, presets: Presets) -> None:
+        study, folder = start(presets)
+        assert fix_parallelism(study, folder, 4) is None
+        assert search_settings(study) is None

@@ -1,0 +1,132 @@
+"""The number of threads per worker and the parallelism, which are fixed when training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces import load_experiments
+from studies import SearchRequest, load_study, search_settings, study_threads
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session.run_request import RunRequest
+from tuner.session.session import Session
+from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads
+from tuner.workers.loop import work
+
+WriteConfig = Callable[..., Path]
+MakeWatcher = Callable[..., Any]
+OUT = Path("training_output")
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+@pytest.fixture
+def _four_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def open_session(write_config: WriteConfig) -> Callable[..., Session]:
+    """Return a function that opens a study with one preset of one epoch."""
+    config = write_config({"one": {"training": {"num_epochs": 1}}})
+
+    def open_it(display: Any, **options: Any) -> Session:
+        request = RunRequest.from_file(load_experiments(config), options=RunOptions(**options))
+        return Session.open(request, display)
+
+    return open_it
+
+
+@pytest.mark.usefixtures("_four_threads")
+class TestThreads:
+    @pytest.mark.parametrize(("workers", "wanted", "threads"), [(1, None, 4), (2, None, 2), (3, None, 1), (1, 2, 2)])
+    def test_first_worker_fixes_the_number_of_the_study(
+        self,
+        workers: int,
+        wanted: int | None,
+        threads: int,
+        open_session: Callable[..., Session],
+        make_watcher: MakeWatcher,
+    ) -> None:
+        watcher = make_watcher()
+        assert fix_worker_threads(open_session(watcher), workers, wanted) == threads
+        assert study_threads(load_study(OUT)[0]) == threads
+        assert watcher.notes == []
+
+    @pytest.mark.parametrize(
+        ("fixed", "workers", "threads", "note"),
+        [
+            (2, 2, 2, ""),
+            (
+                4,
+                2,
+                2,
+                "the study's workers train with 4 threads each, but this machine has only 2 for each of 2 workers; "
+                "results may differ slightly",
+            ),
+            (
+                8,
+                1,
+                4,
+                "the study's workers train with 8 threads each, but this machine has only 4 for each of 1 worker; "
+                "results may differ slightly",
+            ),
+            (1, 2, 1, "the study's workers train with 1 thread each; --workers 4 would use all cores"),
+        ],
+    )
+    def test_later_workers_use_the_number_of_the_study_and_say_if_they_cannot(
+        self,
+        fixed: int,
+        workers: int,
+        threads: int,
+        note: str,
+        open_session: Callable[..., Session],
+        make_watcher: MakeWatcher,
+    ) -> None:
+        watcher = make_watcher()
+        session = open_session(watcher)
+        fix_worker_threads(session, 1, fixed)
+        watcher.notes.clear()
+        assert fix_worker_threads(session, workers, None) == threads
+        assert watcher.notes == ([note] if note else [])
+
+    def test_trials_train_with_the_number_of_the_study_and_the_process_keeps_its_own(
+        self, open_session: Callable[..., Session], make_watcher: MakeWatcher
+    ) -> None:
+        session = open_session(make_watcher())
+        work(session, TrialFilter(), StopConditions(), threads=3)
+        assert torch.get_num_threads() == 4
+        (trial,) = load_study(OUT)[0].get_trials()
+        assert trial.user_attrs["outcome"]["threads"] == 3
+
+
+@pytest.mark.parametrize(("parallelism", "workers", "note"), [(1, 1, ""), (4, 4, ""), (4, 2, ""), (2, 3, "2")])
+def test_more_workers_than_the_parallelism_are_named(
+    parallelism: int, workers: int, note: str, open_session: Callable[..., Session], make_watcher: MakeWatcher
+) -> None:
+    watcher = make_watcher()
+    session = open_session(watcher, search=SearchRequest(at_least=1, parallelism=parallelism))
+    watcher.notes.clear()
+    fix_search_parallelism(session, workers)
+    expected = (
+        f"the parallelism of the study's search is {note}, so only {note} of {workers} workers train search trials at "
+        "the same time; a new study accepts a larger --parallelism"
+    )
+    assert watcher.notes == ([expected] if note else [])
+
+
+@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
+def test_default_parallelism_is_twice_the_number_of_workers(
+    workers: Any, parallelism: int | None, open_session: Callable[..., Session], make_watcher: MakeWatcher
+) -> None:
+    session = open_session(make_watcher(), search=SearchRequest(at_least=1), workers=workers)
+    settings = search_settings(session.study)
+    assert settings is not None
+    assert settings.parallelism == parallelism
