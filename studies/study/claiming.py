@@ -38,6 +38,11 @@ class HeldBack:
     is_study_trained: bool
 
     @property
+    def is_blocked(self) -> bool:
+        """Whether no running worker will train the awaited trial, as far as the caller can know."""
+        return not self.is_claimable and not self.is_study_trained
+
+    @property
     def text(self) -> str:
         """The reason, for example ``search_0012 waits until search_0008 has finished``."""
         return f"{self.trial.experiment_name} waits until {self.awaited.experiment_name} has finished"

@@ -56,8 +56,3 @@ def trials_to_start(session: Session, trial_filter: TrialFilter) -> int:
 def held_back(session: Session, trial_filter: TrialFilter) -> HeldBack | None:
     """Return the first matching search trial that waits for an earlier trial; None if no trial is held back."""
     return find_held_back(session.study, session.context.folder, trial_filter.matches)
-
-
-def waits_in_vain(held: HeldBack | None) -> bool:
-    """Return whether a search trial waits for a trial that no running worker will train."""
-    return held is not None and not held.is_claimable and not held.is_study_trained

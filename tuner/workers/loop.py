@@ -44,7 +44,6 @@ from tuner.session.trial_selection import (
     should_interrupt,
     trial_that_met_targets,
     trials_to_start,
-    waits_in_vain,
 )
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
@@ -246,7 +245,7 @@ def _wait_for_others(
             if trials_to_start(session, trial_filter):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)  # another process may be about to claim it
                 return True
-            if waits_in_vain(held_back(session, trial_filter)):
+            if (held := held_back(session, trial_filter)) is not None and held.is_blocked:
                 return False
             records = [record for record in latest_records(session.study) if record.experiment_name in pending]
             workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
@@ -303,7 +302,7 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
         reason = "a stop was requested"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
-    elif (held := held_back(session, trial_filter)) is not None and waits_in_vain(held):
+    elif (held := held_back(session, trial_filter)) is not None and held.is_blocked:
         reason = held_back_text(session, held)
         records = own_records(session.study)
         trial_filter.skipped.update(record.number for record in records if record.experiment_name in pending)

@@ -9,11 +9,11 @@ from studies import HeldBack
 from tuner.display.study_lines import study_command
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
-from tuner.session.trial_selection import held_back, may_start, trials_to_start, waits_in_vain
+from tuner.session.trial_selection import held_back, may_start, trials_to_start
 
 _SECONDS_BETWEEN_CLAIMS = 0.5
-# A worker stops waiting after this time without a running worker that could train the awaited trial.
-_SECONDS_IN_VAIN = 5.0
+# A worker that is blocked stops waiting after this time.
+_SECONDS_BLOCKED = 5.0
 
 
 class SearchWindow:
@@ -24,7 +24,7 @@ class SearchWindow:
 
     def reset(self) -> None:
         """Start anew, after the worker has claimed a trial."""
-        self._is_noted, self._in_vain_since = False, math.inf
+        self._is_noted, self._blocked_since = False, math.inf
 
     def wait(self, session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> bool:
         """Wait for a moment after a failed claim; return whether to try to claim a trial again."""
@@ -34,8 +34,9 @@ class SearchWindow:
         if held is None and not trials_to_start(session, trial_filter):
             return False
         # Without `held`, the awaited trial has finished since the failed claim.
-        self._in_vain_since = min(self._in_vain_since, time.monotonic()) if waits_in_vain(held) else math.inf
-        if time.monotonic() - self._in_vain_since > _SECONDS_IN_VAIN:
+        is_blocked = held is not None and held.is_blocked
+        self._blocked_since = min(self._blocked_since, time.monotonic()) if is_blocked else math.inf
+        if time.monotonic() - self._blocked_since > _SECONDS_BLOCKED:
             return False
         if held is not None and not self._is_noted:
             session.context.display.note(held.text)
@@ -46,7 +47,7 @@ class SearchWindow:
 
 def held_back_text(session: Session, held: HeldBack) -> str:
     """Describe for which trial a search trial waits, and how to train it if no running worker will."""
-    if not waits_in_vain(held):
+    if not held.is_blocked:
         return held.text
     command = study_command("resume", session.context.folder.path)
     return f"{held.text}, which no running worker will train; run `{command}` to train it"

@@ -30,7 +30,7 @@ def search(number: int, state: str = "waiting", **known: Any) -> StatusRow:
 
 
 def study(*rows: StatusRow, unenqueued: int = 0) -> StudyStatus:
-    search_status = SearchStatus("tpe", "quantile", 0, 0, unenqueued)
+    search_status = SearchStatus("tpe", "quantile", 1, 0, 0, unenqueued)
     return StudyStatus("khmer-ocr", "val_char_accuracy", "max", rows, search_status, Targets(), ())
 
 

@@ -113,7 +113,7 @@ def test_search_trials_that_are_not_enqueued_yet_count_as_pending(
 ) -> None:
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     study, folder = start(presets)
-    request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, at_least=6)
+    request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, parallelism=2, at_least=6)
     add_search_trials(study, folder, request)
     for _ in range(4):
         claim = claim_next(study, folder)
@@ -122,7 +122,9 @@ def test_search_trials_that_are_not_enqueued_yet_count_as_pending(
     running = claim_next(study, folder)
     assert running is not None
     status = study_status(load_study(folder.path)[0], folder)
-    assert status.search == SearchStatus(sampler="random", pruner="none", budget=6, ended=1, unenqueued=4)
+    assert status.search == SearchStatus(
+        sampler="random", pruner="none", parallelism=2, budget=6, ended=1, unenqueued=4
+    )
     # Of six search trials one is finished and one is running.
     assert (len(status.rows), status.pending) == (5, 4)
     running.release()

@@ -1,4 +1,4 @@
-"""The parallelism of a search: which trials may start, and what a worker without a trial is told."""
+"""The parallelism of a search: which trials may start, and for which trial a worker waits."""
 
 from __future__ import annotations
 

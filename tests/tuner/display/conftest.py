@@ -166,7 +166,7 @@ def make_status() -> Callable[..., StudyStatus]:
             "study": "khmer-ocr",
             "monitor": "val_char_accuracy",
             "mode": "max",
-            "search": SearchStatus("tpe", "quantile", len(searches) + unenqueued, ended, unenqueued),
+            "search": SearchStatus("tpe", "quantile", 1, len(searches) + unenqueued, ended, unenqueued),
             "targets": Targets(),
             "met_by": (),
         }

@@ -129,8 +129,8 @@ def test_pending_line_shows_the_time_and_the_command(make_row, make_status):
 
 
 def test_search_line_and_targets_line(make_row, make_status):
-    searching = make_status(search=SearchStatus("tpe", "quantile", 24, 11, 5))
-    assert search_line(searching) == "search: 11 of 24 trials, sampler tpe, pruner quantile"
+    searching = make_status(search=SearchStatus("tpe", "quantile", 4, 24, 11, 5))
+    assert search_line(searching) == "search: 11 of 24 trials, sampler tpe, pruner quantile, parallelism 4"
     assert search_line(make_status(search=None)) is None
     assert targets_line(searching) is None
     targets = Targets(character_accuracy=0.85, convergence_epochs=15)

@@ -49,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_window, "_SECONDS_BETWEEN_CLAIMS", 0.01)
-    monkeypatch.setattr(search_window, "_SECONDS_IN_VAIN", 0.05)
+    monkeypatch.setattr(search_window, "_SECONDS_BLOCKED", 0.05)
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CLAIMS", 0.01)
 
 
@@ -105,7 +105,7 @@ def test_stop_request_ends_the_wait(open_session: Callable[..., Session], make_w
     assert watcher.notes[-1].endswith("still pending, because a stop was requested")
 
 
-class TestWaitingInVain:
+class TestBlocked:
     """No running worker will train the trial for which the search trials wait."""
 
     REASON = (
@@ -153,7 +153,7 @@ class TestWaitingInVain:
         work(session, TrialFilter(frozenset({"two"})), StopConditions(), wait=True)
         assert f"{self.REASON}; SIGTERM or `khmer-tuner stop` ends the worker" in watcher.notes
 
-    def test_trial_that_another_worker_trains_does_not_wait_in_vain(
+    def test_trial_that_another_worker_trains_does_not_block(
         self, open_session: Callable[..., Session], make_watcher: MakeWatcher
     ) -> None:
         watcher = make_watcher()
@@ -164,7 +164,7 @@ class TestWaitingInVain:
 
         def count(*arguments: Any) -> Any:
             polls.append(1)
-            if len(polls) == 20:  # longer than a worker that waits in vain
+            if len(polls) == 20:  # longer than a blocked worker waits
                 other.finish(replace(OUTCOME, why_ended=WhyEnded.FAILED))
             return held_back(*arguments)
 
