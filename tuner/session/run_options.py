@@ -58,14 +58,6 @@ class RunOptions:
     threads: int | None = None
 
     @property
-    def default_parallelism(self) -> int | None:
-        """The parallelism of a new search if none is requested; None until ``auto`` has been measured.
-
-        Twice the number of workers, since a worker then rarely has to wait for another one.
-        """
-        return None if self.workers == "auto" else parallelism_of(self.workers)
-
-    @property
     def storage_url(self) -> str:
         """The storage URL, or the default one if none is set."""
         return self.storage or default_storage_url(self.output_dir)
@@ -150,9 +142,12 @@ class StopConditions:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-def parallelism_of(workers: int) -> int:
-    """Return the default parallelism of a search that is trained by this number of workers."""
-    return 1 if workers == 1 else 2 * workers
+def default_parallelism(workers: WorkerCount) -> int | None:
+    """Return the parallelism of a new search if none is requested; None until ``auto`` has been measured.
+
+    With twice the number of workers, a worker rarely has to wait for another one.
+    """
+    return None if workers == "auto" else 1 if workers == 1 else 2 * workers
 
 
 def check_threads(threads: int | None, workers: WorkerCount) -> None:

@@ -33,7 +33,7 @@ from studies import (
     study_space,
 )
 from tuner.data.metadata import read_metadata_bytes
-from tuner.session.run_options import RunOptions, TrialFilter, check_device
+from tuner.session.run_options import RunOptions, TrialFilter, check_device, default_parallelism
 from tuner.session.study_setup import with_overrides
 
 
@@ -133,7 +133,7 @@ class RunRequest:
             on_note=on_note,
         )
         if search.starts_search:
-            add_search_trials(study, folder, search, self.options.default_parallelism)
+            add_search_trials(study, folder, search, default_parallelism(self.options.workers))
         return records
 
     def occupied(self, folder: OutputFolder) -> list[Path]:

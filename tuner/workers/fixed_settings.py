@@ -9,7 +9,7 @@ import torch
 
 from search_spaces.diagnostics.plural import counted
 from studies import fix_parallelism, fix_threads
-from tuner.session.run_options import parallelism_of
+from tuner.session.run_options import default_parallelism
 from tuner.session.session import Session
 from tuner.workers.process import threads_per_worker
 
@@ -27,7 +27,7 @@ def pytorch_threads(threads: int) -> Iterator[None]:
 
 def fix_search_parallelism(session: Session, workers: int) -> None:
     """Fix the parallelism of the study's search if it is not fixed yet; note if it leaves workers without a trial."""
-    parallelism = fix_parallelism(session.study, session.context.folder, parallelism_of(workers))
+    parallelism = fix_parallelism(session.study, session.context.folder, default_parallelism(workers) or 1)
     if parallelism is not None and parallelism < workers:
         session.context.display.note(
             f"the parallelism of the study's search is {parallelism}, so only {parallelism} of {workers} workers train "
