@@ -226,8 +226,8 @@ def require_same_threads(study: optuna.Study, threads: int | None) -> None:
     fixed = study_threads(study)
     if threads is not None and fixed not in (None, threads):
         raise ConfigurationError(
-            f"study {study.study_name!r}: its workers train with {fixed} threads each, not {threads}; remove "
-            "--threads, or start a new study with another --output-dir"
+            f"study {study.study_name!r}: its workers train with --threads {fixed}, not {threads}; leave out the "
+            "option, or start a new study with another --output-dir"
         )
 
 

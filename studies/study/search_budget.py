@@ -67,12 +67,14 @@ class SearchRequest:
     base: tuple[TrainingConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert the names of sampler and pruner; raise a `ConfigurationError` for an unknown name."""
+        """Convert the names of sampler and pruner; raise a `ConfigurationError` for an invalid setting."""
         kinds: dict[str, type[StrEnum]] = {"sampler": SamplerName, "pruner": PrunerName}
         for name, kind in kinds.items():
             if (value := getattr(self, name)) not in (None, *kind):
                 raise ConfigurationError(f"{name}: found {value!r}; {suggest(value, list(kind))}")
             object.__setattr__(self, name, value and kind(value))
+        if self.parallelism is not None and self.parallelism < 1:
+            raise ConfigurationError(f"parallelism: found {self.parallelism}; expected a whole number above 0")
 
     @property
     def starts_search(self) -> bool:

@@ -157,10 +157,11 @@ def check_threads(threads: int | None, workers: WorkerCount) -> None:
         ConfigurationError: There are more threads than cores, which would make training many times slower.
     """
     count, cores = 1 if workers == "auto" else workers, usable_cores()
-    if threads is not None and threads > (most := max(1, cores // count)):
+    most = max(1, cores // count)
+    if threads is not None and not 1 <= threads <= most:
         shown = "" if count == 1 else f" for each of {count} workers"
         raise ConfigurationError(
-            f"--threads: found {threads}{shown}; expected at most {most}, because this process may use "
+            f"--threads: found {threads}{shown}; expected 1 to {most}, because this process may use "
             f"{counted(cores, 'core')}; use fewer threads or workers"
         )
 

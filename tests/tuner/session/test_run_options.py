@@ -8,7 +8,8 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import PrunerName, SamplerName, SearchRequest, TrialKind, TrialPhase, TrialRecord
-from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session import run_options
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, check_threads, default_parallelism
 
 OUT = Path("training_output")
 
@@ -90,3 +91,34 @@ class TestCheck:
             RunOptions(storage="sqlite://").check()
         assert len(caught.value.problems) == 2
         assert "is a file" in caught.value.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "problem"),
+    [
+        (None, 9, ""),
+        (1, 9, ""),
+        (4, 1, ""),
+        (4, "auto", ""),
+        (2, 2, ""),
+        (5, 1, "found 5; expected 1 to 4, because this process may use 4 cores; use fewer threads or workers"),
+        (3, 2, "found 3 for each of 2 workers; expected 1 to 2, because this process may use 4 cores; "),
+        (2, 9, "found 2 for each of 9 workers; expected 1 to 1, "),
+        (0, 1, "found 0; expected 1 to 4, "),
+    ],
+)
+def test_more_threads_than_cores_are_refused(
+    threads: int | None, workers: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_options, "usable_cores", lambda: 4)
+    if problem:
+        with pytest.raises(ConfigurationError) as caught:
+            check_threads(threads, workers)
+        assert str(caught.value).startswith(f"--threads: {problem}")
+    else:
+        check_threads(threads, workers)
+
+
+@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
+def test_default_parallelism_is_twice_the_number_of_workers(workers: Any, parallelism: int | None) -> None:
+    assert default_parallelism(workers) == parallelism

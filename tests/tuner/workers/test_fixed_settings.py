@@ -122,8 +122,8 @@ def test_more_workers_than_the_parallelism_are_named(
     assert watcher.notes == ([expected] if note else [])
 
 
-@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
-def test_default_parallelism_is_twice_the_number_of_workers(
+@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), ("auto", None)])
+def test_new_search_has_the_default_parallelism(
     workers: Any, parallelism: int | None, open_session: Callable[..., Session], make_watcher: MakeWatcher
 ) -> None:
     session = open_session(make_watcher(), search=SearchRequest(at_least=1), workers=workers)

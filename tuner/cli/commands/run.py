@@ -144,7 +144,10 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         *request.messages[len(file.messages) :],
     ]
     if search:
-        lines.append("search:  {trials} search trials in total, sampler {sampler}, pruner {pruner}".format(**search))
+        text = "search:  {trials} search trials in total, sampler {sampler}, pruner {pruner}, parallelism ".format(
+            **search
+        )
+        lines.append(f"{text}{search['parallelism'] or 'twice the number of workers'}")
         lines += [f"space:   {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
     lines.append(f"train:   {counted(to_train, 'trial')} (number of workers: {options.workers})")
     print_lines([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"])
@@ -163,10 +166,12 @@ def _study_if_any(options: argparse.Namespace) -> LoadedStudy | None:
 def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str, Any] | None:
     """Return the planned search and the number of its trials to train; None if no search trials are requested."""
     from studies import study_status
+    from tuner.session.run_options import default_parallelism
 
     search, known = request.options.search, None if study is None else study_status(*study).search
     if not search.at_least:
         return None
+    parallelism = search.parallelism or default_parallelism(request.options.workers)
     space = request.search_space(None if study is None else study[0])
     trials = max(search.at_least, known.budget if known else 0)
     return {
@@ -174,6 +179,7 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
         "to_train": trials - (known.ended if known else 0),
         "sampler": known.sampler if known else search.chosen_sampler,
         "pruner": known.pruner if known else search.chosen_pruner,
+        "parallelism": known.parallelism if known else parallelism,
         "varied": space.names,
         "notes": space.preset_notes(request.experiments),
     }

@@ -100,7 +100,7 @@ def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_
     search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
     shown = cli(*run_study.run_again, *search)
     assert shown.code == 0
-    assert "search:  2 search trials in total, sampler random, pruner quantile" in shown.out
+    assert "search:  2 search trials in total, sampler random, pruner quantile, parallelism 4" in shown.out
     note = (
         "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now 0.001 to 0.01"
     )
@@ -189,3 +189,46 @@ def test_parallel_retries_train_a_failed_experiment_once(copy_of_the_study, work
         entries = json.loads(Path(f"{number}.json").read_text())["all_results"]
         assert [entry["status"] for entry in entries] == ["completed", "completed"]
     assert len(load_study(copy_of_the_study)[0].trials) == 3  # `broken` twice
+
+
+ONE_EPOCH = {"training": {"num_epochs": 1}}
+
+
+def test_parallelism_and_threads_are_those_of_the_study(cli, write_config, write_space, tree, monkeypatch):
+    monkeypatch.setattr("tuner.session.run_options.usable_cores", lambda: 8)
+    config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
+    argv = ["run", "--config", config, "--space", space, "--trials", "1"]
+    assert cli(*argv, "--parallelism", "3", "--threads", "1").code == 0
+    assert json.loads(cli("status", "--json").out)["search"]["parallelism"] == 3
+    before = tree(Path("training_output"))
+    threads = "study 'khmer-ocr': its workers train with --threads 1, not 2; leave out the option, or start a new study"
+    parallelism = "study 'khmer-ocr': its search has parallelism 3, not 2; "
+    for options, problem in (
+        ([*argv, "--threads", "2"], threads),
+        (["resume", "--threads", "2"], threads),
+        (["worker", "--threads", "2"], threads),
+        (["search", "--trials", "1", "--threads", "2"], threads),
+        ([*argv, "--parallelism", "2"], parallelism),
+        (["search", "--trials", "1", "--parallelism", "2"], parallelism),
+        (["enqueue", "--trials", "1", "--parallelism", "2"], parallelism),
+    ):
+        refused = cli(*options)
+        assert (refused.code, problem in refused.err) == (2, True), (options, refused.err)
+    assert tree(Path("training_output")) == before
+    assert cli("search", "--trials", "1").code == 0
+
+
+def test_search_trial_that_waits_for_an_excluded_preset_is_a_failure_with_its_remedy(
+    cli, write_config, write_space, monkeypatch
+):
+    monkeypatch.setattr("tuner.workers.search_window._SECONDS_BLOCKED", 0.0)
+    config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
+    argv = ["run", "--config", config, "--space", space]
+    assert cli(*argv, "--experiments", "two").code == 0
+    assert cli("enqueue", "--config", config, "--experiments", "one").code == 0
+    blocked = cli(*argv, "--experiments", "two", "--trials", "1")
+    assert blocked.code == 1
+    reason = "search_0002 waits until one has finished, which no running worker will train; run `khmer-tuner resume`"
+    assert f"search_0002: still pending, because {reason} to train it" in blocked.err
+    assert cli("resume").code == 0
+    assert json.loads(cli("status", "--json").out)["counts"]["completed"] == 3
