@@ -44,7 +44,7 @@ PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module i
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               measure all parts; takes a quarter of an hour
+  python scripts/benchmark.py                               measure all parts; takes half an hour
   python scripts/benchmark.py --quick                       test all parts in two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json
