@@ -37,7 +37,6 @@ space:
   batch_size: {low: 16, high: 64, step: 16}
   learning_rate: {low: 1e-4, high: 3e-2, log: true}
 """
-_EPOCHS, _PATIENCE = 30, 3
 _SIMULATED_WORKERS, _SIMULATED_FACTORS = (2, 4, 8, 16), (1, 2, 3, 4)
 _SIMULATED_TRIALS = 20_000
 # Seconds per epoch of small, medium, large (measured on the Xeon) and ctc (assumed to be as fast as medium).
@@ -156,17 +155,13 @@ def _search(plan: Plan, metadata: Path, seed: int, parallelism: int, trials: int
     work_dir.mkdir()
     for name, text in (("models.yaml", _MODELS), ("space.yaml", _SPACE)):
         (work_dir / name).write_text(text, encoding="utf-8")
+    models = str(work_dir / "models.yaml")
     config = TrainingConfig(
-        model_config_path=str(work_dir / "models.yaml"),
-        metadata_path=str(metadata),
-        seed=seed,
-        device="cpu",
-        num_epochs=_EPOCHS,
-        early_stopping_patience=_PATIENCE,
+        model_config_path=models, metadata_path=str(metadata), seed=seed, num_epochs=30, early_stopping_patience=3
     )
     write_experiments(work_dir / "experiments.yaml", {"base": config})
     arguments = ["search", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]
-    arguments += ["--sampler", "random", "--pruner", "none", "--parallelism", str(parallelism)]
+    arguments += ["--sampler", "random", "--pruner", "none", "--device", "cpu", "--parallelism", str(parallelism)]
     arguments += ["--workers", str(_WORKERS), "--threads", "1", "--output-dir", "out", "--results-file", "results.json"]
     seconds_of(command(*arguments), work_dir, _WORKERS)
     finished = load_study(work_dir / "out")[0].get_trials(deepcopy=False)
