@@ -63,8 +63,8 @@ def tables(figures: Figures) -> list[Table]:
     """Return a table of the measured durations and a table of the simulated throughput, relative to no window."""
     trials, measured = figures["trials"], figures["measured"]
     title = f"parallelism ({_WORKERS} workers, {trials} trials)"
-    headers = ("seconds", "relative duration", "range", "simulated", "workers idle")
-    durations = plain_table(title, *headers, right=(0, 1, 2, 3, 4, 5))
+    headers = ("seconds", "relative duration", "range", "simulated", "workers idle", "simulated")
+    durations = plain_table(title, *headers, right=(0, 1, 2, 3, 4, 5, 6))
     for value in sorted(measured, key=int):
         ratios = [found["ratio"] for found in measured[value]]
         mean = {name: statistics.mean(found[name] for found in measured[value]) for name in measured[value][0]}
@@ -75,6 +75,7 @@ def tables(figures: Figures) -> list[Table]:
             f"{min(ratios):.3f} to {max(ratios):.3f}",
             f"{mean['simulated_ratio']:.3f}",
             f"{mean['idle_share']:.1%}",
+            f"{mean['simulated_idle_share']:.1%}",
         )
     headers = tuple(f"P = {factor} x workers" for factor in _SIMULATED_FACTORS)
     throughput = plain_table("simulated throughput", "workers", *headers, right=tuple(range(1, 2 + len(headers))))
@@ -127,23 +128,27 @@ def trial_lengths(count: int, epoch_seconds: Sequence[float]) -> list[float]:
 def compared(searches: dict[int, Figures]) -> dict[int, Figures]:
     """Return the searches, keyed by parallelism, with their durations relative to that with the largest parallelism.
 
+    The simulated figures use the durations of the search's own trials, so other processes hardly change them.
+
     Raises:
         HarnessError: The searches differ in the parameters or values of their trials.
     """
-    largest = searches[max(searches)]
-    best = makespan(largest["trial_seconds"], _WORKERS, max(searches))
+    no_window = max(searches)
     figures = {}
     for value, found in searches.items():
-        if found["trained"] != largest["trained"]:
+        if found["trained"] != searches[no_window]["trained"]:
             raise HarnessError(
-                f"parallelism {value} gave other trials than {max(searches)}; expected equal parameters and values; "
+                f"parallelism {value} gave other trials than {no_window}; expected equal parameters and values; "
                 "find the cause before comparing durations"
             )
+        lengths = found["trial_seconds"]
+        simulated_s, share = makespan(lengths, _WORKERS, value), sum(lengths) / _WORKERS
         figures[value] = {
             "seconds": found["seconds"],
-            "ratio": found["seconds"] / largest["seconds"],
-            "simulated_ratio": makespan(largest["trial_seconds"], _WORKERS, value) / best,
-            "idle_share": 1 - sum(found["trial_seconds"]) / (_WORKERS * found["seconds"]),
+            "ratio": found["seconds"] / searches[no_window]["seconds"],
+            "simulated_ratio": simulated_s / makespan(lengths, _WORKERS, no_window),
+            "idle_share": 1 - share / found["seconds"],
+            "simulated_idle_share": 1 - share / simulated_s,
         }
     return figures
 

@@ -228,8 +228,17 @@ def test_searches_are_compared_only_if_their_trials_are_equal(parallelism: Any) 
 
     lengths = [3.0, 1.0, 1.0, 1.0]
     found = parallelism.compared({2: search(4.4, lengths), 4: search(4.0, lengths)})
-    assert found[4] == {"seconds": 4.0, "ratio": 1.0, "simulated_ratio": 1.0, "idle_share": 0.25}
+    assert found[4] == {
+        "seconds": 4.0,
+        "ratio": 1.0,
+        "simulated_ratio": 1.0,
+        "idle_share": 0.25,
+        "simulated_idle_share": 0.0,
+    }
     assert (found[2]["ratio"], found[2]["simulated_ratio"]) == pytest.approx((1.1, 4 / 3))
+    assert found[2]["simulated_idle_share"] == 0.25  # a worker waits from second 1 to 3
+    twice_as_slow = parallelism.compared({2: search(8.8, [6.0, 2.0, 2.0, 2.0]), 4: search(4.0, lengths)})
+    assert twice_as_slow[2] | {"seconds": 4.4, "ratio": 1.1} == pytest.approx(found[2])
     measured, _ = parallelism.tables(
         {"trials": 4, "measured": {"4": [found[4]], "2": [found[2], found[2] | {"ratio": 1.2}]}, "simulated": {}}
     )
