@@ -9,6 +9,7 @@ parts:
   scale        seconds of worker start-up, `status` and `export` in studies of up to 10,000 trials
   images       seconds to open a dataset of 100,000 images; time and memory of a worker that trains on it
   workers      trials per hour with one worker and with several
+  parallelism  throughput of searches per --parallelism relative to no window, measured and simulated
   busy         seconds per epoch next to 0, 1 and 2 busy processes, for several numbers of threads and workers
   runners      trials per second without training, with up to 16 workers, on SQLite and on PostgreSQL
   cuda         the parts machine, epochs and workers on a GPU, if there is one
@@ -25,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import bookkeeping, busy, cuda, epochs, images, machine, runners, scale, targets, workers
+from benchmark import bookkeeping, busy, cuda, epochs, images, machine, parallelism, runners, scale, targets, workers
 from benchmark.plan import Figures, Plan
 from harness.fixture_study import STORAGE_VARIABLE
 from harness.run import HarnessError
@@ -38,12 +39,12 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
-_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, busy, runners, cuda)
+_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, parallelism, busy, runners, cuda)
 PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               measure all parts; takes a quarter of an hour
+  python scripts/benchmark.py                               measure all parts; takes half an hour
   python scripts/benchmark.py --quick                       test all parts in two minutes; not representative
   python scripts/benchmark.py machine epochs --threads 1
   python scripts/benchmark.py targets --config my_config.yaml --json targets.json

@@ -21,7 +21,10 @@ from search_spaces import TrainingConfig, load_experiments, load_model_definitio
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "scripts" / "benchmark.py"
-PARTS = ("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "busy", "runners", "cuda")
+PARTS = (
+    *("machine", "epochs", "targets", "bookkeeping", "scale", "images", "workers", "parallelism", "busy", "runners"),
+    "cuda",
+)
 
 
 @pytest.fixture
@@ -68,11 +71,21 @@ def test_quick_run_measures_all_parts(tmp_path: Path, readable_folder: Path) -> 
         assert found["trial"]["claim"] > 0
     assert [int(images) for images in report["parts"]["images"]] == [200, 2000]
     assert all(found["trials"] == 2 * int(count) for count, found in report["parts"]["workers"]["workers"].items())
+    check_parallelism(report["parts"]["parallelism"])
     for found in report["parts"]["busy"]["ways"].values():
         assert list(found) == ["0", "1"]
         assert min(found.values()) > 0
     check_runners(report["parts"]["runners"])
     assert list(readable_folder.iterdir()) == []
+
+
+def check_parallelism(figures: dict[str, Any]) -> None:
+    assert sorted(figures["measured"]) == ["4", "6"]
+    for (found,) in figures["measured"].values():
+        assert found["seconds"] > 0
+        assert 0 <= found["idle_share"] < 1
+    (no_window,) = figures["measured"]["6"]
+    assert (no_window["ratio"], no_window["simulated_ratio"]) == (1, 1)
 
 
 def check_runners(figures: dict[str, Any]) -> None:
@@ -164,6 +177,80 @@ def test_only_sqlite_is_measured_without_a_server(monkeypatch: pytest.MonkeyPatc
     rates, more = runners.tables(figures)
     assert [list(column.cells) for column in rates.columns[3:]] == [["skipped", "skipped"], ["", ""]]
     assert list(more.columns[1].cells) == ["1 worker", figures["postgresql"]["skipped"]]
+
+
+@pytest.fixture
+def parallelism(importable: None) -> Any:
+    return importlib.import_module("benchmark.parallelism")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "workers", "parallelism_value", "seconds"),
+    [
+        pytest.param([1] * 6, 2, 6, 3, id="equal lengths, no window"),
+        pytest.param([1] * 6, 2, 2, 3, id="equal lengths, as many as workers"),
+        pytest.param([1] * 6, 3, 2, 3, id="two of three workers have trials"),
+        pytest.param([1] * 6, 2, 1, 6, id="one after another"),
+        pytest.param([3, 1, 1, 1], 2, 4, 3, id="unequal lengths, no window"),
+        pytest.param([3, 1, 1, 1], 2, 3, 4, id="trial 3 waits for trial 0"),
+        pytest.param([3, 1, 1, 1], 2, 2, 4, id="trials 2 and 3 wait for trial 0"),
+        pytest.param([3, 1, 1, 1], 2, 1, 6, id="unequal lengths, one after another"),
+        pytest.param([5, 1, 1, 3], 3, 2, 8, id="trial 3 waits for trial 0, not only for trial 1"),
+    ],
+)
+def test_simulated_trial_starts_once_all_earlier_trials_outside_the_window_have_finished(
+    lengths: list[float], workers: int, parallelism_value: int, seconds: float, parallelism: Any
+) -> None:
+    assert parallelism.makespan(lengths, workers, parallelism_value) == seconds
+
+
+def test_simulated_lengths_are_those_of_the_quantile_pruner(parallelism: Any) -> None:
+    lengths = parallelism.trial_lengths(10_000, [2.0])
+    assert (min(lengths), max(lengths)) == (20, 60)
+    assert lengths.count(20) / len(lengths) == pytest.approx(0.6, abs=0.02)
+    assert sum(length <= 40 for length in lengths) / len(lengths) == pytest.approx(0.9, abs=0.01)
+
+
+def test_simulated_throughput_rises_with_the_parallelism_up_to_that_without_window(parallelism: Any) -> None:
+    for by_workers in parallelism.simulated().values():
+        for workers, shares in by_workers.items():
+            assert list(shares) == [str(factor * int(workers)) for factor in (1, 2, 3, 4)]
+            assert 1 / int(workers) < min(shares.values())
+            assert list(shares.values()) == sorted(shares.values())
+            assert shares[str(4 * int(workers))] == pytest.approx(1, abs=0.01)
+        assert by_workers["2"]["4"] > 0.98  # the default of two workers
+        assert by_workers["2"]["2"] > by_workers["4"]["4"] > by_workers["8"]["8"] > by_workers["16"]["16"]
+
+
+def test_searches_are_compared_only_if_their_trials_are_equal(parallelism: Any) -> None:
+    def search(seconds: float, lengths: list[float], value: float = 0.5) -> dict[str, Any]:
+        return {"seconds": seconds, "trial_seconds": lengths, "trained": [({"batch_size": 16}, value)]}
+
+    lengths = [3.0, 1.0, 1.0, 1.0]
+    found = parallelism.compared({2: search(4.4, lengths), 4: search(4.0, lengths)})
+    assert found[4] == {
+        "seconds": 4.0,
+        "ratio": 1.0,
+        "simulated_ratio": 1.0,
+        "idle_share": 0.25,
+        "simulated_idle_share": 0.0,
+    }
+    assert (found[2]["ratio"], found[2]["simulated_ratio"]) == pytest.approx((1.1, 4 / 3))
+    assert found[2]["simulated_idle_share"] == 0.25  # a worker waits from second 1 to 3
+    twice_as_slow = parallelism.compared({2: search(8.8, [6.0, 2.0, 2.0, 2.0]), 4: search(4.0, lengths)})
+    assert twice_as_slow[2] | {"seconds": 4.4, "ratio": 1.1} == pytest.approx(found[2])
+    measured, _ = parallelism.tables(
+        {"trials": 4, "measured": {"4": [found[4]], "2": [found[2], found[2] | {"ratio": 1.2}]}, "simulated": {}}
+    )
+    assert [list(column.cells) for column in measured.columns[:4]] == [
+        ["2", "4 (no window)"],
+        ["4.4", "4.0"],
+        ["1.150", "1.000"],
+        ["1.100 to 1.200", "1.000 to 1.000"],
+    ]
+    error = importlib.import_module("harness.run").HarnessError
+    with pytest.raises(error, match="parallelism 2 gave other trials than 4"):
+        parallelism.compared({2: search(4.4, lengths), 4: search(4.0, lengths, value=0.6)})
 
 
 @pytest.fixture
