@@ -100,9 +100,10 @@ class HyperbandPruner(BasePruner):
 
     def __init__(self, pruning: Pruning, grace: int, num_epochs: int, parallelism: int) -> None:
         self._pruning = pruning
-        self._first_rung = min(grace, num_epochs)
         self._parallelism = parallelism
-        largest = int(math.log(num_epochs / self._first_rung, HYPERBAND_REDUCTION) + 1e-9)
+        first = min(grace, num_epochs)
+        largest = int(math.log(num_epochs / first, HYPERBAND_REDUCTION) + 1e-9)
+        self._rungs = [first * HYPERBAND_REDUCTION**power for power in range(largest + 1)]
         # The number of trials per bracket in which all brackets train the same number of epochs.
         sizes = [(largest + 1) * HYPERBAND_REDUCTION**power / (power + 1) for power in range(largest, -1, -1)]
         self._brackets = [bracket for bracket, size in enumerate(sizes) for _ in range(math.ceil(size))]
@@ -110,7 +111,7 @@ class HyperbandPruner(BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Return whether to prune a trial that has reported its best value so far after each epoch."""
         epoch, bracket = trial.last_step, self._bracket(trial)
-        if epoch is None or epoch < _grace_epochs(trial, self._pruning) or not self._is_rung(epoch, bracket):
+        if epoch is None or epoch not in self._rungs[bracket:] or epoch < _grace_epochs(trial, self._pruning):
             return False
         visible = [other for other, _ in visible_trials(study, trial.number, self._parallelism)]
         values = [
@@ -125,12 +126,6 @@ class HyperbandPruner(BasePruner):
 
     def _bracket(self, trial: FrozenTrial) -> int:
         return self._brackets[zlib.crc32(str(trial.number).encode()) % len(self._brackets)]
-
-    def _is_rung(self, epoch: int, bracket: int) -> bool:
-        rung: int = self._first_rung * HYPERBAND_REDUCTION**bracket
-        while rung < epoch:
-            rung *= HYPERBAND_REDUCTION
-        return rung == epoch
 
 
 def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:

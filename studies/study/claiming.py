@@ -26,26 +26,15 @@ class HeldBack:
     """A waiting search trial that may not start before an earlier trial has finished.
 
     Attributes:
-        trial: The search trial.
-        awaited: The first unfinished trial of the study.
-        is_claimable: Whether the caller may train the awaited trial.
-        is_study_trained: Whether a worker is training any trial of the study.
+        name: The search trial's name.
+        awaited: Name of the first unfinished trial of the study.
+        is_blocked: Whether nobody seems to train the awaited trial: the caller may not, and no worker is training any
+            trial of the study.
     """
 
-    trial: TrialRecord
-    awaited: TrialRecord
-    is_claimable: bool
-    is_study_trained: bool
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether no running worker will train the awaited trial, as far as the caller can know."""
-        return not self.is_claimable and not self.is_study_trained
-
-    @property
-    def text(self) -> str:
-        """The reason, for example ``search_0012 waits until search_0008 has finished``."""
-        return f"{self.trial.experiment_name} waits until {self.awaited.experiment_name} has finished"
+    name: str
+    awaited: str
+    is_blocked: bool
 
 
 def claim_next_trial(
@@ -107,7 +96,7 @@ def find_held_back(study: optuna.Study, folder: OutputFolder, matches: RecordPre
         return None
     holders = leases_of(study, folder).holders(record for record in pending if record.phase is TrialPhase.RUNNING)
     is_trained = any(holder is not None for holder in holders.values())
-    return HeldBack(trial, pending[0], matches(pending[0]), is_trained)
+    return HeldBack(trial.experiment_name, pending[0].experiment_name, not (matches(pending[0]) or is_trained))
 
 
 def prepare_sampling(study: optuna.Study) -> int | None:
@@ -142,8 +131,9 @@ def _search_limit(study: optuna.Study, parallelism: int | None) -> int:
     """Return the number from which search trials are held back: all of them without a parallelism."""
     if parallelism is None:
         return 0
+    trials = len(study.get_trials(deepcopy=False))  # read first: trials may be added before the records are read
     pending = (record.number for record in own_records(study) if record.phase in _PENDING)
-    return next(pending, len(study.get_trials(deepcopy=False))) + parallelism
+    return next(pending, trials) + parallelism
 
 
 def _may_start(record: TrialRecord, limit: int) -> bool:

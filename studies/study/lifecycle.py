@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import Targets
@@ -35,6 +35,7 @@ _INVARIANTS = "invariants"
 _FOLDER = "folder"
 _TARGETS = "targets"
 _THREADS = "threads"
+_STORED_THREADS = TypeAdapter(Annotated[int, Field(ge=1)] | None)
 _STORED, _NEEDED = TypeAdapter(StudyInvariants), itemgetter("fingerprint", "train_split", "val_split", "metadata_path")
 
 
@@ -204,17 +205,16 @@ def study_targets(study: optuna.Study) -> Targets:
 
 def fix_threads(study: optuna.Study, folder: OutputFolder, threads: int) -> int:
     """Fix the number of PyTorch threads per worker if the study has none yet; return the study's number."""
-    if (fixed := study_threads(study)) is not None:
-        return fixed
-    with study_lock(rdb_storage(study), study.study_name, folder):
-        if study_threads(study) is None:
-            study.set_user_attr(_THREADS, threads)
-    return fix_threads(study, folder, threads)
+    if study_threads(study) is None:
+        with study_lock(rdb_storage(study), study.study_name, folder):
+            if study_threads(study) is None:
+                study.set_user_attr(_THREADS, threads)
+    return study_threads(study) or threads
 
 
 def study_threads(study: optuna.Study) -> int | None:
     """Return the number of PyTorch threads per worker, on which the last bits of CPU results depend; None if unset."""
-    return read_attribute(study, _THREADS, TypeAdapter(int | None).validate_python)
+    return read_attribute(study, _THREADS, _STORED_THREADS.validate_python)
 
 
 def require_same_threads(study: optuna.Study, threads: int | None) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
@@ -49,7 +49,8 @@ class SearchRequest:
         pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
         prune_share: Quantile at the end of the grace period; see `Pruning.share`.
         prune_grace: Grace period in epochs; see `Pruning.grace`.
-        parallelism: How many search trials may be trained at the same time; see `SearchSettings.parallelism`.
+        parallelism: How many search trials may be trained at the same time, which is also how far the finished trials
+            that a search trial sees are behind it; see `SearchSettings.parallelism`.
         at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
         fixed: Fixed settings of all search trials, keyed by field name of `TrainingConfig`.
@@ -110,7 +111,10 @@ class SearchSettings:
     sampler: SamplerName = SamplerName.TPE
     pruning: Pruning = field(default_factory=Pruning)
     start: TrainingConfig = field(default_factory=TrainingConfig)
-    parallelism: int | None = 1
+    parallelism: Annotated[int, Field(ge=1)] | None = None
+
+
+_STORED = TypeAdapter(SearchSettings)
 
 
 def check_search(request: SearchRequest) -> None:
@@ -159,7 +163,9 @@ def add_search_trials(
         require_same_search(study, request)
         fix_space(study)
         if _SEARCH not in study.user_attrs:
-            study.set_user_attr(_SEARCH, _first_settings(study, request, default_parallelism))
+            study.set_user_attr(_SEARCH, _first_settings(study, request, request.parallelism or default_parallelism))
+        if request.parallelism is not None:  # none is set after `--workers auto` was killed while measuring
+            _set_parallelism(study, request.parallelism)
         # `more` adds to the whole budget, including trials that are not enqueued yet.
         current = max(search_budget(study), len(search_records(study)))
         budget = max(current + request.more, request.at_least)
@@ -177,7 +183,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     stored, settings = study.user_attrs.get(_SEARCH), search_settings(study)
     if stored is None or settings is None:
         return
-    known = {**asdict(settings.start), **stored}
+    known = {**asdict(settings.start), **stored, "parallelism": settings.parallelism or request.parallelism}
     requested = {
         "sampler": request.sampler,
         "pruner": request.pruner,
@@ -204,13 +210,11 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
 def fix_parallelism(study: optuna.Study, folder: OutputFolder, parallelism: int) -> int | None:
     """Fix the parallelism of a study's search if it is not fixed yet; return it, None without a search."""
     settings = search_settings(study)
-    if settings is not None and settings.parallelism is None:
-        with lock_of(study, folder):
-            stored = study.user_attrs[_SEARCH]
-            if stored["parallelism"] is None:
-                study.set_user_attr(_SEARCH, {**stored, "parallelism": parallelism})
-        settings = search_settings(study)
-    return None if settings is None else settings.parallelism
+    if settings is None or settings.parallelism is not None:
+        return None if settings is None else settings.parallelism
+    with lock_of(study, folder):
+        _set_parallelism(study, parallelism)
+    return fix_parallelism(study, folder, parallelism)
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
@@ -218,7 +222,7 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
 
     def parsed(data: Any) -> SearchSettings:
         pruning = {"pruner": data["pruner"], "share": data["prune_share"], "grace": data["prune_grace"]}
-        return TypeAdapter(SearchSettings).validate_python({**data, "pruning": pruning})
+        return _STORED.validate_python({**data, "pruning": pruning})
 
     return read_attribute(study, _SEARCH, parsed) if _SEARCH in study.user_attrs else None
 
@@ -235,15 +239,27 @@ def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> i
 
 def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     """Enqueue search trials of the budget until `MOST_WAITING` trials are waiting; return whether any was enqueued."""
-    if len(search_records(study)) >= search_budget(study):
+    if _count_missing(study) <= 0:
         return False
     with lock_of(study, folder):
-        records = search_records(study)
-        waiting = sum(record.phase is TrialPhase.WAITING for record in records)
-        missing = min(search_budget(study) - len(records), MOST_WAITING - waiting)
+        missing = _count_missing(study)
         for _ in range(missing):
             study.enqueue_trial({}, user_attrs={KIND: TrialKind.SEARCH.value})
     return missing > 0
+
+
+def _count_missing(study: optuna.Study) -> int:
+    """Count the search trials to enqueue now; 0 or less if there are enough."""
+    records = search_records(study)
+    waiting = sum(record.phase is TrialPhase.WAITING for record in records)
+    return min(search_budget(study) - len(records), MOST_WAITING - waiting)
+
+
+def _set_parallelism(study: optuna.Study, parallelism: int) -> None:
+    """Store the parallelism unless the study has one; the caller must hold the study lock."""
+    stored = study.user_attrs[_SEARCH]
+    if stored["parallelism"] is None:
+        study.set_user_attr(_SEARCH, {**stored, "parallelism": parallelism})
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: int | None) -> dict[str, Any]:
@@ -255,7 +271,7 @@ def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: in
         "pruner": request.chosen_pruner.value,
         "prune_share": Pruning.share if request.prune_share is None else request.prune_share,
         "prune_grace": request.prune_grace,
-        "parallelism": request.parallelism or parallelism,
+        "parallelism": parallelism,
         "start": asdict(start),
     }
 

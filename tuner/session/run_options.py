@@ -154,8 +154,10 @@ def check_threads(threads: int | None, workers: WorkerCount) -> None:
     """Check that this machine has a core for each thread of all workers; None is always accepted.
 
     Raises:
-        ConfigurationError: There are more threads than cores, which would make training many times slower.
+        ConfigurationError: There is no worker, or there are more threads than cores, which is many times slower.
     """
+    if workers != "auto" and workers < 1:
+        raise ConfigurationError(f"workers: found {workers}; expected a whole number above 0, or 'auto'")
     count, cores = 1 if workers == "auto" else workers, usable_cores()
     most = max(1, cores // count)
     if threads is not None and not 1 <= threads <= most:

@@ -10,7 +10,6 @@ from typing import Literal
 import torch
 
 from search_spaces import TrainingConfig, fit_loss
-from search_spaces.diagnostics.plural import counted
 from studies import search_settings, study_invariants, study_threads
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
@@ -42,7 +41,6 @@ def choose_worker_count(
 
     Processes take training steps with the settings of the first pending trial: one process alone, then two in parallel
     and so on, until more processes are clearly slower. The smallest count within 3 % of the fastest count is chosen.
-    If the number of threads per worker is fixed, more workers than fit on the machine's threads are not considered.
 
     Args:
         session: The opened study.
@@ -52,30 +50,39 @@ def choose_worker_count(
         threads: The number of threads per worker; None for that of the study, which may have none yet.
     """
     display = session.context.display
-    trials = trials_to_start(session, trial_filter) if pending and may_start(session, stop_conditions) else 0
+    trials = _startable_trials(session, trial_filter, len(pending)) if may_start(session, stop_conditions) else 0
     if trials < 2:
         if trials:
-            display.note("workers: 1, because only one trial is pending")
+            display.note("workers: 1, because only one trial can start now")
         return 1
     name, config = _probe_config(session, pending)
     total, fixed = torch.get_num_threads(), threads or study_threads(session.study)
-    on_gpu = setup_training_environment(config)[0].type == "cuda"
-    counts = counts_to_measure(total // (fixed or 1), trials, on_gpu=on_gpu)
+    counts = counts_to_measure(total, trials, on_gpu=setup_training_environment(config)[0].type == "cuda")
     if len(counts) < 2:
-        each = f"the study trains with {fixed} threads per worker, and " if fixed and fixed > 1 else ""
-        display.note(f"workers: 1, because {each}PyTorch uses only {counted(total, 'thread')} on this machine")
+        display.note("workers: 1, because PyTorch uses only one thread")
         return 1
+
+    def threads_for(count: int) -> int:
+        return min(fixed or total, threads_per_worker(total, count))
+
     display.note(f"workers: measuring which number is fastest, with {name}")
     started = time.monotonic()
     seconds = _SECONDS_TO_START + _SECONDS_PER_COUNT * len(counts)
     if stop_conditions.deadline is not None:
         seconds = min(seconds, _MAX_FRACTION_OF_TIMEOUT * (stop_conditions.deadline - started))
-    rates, problem = measure(config, counts, lambda count: fixed or threads_per_worker(total, count), seconds)
+    rates, problem = measure(config, counts, threads_for, seconds)
     chosen = smallest_near_fastest(rates)
     display.note(
         f"workers: {_summary(rates, chosen, problem, f'measured with {name} in {time.monotonic() - started:.0f} s')}"
     )
     return chosen
+
+
+def _startable_trials(session: Session, trial_filter: TrialFilter, pending: int) -> int:
+    """Return the number of trials that can start now; before the parallelism is fixed, the number of pending ones."""
+    settings = search_settings(session.study)
+    is_fixed = settings is None or settings.parallelism is not None or not trial_filter.search
+    return trials_to_start(session, trial_filter) if is_fixed else pending
 
 
 def counts_to_measure(threads: int, pending: int, *, on_gpu: bool) -> list[int]:

@@ -9,6 +9,7 @@ import torch
 
 from search_spaces.diagnostics.plural import counted
 from studies import fix_parallelism, fix_threads
+from tuner.cores import usable_cores
 from tuner.session.run_options import default_parallelism
 from tuner.session.session import Session
 from tuner.workers.process import threads_per_worker
@@ -37,16 +38,12 @@ def fix_search_parallelism(session: Session, workers: int) -> None:
 
 def fix_worker_threads(session: Session, workers: int, wanted: int | None) -> int:
     """Return the number of threads of each worker: that of the study, which this fixes, or fewer on a small machine."""
-    available = threads_per_worker(torch.get_num_threads(), workers)
-    threads = fix_threads(session.study, session.context.folder, wanted or available)
-    if wanted is not None:
-        return threads
-    each = f"the study's workers train with {counted(threads, 'thread')} each"
-    if threads > available:
-        text = f"but this machine has only {available} for each of {counted(workers, 'worker')}"
-        session.context.display.note(f"{each}, {text}; results may differ slightly")
-        return available
-    if threads < available:
-        most = torch.get_num_threads() // threads
-        session.context.display.note(f"{each}; --workers {most} would use all cores")
-    return threads
+    usual = threads_per_worker(torch.get_num_threads(), workers)
+    threads = fix_threads(session.study, session.context.folder, wanted or usual)
+    most = threads_per_worker(max(usable_cores(), torch.get_num_threads()), workers)
+    if threads > most:
+        session.context.display.note(
+            f"the study's workers train with {counted(threads, 'thread')} each, but this machine has only {most} for "
+            f"each of {counted(workers, 'worker')}; CPU results may differ slightly"
+        )
+    return min(threads, most)

@@ -25,6 +25,7 @@ from studies import (
     latest_records,
     own_records,
     read_record,
+    search_settings,
     storage_error_text,
     study_status,
     write_study_note,
@@ -47,8 +48,8 @@ from tuner.session.trial_selection import (
 )
 from tuner.workers.auto_count import AUTO, choose_worker_count
 from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
-from tuner.workers.search_window import SearchWindow, held_back_text
 from tuner.workers.supervisor import work_in_processes
+from tuner.workers.waiting import held_back_text, wait_until_startable
 
 _SECONDS_BETWEEN_POLLS = 5.0
 # How often a waiting worker tries to claim a new trial.
@@ -97,7 +98,8 @@ def work(
     pending = {name: config for name, config in planned.items() if name not in finished}
     if workers == AUTO:
         workers = choose_worker_count(session, trial_filter, stop_conditions, pending, threads)
-    if pending and trial_filter.search:
+    # A single `worker` may join while `--workers auto` of another command still measures.
+    if pending and trial_filter.search and wait_for_others and may_start(session, stop_conditions):
         fix_search_parallelism(session, workers)
     threads = fix_worker_threads(session, workers, threads)
     # Train a single trial in this process, unless more trials that match the filter may be added.
@@ -105,15 +107,11 @@ def work(
     noted: set[str] = set()
     while True:
         if in_processes:
-            wait_for_others &= work_in_processes(
-                session, trial_filter, stop_conditions, workers, len(pending), threads, poller
-            )
+            wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, threads, poller)
         else:
             with pytorch_threads(threads):
-                if wait:
-                    _work_and_wait(session, trial_filter, stop_conditions, poller)
-                else:
-                    work_here(session, trial_filter, stop_conditions, poller)
+                train = _work_and_wait if wait else work_here
+                train(session, trial_filter, stop_conditions, poller)
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
     _report_pending(session, trial_filter, stop_conditions)
@@ -136,17 +134,14 @@ def work_here(
         should_stop=lambda: should_interrupt(session, stop_conditions),
         after_batch=(lambda: None) if poller is None else poller.poll_if_due,
     )
-    has_trained, window = False, SearchWindow()
+    has_trained = False
     while True:
         try:
             claim = next_claim(session, trial_filter, stop_conditions)
             if claim is None:
-                if not window.wait(session, trial_filter, stop_conditions):
-                    return has_trained
-                if poller is not None:
-                    poller.poll_if_due()
-                continue
-            window.reset()
+                if wait_until_startable(session, trial_filter, stop_conditions, poller):
+                    continue
+                return has_trained
             if not _train_claimed(claim, context, trial_filter.skipped):
                 return has_trained
             has_trained = True
@@ -218,8 +213,7 @@ def _work_and_wait(
             if should_interrupt(session, stop_conditions):
                 break
             if has_trained or not is_waiting:
-                held = held_back(session, trial_filter)
-                reason = "waiting for new trials" if held is None else held_back_text(session, held)
+                reason = _held_back_reason(session, trial_filter) or "waiting for new trials"
                 display.note(f"{reason}; SIGTERM or `khmer-tuner stop` ends the worker")
             is_waiting = True
             time.sleep(_SECONDS_BETWEEN_CLAIMS)
@@ -302,8 +296,8 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
         reason = "a stop was requested"
     elif stop_conditions.until_targets and (winner := trial_that_met_targets(session)) is not None:
         reason = f"{winner} has met the targets"
-    elif (held := held_back(session, trial_filter)) is not None and held.is_blocked:
-        reason = held_back_text(session, held)
+    elif held_reason := _held_back_reason(session, trial_filter):
+        reason = held_reason
         records = own_records(session.study)
         trial_filter.skipped.update(record.number for record in records if record.experiment_name in pending)
     elif {row.name for row in study_status(session.study, session.context.folder).running}.issuperset(pending):
@@ -311,6 +305,15 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
     else:
         reason = "all workers have exited; run `khmer-tuner resume` to continue"
     session.context.display.note(f"{listed(pending, 3)}: still pending, because {reason}")
+
+
+def _held_back_reason(session: Session, trial_filter: TrialFilter) -> str:
+    """Describe why no running worker can train the pending search trials; "" if one can."""
+    settings = search_settings(session.study)
+    if trial_filter.search and settings is not None and settings.parallelism is None:
+        return "`--workers auto` was stopped before it chose a parallelism; run `khmer-tuner resume` to choose one"
+    held = held_back(session, trial_filter)
+    return "" if held is None or not held.is_blocked else held_back_text(session, held)
 
 
 def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:

@@ -51,11 +51,12 @@ def work_in_processes(
     trial_filter: TrialFilter,
     stop_conditions: StopConditions,
     max_workers: int,
-    trials: int,
     threads: int,
     poller: StatusPoller,
 ) -> bool:
     """Train the study's pending trials in worker processes; return when all processes have exited.
+
+    At first, one worker starts for each trial that can start now, but at least one and at most `max_workers`.
 
     A killed worker is replaced, and another worker takes over its trial. More workers start when matching trials are
     added.
@@ -65,7 +66,6 @@ def work_in_processes(
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
         max_workers: The largest number of worker processes.
-        trials: The number of pending trials; at first, at most this number of workers start.
         threads: The number of PyTorch threads of each worker.
         poller: Updates the display.
 
@@ -78,8 +78,6 @@ def work_in_processes(
     """
     supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller)
     try:
-        for _ in range(min(max_workers, trials)):
-            supervisor.start()
         return supervisor.watch()
     finally:
         supervisor.stop()
@@ -118,7 +116,9 @@ class _Supervisor:
         self._workers.append(WorkerProcess(self._orders(), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
-        """Show the workers' events and the study's status until all workers exit; return whether one succeeded."""
+        """Start workers; show their events and the study's status until all exit; return whether one succeeded."""
+        for _ in range(min(self._max_workers, max(1, self._startable_trials()))):
+            self.start()
         while self._workers:
             raise_if_requested()
             if self._poller.is_due:

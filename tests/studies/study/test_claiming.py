@@ -11,10 +11,12 @@ import pytest
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
     Claim,
+    HeldBack,
     OutputFolder,
     SearchRequest,
     TrialKind,
     TrialOutcome,
+    TrialPhase,
     TrialRecord,
     WhyEnded,
     add_search_trials,
@@ -24,6 +26,8 @@ from studies import (
     find_held_back,
     fix_parallelism,
     load_study,
+    load_study_for_changes,
+    own_records,
     require_same_search,
     retry_failed_trials,
     search_settings,
@@ -117,30 +121,23 @@ class TestHeldBack:
     def test_worker_is_told_for_which_trial_the_search_waits(self, start: Start, presets: Presets) -> None:
         study, folder = start_search(start, presets, parallelism=2, trials=3)
         claims = claim_all(study, folder)
-        held = find_held_back(study, folder, every)
-        assert held is not None
-        assert held.text == "search_0003 waits until conservative_small has finished"
-        assert held.is_study_trained
+        waiting = HeldBack("search_0003", "conservative_small", is_blocked=False)
+        assert find_held_back(study, folder, every) == waiting
         for claim in claims:
             claim.release()
-        held = find_held_back(study, folder, every)
-        assert held is not None
-        assert (held.is_claimable, held.is_study_trained) == (True, False)
+        assert find_held_back(study, folder, every) == waiting  # the caller may train the preset itself
 
-    def test_trial_that_the_worker_may_not_train_is_not_claimable(
+    def test_search_is_blocked_if_the_worker_may_not_train_the_trial_and_no_other_trains(
         self, start: Start, presets: Presets, outcome: TrialOutcome
     ) -> None:
         study, folder = start_search(start, presets, parallelism=1, trials=2)
-        held = find_held_back(study, folder, is_search)
-        assert held is not None
-        assert (held.trial.number, held.awaited.number) == (3, 0)
-        assert (held.is_claimable, held.is_study_trained) == (False, False)
+        blocked = HeldBack("search_0003", "conservative_small", is_blocked=True)
+        assert find_held_back(study, folder, is_search) == blocked
         claim = claim_next_trial(study, folder)
-        held = find_held_back(study, folder, is_search)
-        assert held is not None
-        assert held.is_study_trained
         assert claim is not None
+        assert find_held_back(study, folder, is_search) == replace(blocked, is_blocked=False)
         claim.finish(outcome, 0.5)
+        assert find_held_back(study, folder, is_search) == replace(blocked, awaited="baseline")
 
     def test_no_trial_is_held_back_without_pending_search_trials(self, start: Start, presets: Presets) -> None:
         study, folder = start(presets)
@@ -162,6 +159,29 @@ def test_only_trials_that_may_start_are_counted(
     assert found == counts
 
 
+def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(
+    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start_search(start, {}, parallelism=1, trials=1)
+    other, _ = load_study_for_changes(folder.path)
+    claim = claim_next_trial(study, folder)
+    assert claim is not None
+    claim.finish(outcome, 0.5)
+    claims: list[Claim | None] = []
+
+    def add_and_claim(study: optuna.Study) -> list[TrialRecord]:
+        monkeypatch.setattr("studies.study.claiming.own_records", own_records)
+        records = own_records(study)
+        assert [record.phase for record in records] == [TrialPhase.COMPLETED]
+        add_search_trials(other, folder, SearchRequest(more=3))
+        claims.append(claim_next_trial(other, folder))
+        return records
+
+    monkeypatch.setattr("studies.study.claiming.own_records", add_and_claim)
+    assert claim_next_trial(study, folder) is None
+    assert [claim.record.number for claim in claims if claim is not None] == [1]
+
+
 class TestParallelism:
     def test_search_trials_wait_until_the_parallelism_is_fixed(self, start: Start, presets: Presets) -> None:
         study, folder = start({})
@@ -169,9 +189,21 @@ class TestParallelism:
         assert claim_next_trial(study, folder) is None
         assert count_claimable(study, folder, every, with_search=True) == 0
         assert find_held_back(study, folder, every) is None
+        require_same_search(study, SearchRequest(parallelism=4))  # none is fixed, so any is accepted
         assert fix_parallelism(study, folder, 4) == 4
         assert fix_parallelism(study, folder, 8) == 4
         assert len(claim_all(study, folder)) == 2
+
+    def test_later_request_fixes_it_if_the_first_command_was_killed_before_it_chose(self, start: Start) -> None:
+        study, folder = start({})
+        add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
+        add_search_trials(study, folder, SearchRequest(parallelism=6), default_parallelism=2)
+        assert fix_parallelism(study, folder, 4) == 6
+
+    @pytest.mark.parametrize("parallelism", [0, -1])
+    def test_invalid_parallelism_is_refused(self, parallelism: int) -> None:
+        with pytest.raises(ConfigurationError, match="expected a whole number above 0"):
+            SearchRequest(parallelism=parallelism)
 
     @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3), (3, None, 3)])
     def test_requested_parallelism_takes_precedence_over_the_default(

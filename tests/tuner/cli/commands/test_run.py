@@ -221,7 +221,7 @@ def test_parallelism_and_threads_are_those_of_the_study(cli, write_config, write
 def test_search_trial_that_waits_for_an_excluded_preset_is_a_failure_with_its_remedy(
     cli, write_config, write_space, monkeypatch
 ):
-    monkeypatch.setattr("tuner.workers.search_window._SECONDS_BLOCKED", 0.0)
+    monkeypatch.setattr("tuner.workers.waiting._SECONDS_UNTIL_BLOCKED", 0.0)
     config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
     argv = ["run", "--config", config, "--space", space]
     assert cli(*argv, "--experiments", "two").code == 0

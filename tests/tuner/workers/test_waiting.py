@@ -25,7 +25,7 @@ from tuner.display import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers import loop, search_window
+from tuner.workers import loop, waiting
 from tuner.workers.loop import work
 
 WriteConfig = Callable[..., Path]
@@ -48,8 +48,8 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_window, "_SECONDS_BETWEEN_CLAIMS", 0.01)
-    monkeypatch.setattr(search_window, "_SECONDS_BLOCKED", 0.05)
+    monkeypatch.setattr(waiting, "_SECONDS_BETWEEN_POLLS", 0.01)
+    monkeypatch.setattr(waiting, "_SECONDS_UNTIL_BLOCKED", 0.05)
     monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CLAIMS", 0.01)
 
 
@@ -121,7 +121,7 @@ class TestBlocked:
         session = open_session(watcher, parallelism=1)
         work(session, trial_filter, StopConditions(), wait_for_others=waits_for_others)
         assert watcher.finished == ["two"]
-        assert watcher.notes[-1] == f"search_0002, search_0003: still pending, because {self.REASON}"
+        assert watcher.notes == [f"search_0002, search_0003: still pending, because {self.REASON}"]
         assert trial_filter.skipped == {2, 3}  # so that the command exits with 1
         again = make_watcher()
         work(open_session(again, parallelism=1), TrialFilter(), StopConditions())
@@ -151,7 +151,9 @@ class TestBlocked:
 
         watcher.note = note
         work(session, TrialFilter(frozenset({"two"})), StopConditions(), wait=True)
-        assert f"{self.REASON}; SIGTERM or `khmer-tuner stop` ends the worker" in watcher.notes
+        reason = f"{self.REASON}; SIGTERM or `khmer-tuner stop` ends the worker"
+        assert watcher.notes[:1] == [reason]  # once
+        assert watcher.notes.count(reason) == 1
 
     def test_trial_that_another_worker_trains_does_not_block(
         self, open_session: Callable[..., Session], make_watcher: MakeWatcher
@@ -168,9 +170,9 @@ class TestBlocked:
                 other.finish(replace(OUTCOME, why_ended=WhyEnded.FAILED))
             return held_back(*arguments)
 
-        held_back = search_window.held_back
+        held_back = waiting.held_back
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search_window, "held_back", count)
+            patch.setattr(waiting, "held_back", count)
             work(session, TrialFilter(frozenset({"two"})), StopConditions())
         assert watcher.finished == ["two", "search_0002"]
         assert names_of_finished() == ["one", "two", "search_0002"]
