@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from harness.comparison import StudyOutcome, abbreviated, reference_snapshot, snapshot_problems
@@ -37,6 +38,7 @@ class KilledStudy(StudyOutcome):
         missing: Number of trials of the reference study that this study lacks.
         duplicates: Number of trials that this study has in addition to those of the reference study.
         epochs_started: Number of epochs that were started, in total; a repeated epoch counts again.
+        overlapping_epochs: Number of epochs, at least, during which another process was training, too.
         retrained_epochs: Number of epochs that were trained again although their checkpoint had been written.
         first_epoch_s: Seconds from the start of a process to its first epoch, per process that found no trial.
         resumed_epoch_s: Seconds from the start of a process to its first epoch, per process that found an interrupted
@@ -48,6 +50,7 @@ class KilledStudy(StudyOutcome):
     missing: int = 0
     duplicates: int = 0
     epochs_started: int = 0
+    overlapping_epochs: int = 0
     retrained_epochs: int = 0
     first_epoch_s: list[float] = field(default_factory=list)
     resumed_epoch_s: list[float] = field(default_factory=list)
@@ -200,6 +203,7 @@ class Campaign:
     def _compare(self, study: KilledStudy, folder: Path, reference: Reference) -> None:
         events = read_events(folder)
         study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
+        study.overlapping_epochs = count_overlapping_epochs(events)
         if repeated := list(_retrained_epochs(events)):
             study.retrained_epochs = len(repeated)
             study.problems.append(f"epochs trained again after their checkpoint was written: {abbreviated(repeated)}")
@@ -219,6 +223,14 @@ class Campaign:
         folder.mkdir()
         self.databases.start_study(name)
         return folder
+
+
+def count_overlapping_epochs(events: list[Event]) -> int:
+    """Count the epochs whose checkpoint was written directly after another process had started or finished an epoch."""
+    epochs = [event for event in events if event.kind in (EventKind.EPOCH_STARTED, EventKind.EPOCH_SAVED)]
+    return sum(
+        event.kind is EventKind.EPOCH_SAVED and event.start != before.start for before, event in pairwise(epochs)
+    )
 
 
 def _count(events: list[Event], kind: EventKind) -> int:
