@@ -143,8 +143,10 @@ def overlapping_epochs(done: Harness) -> int:
 
 @pytest.mark.slow
 def test_study_of_two_workers_that_are_killed_equals_reference_study_of_one(work_folder: Path) -> None:
-    done = run_harness(work_folder / "workers", "--kills", "10", "--seed", "2", "--trials", "4", "--workers", "2")
-    check(done, 10)
+    options = ("--workers", "2", "--kills", "5", "--seed", "5", "--trials", "6")
+    points = ("after claim", "after epoch", "before take-over", "after tell")
+    done = run_harness(work_folder / "workers", *options, "--at", *points)
+    check(done, 5)
     assert overlapping_epochs(done) > 0
 
 
