@@ -126,7 +126,10 @@ def start(
 
 
 def wait_for_any(processes: Collection[ForkedProcess]) -> tuple[ForkedProcess, Ending]:
-    """Wait until one of several processes has exited; kill each one whose `is_time_to_kill` returns True."""
+    """Wait until one of several processes has exited; kill each one whose `is_time_to_kill` returns True.
+
+    A process may be idle while others train, so all are killed as hung only if none exits within `PROCESS_TIMEOUT_S`.
+    """
     since_s, hung = time.monotonic(), False
     while True:
         raise_if_stop_requested()
