@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Kill the processes of a study with SIGKILL, and check that the study equals an uninterrupted reference study.
 
-A small but real study (two presets and an open search on the CPU) runs once without kills, as the reference. Then the
-study runs again many times, with kills: its processes are killed at random moments, and before and after each step that
-writes to a file or the database, and `run` and `resume` alternately continue it until it is complete. Each complete
-study must equal the reference study bit for bit: trials, parameters, metrics, checkpoints, TensorBoard curves, results.
+A small but real study (two presets and an open search on the CPU) runs once without kills, in one process, as the
+reference. Then the study runs again many times, with kills: one process trains it, or with `--workers` several at the
+same time; they are killed at random moments, and before and after each step that writes to a file or the database.
+`run` and `resume` alternately replace each killed process until the study is complete. Each complete study must equal
+the reference study bit for bit: trials, parameters, metrics, checkpoints, TensorBoard curves, results.
 Times, memory and process ids are not compared. The studies are stored in SQLite, or in PostgreSQL on a new server,
 whose password must not appear in any file or output.
 """
@@ -31,6 +32,7 @@ EXAMPLES = """\
 examples:
   python scripts/kill_harness.py                                200 kills in four minutes
   python scripts/kill_harness.py --kills 20 --seed 7 --trials 4
+  python scripts/kill_harness.py --kills 20 --workers 2         two processes train each study
   python scripts/kill_harness.py --kills 20 --fresh             each process is a new interpreter
   python scripts/kill_harness.py --kills 20 --postgresql        each takeover waits for three seconds
   python scripts/kill_harness.py --kills 10 --at "after tell"   kills at this point only
@@ -58,6 +60,21 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("tpe", "random", "gp"),
         default="tpe",
         help="sampler of all studies (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="W",
+        type=int,
+        choices=range(1, 17),
+        default=1,
+        help="number of processes that train each study at the same time, except the reference study (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--parallelism",
+        metavar="P",
+        type=int,
+        help="parallelism of the search in all studies (default: 1 for one worker, otherwise 2 x W)",
     )
     parser.add_argument(
         "--postgresql",
@@ -101,10 +118,13 @@ def _campaign(
     options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
 ) -> tuple[list[KilledStudy], Schedule, str]:
     """Run the studies and kill their processes; return the outcome of each study, the schedule and the summary."""
+    from tuner.session.run_options import parallelism_of
+
     rng = random.Random(options.seed)
-    small = FixtureStudy(folder, options.trials, options.sampler)
+    parallelism = options.parallelism or parallelism_of(options.workers)
+    small = FixtureStudy(folder, options.trials, options.sampler, parallelism=parallelism)
     in_fork(small.write_inputs)
-    campaign = Campaign(small, databases, rng, options.fresh)
+    campaign = Campaign(small, databases, rng, options.fresh, options.workers)
     reference = campaign.run_reference()
     print(f"reference study: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(rng, reference, small.trials, options.at)
@@ -112,7 +132,9 @@ def _campaign(
     while (remaining := options.kills - schedule.kills.total()) > 0:
         studies.append(campaign.run_with_kills(f"study_{len(studies) + 1:03d}", schedule, reference, remaining))
         print(studies[-1], flush=True)
-        if not studies[-1].kills:
+        # The worker whose kill is planned may find no trial, if there are several.
+        latest = studies[-options.workers :]
+        if len(latest) == options.workers and not any(study.kills for study in latest):
             raise HarnessError(
                 f"{studies[-1].name}: no process was killed; expected at least one kill; choose other points for --at"
             )
@@ -150,7 +172,7 @@ def _summary(
 def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Iterator[str]:
     total = {
         name: sum(getattr(study, name) for study in studies)
-        for name in ("starts", "missing", "duplicates", "epochs_started", "retrained_epochs")
+        for name in ("starts", "missing", "duplicates", "epochs_started", "overlapping_epochs", "retrained_epochs")
     }
     different = sum(bool(study.problems) for study in studies)
     first = [reference.first_epoch_s, *(wait for study in studies for wait in study.first_epoch_s)]
@@ -160,6 +182,7 @@ def _result_lines(studies: Sequence[KilledStudy], reference: Reference) -> Itera
     yield f"  compared bit for bit: {len(reference.snapshot)} items per study"
     yield f"finished epochs that were trained again: {total['retrained_epochs']}"
     yield f"  epochs started: {total['epochs_started']}, required: {reference.epochs * len(studies)}"
+    yield f"  epochs during which another process was training, too: at least {total['overlapping_epochs']}"
     yield "seconds from the start of a process to the start of its first epoch"
     yield f"  new study:    {_spread(first)}"
     yield f"  after a kill: {_spread(resumed)}"

@@ -45,10 +45,10 @@ class Databases:
             self._name = name
             os.environ[STORAGE_VARIABLE] = in_fork(self._server.create_database, name)
 
-    def wait_until_disconnected(self) -> None:
-        """Wait until the PostgreSQL server has closed the connections of the study's exited processes."""
+    def wait_until_disconnected(self, pid: int) -> None:
+        """Wait until the PostgreSQL server has closed the connections of an exited process."""
         if self._server:
-            in_fork(self._server.wait_until_disconnected, self._name)
+            in_fork(self._server.wait_until_disconnected, self._name, pid)
 
     def end_study(self, folder: Path) -> Iterator[str]:
         """Dump and drop the study's PostgreSQL database; yield a problem for each file that contains its password.

@@ -62,6 +62,7 @@ class FixtureStudy:
         sampler: Sampler of the search trials.
         samples: Number of training and validation images.
         epochs: Maximum number of epochs of a trial.
+        parallelism: Parallelism of the search; None for the default of the command that starts the search.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class FixtureStudy:
     sampler: str = "tpe"
     samples: int = 40
     epochs: int = 5
+    parallelism: int | None = None
 
     @property
     def preset_names(self) -> list[str]:
@@ -89,6 +91,8 @@ class FixtureStudy:
     def run(self) -> list[str]:
         """Arguments of ``khmer-tuner`` that create the study in the working directory, or resume it if it exists."""
         search = ["--space", "../space.yaml", "--trials", str(self.search_trials), "--seed", str(_SEED)]
+        if self.parallelism is not None:
+            search += ["--parallelism", str(self.parallelism), "--threads", "1"]
         return ["run", "--config", "../experiments.yaml", *search, "--sampler", self.sampler, *_output_options()]
 
     @property

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,21 @@ _COULD_NOT_START = 70
 
 
 @dataclass(frozen=True)
+class ForkedProcess:
+    """A forked process that runs a command.
+
+    Attributes:
+        pid: Process id.
+        started_s: Start time on the monotonic clock, as in the event log.
+        is_time_to_kill: Called repeatedly with the time on the monotonic clock; returns whether to kill the process.
+    """
+
+    pid: int
+    started_s: float
+    is_time_to_kill: Callable[[float], bool]
+
+
+@dataclass(frozen=True)
 class Ending:
     """Exit code and duration of a process.
 
@@ -45,7 +60,7 @@ class Ending:
         started_s: Start time on the monotonic clock, as in the event log.
         seconds: Duration of the process in seconds.
         code: Exit code; None if the process was killed by SIGKILL.
-        hung: Whether the harness killed the process because it did not exit within `PROCESS_TIMEOUT_S`.
+        hung: Whether the harness killed the process because no process exited within `PROCESS_TIMEOUT_S`.
     """
 
     started_s: float
@@ -80,17 +95,21 @@ def prepare(*modules: str) -> None:
         )
 
 
-def start(act: Callable[[], int], folder: Path) -> int:
-    """Fork a process that calls a function; return the process id.
+def start(
+    act: Callable[[], int], folder: Path, is_time_to_kill: Callable[[float], bool] = lambda now_s: False
+) -> ForkedProcess:
+    """Fork a process that calls a function.
 
     Args:
         act: Function that the process calls; returns the exit code of the process.
         folder: Working directory of the process; the output of the process is logged there, too.
+        is_time_to_kill: See `ForkedProcess`.
     """
     sys.stdout.flush()
+    started_s = time.monotonic()
     pid = os.fork()
     if pid:
-        return pid
+        return ForkedProcess(pid, started_s, is_time_to_kill)
     code = _COULD_NOT_START
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
@@ -106,19 +125,41 @@ def start(act: Callable[[], int], folder: Path) -> int:
         os._exit(code)
 
 
-def wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool] = lambda now_s: False) -> Ending:
-    """Wait until a process exits, and return its exit code and duration; kill it if `is_time_to_kill` returns True.
+def wait_for_any(processes: Collection[ForkedProcess]) -> tuple[ForkedProcess, Ending]:
+    """Wait until one of several processes has exited; kill each one whose `is_time_to_kill` returns True.
 
-    Args:
-        pid: Process id.
-        started_s: Start time of the process on the monotonic clock.
-        is_time_to_kill: Called repeatedly with the current time on the monotonic clock.
+    A process may be idle while others train, so all are killed as hung only if none exits within `PROCESS_TIMEOUT_S`.
     """
+    since_s, hung = time.monotonic(), False
+    while True:
+        raise_if_stop_requested()
+        for process in processes:
+            ended, status = os.waitpid(process.pid, os.WNOHANG)
+            now_s = time.monotonic()
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                seconds = now_s - process.started_s
+                return process, Ending(process.started_s, seconds, None if code == -signal.SIGKILL else code, hung)
+            if hung or process.is_time_to_kill(now_s):
+                os.kill(process.pid, signal.SIGKILL)
+        hung = time.monotonic() - since_s > PROCESS_TIMEOUT_S
+        time.sleep(_POLL_S)
+
+
+def kill(processes: Iterable[ForkedProcess]) -> None:
+    """Kill processes that `wait_for_any` has not returned."""
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitpid(process.pid, 0)
+
+
+def run(act: Callable[[], int], folder: Path, is_time_to_kill: Callable[[float], bool] = lambda now_s: False) -> Ending:
+    """Fork a process as `start` does, and wait until it has exited."""
+    process = start(act, folder, is_time_to_kill)
     try:
-        return _wait(pid, started_s, is_time_to_kill)
+        return wait_for_any([process])[1]
     except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        kill([process])
         raise
 
 
@@ -130,7 +171,7 @@ def run_logged(act: Callable[[], int], folder: Path, timeout_s: float = PROCESS_
     log = folder / LOG_NAME
     before = log.stat().st_size if log.exists() else 0
     started_s = time.monotonic()
-    ending = wait(start(act, folder), started_s, lambda now_s: now_s - started_s > timeout_s)
+    ending = run(act, folder, lambda now_s: now_s - started_s > timeout_s)
     return ending, log.read_bytes()[before:].decode("utf-8", "replace")
 
 
@@ -152,21 +193,6 @@ def in_forks(function: Callable[..., Result], calls: Sequence[Sequence[object]])
     sys.stdout.flush()
     started = [_start_call(function, arguments) for arguments in calls]
     return [_result_of(pid, reading) for pid, reading in started]
-
-
-def _wait(pid: int, started_s: float, is_time_to_kill: Callable[[float], bool]) -> Ending:
-    hung = False
-    while True:
-        raise_if_stop_requested()
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        now_s = time.monotonic()
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            return Ending(started_s, now_s - started_s, None if code == -signal.SIGKILL else code, hung)
-        hung = now_s - started_s > PROCESS_TIMEOUT_S
-        if hung or is_time_to_kill(now_s):
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
 
 
 def _start_call(function: Callable[..., object], arguments: Sequence[object]) -> tuple[int, int]:

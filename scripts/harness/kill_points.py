@@ -15,8 +15,6 @@ Condition = Callable[..., bool]
 
 # Suffix of the names of points that a process passes only if a killed process has left a running trial.
 TAKE_OVER = "take-over"
-# A kill at this point also counts as a crash of the running trial: see `kills.schedule`.
-AFTER_TAKE_OVER = f"after {TAKE_OVER}"
 
 
 class Phase(StrEnum):

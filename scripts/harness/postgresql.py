@@ -66,20 +66,21 @@ class PostgresServer:
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def wait_until_disconnected(self, database: str, *, timeout_s: float = 30.0) -> None:
-        """Wait until no process is connected to a database, because the server notices an exited process late.
+    def wait_until_disconnected(self, database: str, pid: int, *, timeout_s: float = 30.0) -> None:
+        """Wait until a process is not connected to a database, because the server notices an exited process late.
 
         Raises:
-            TimeoutError: A process is still connected after `timeout_s`.
+            TimeoutError: The process is still connected after `timeout_s`.
         """
         import psycopg
 
         deadline = time.monotonic() + timeout_s
-        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+        # The program names its connections after the process.
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s"
         with psycopg.connect(self.url().replace("+psycopg", ""), autocommit=True) as connection:
-            while connection.execute(count, [database]).fetchone() != (0,):
+            while connection.execute(count, [database, f"khmer-tuner %:{pid}"]).fetchone() != (0,):
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"a process is still connected to database {database} after {timeout_s:g} s")
+                    raise TimeoutError(f"process {pid} is still connected to database {database} after {timeout_s:g} s")
                 time.sleep(_POLL_S)
 
     def dump(self, database: str) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.fixture_study import open_study
+from harness.fixture_study import OUTPUT, open_study
 from harness.forks import in_fork
 from harness.processes import tail
 
@@ -22,22 +22,17 @@ class Survey:
     Attributes:
         trials: Number of trials.
         finished: Number of finished trials.
-        is_running: Whether a trial is still marked as running.
         crashes: Number of consecutive crashes, without a finished epoch between them, that the next process will count
             for a running trial; the maximum over all running trials.
+        is_interrupted: Whether a trial is marked as running although no process is training it.
+        interrupted_crashes: As `crashes`, but the maximum over these trials only.
     """
 
     trials: int = 0
     finished: int = 0
-    is_running: bool = False
     crashes: int = 0
-
-    @property
-    def is_at_crash_limit(self) -> bool:
-        """Whether one more crash makes the program end a running trial as crashed."""
-        from studies import MAX_CRASHES
-
-        return self.crashes >= MAX_CRASHES - 1
+    is_interrupted: bool = False
+    interrupted_crashes: int = 0
 
     def problems_after(self, before: Survey, planned: int) -> Iterator[str]:
         """Compare with an earlier survey; yield a problem for lost trials and for more than `planned` trials."""
@@ -82,8 +77,18 @@ def survey(folder: Path) -> Survey:
     return in_fork(_survey, folder)
 
 
+def next_crash_count(trial: Any) -> int:
+    """Return the number of consecutive crashes that the next process to take over a running trial will count."""
+    from studies import read_record
+
+    record = read_record(trial)
+    has_progressed = record.attempts[-1].epochs != len(trial.intermediate_values)
+    return 1 if has_progressed else record.consecutive_crashes + 1
+
+
 def _survey(folder: Path) -> Survey:
     from search_spaces import ConfigurationError
+    from studies import OutputFolder, study_status
 
     try:
         study = open_study(folder)
@@ -91,14 +96,8 @@ def _survey(folder: Path) -> Survey:
         return Survey()
     trials = study.get_trials(deepcopy=False)
     finished = sum(trial.state.is_finished() for trial in trials)
-    running = [trial for trial in trials if trial.state.name == "RUNNING"]
-    crashes = max(map(_next_crash_count, running), default=0)
-    return Survey(len(trials), finished, bool(running), crashes)
-
-
-def _next_crash_count(trial: Any) -> int:
-    from studies import read_record
-
-    record = read_record(trial)
-    has_progressed = record.attempts[-1].epochs != len(trial.intermediate_values)
-    return 1 if has_progressed else record.consecutive_crashes + 1
+    crashes = {trial.number: next_crash_count(trial) for trial in trials if trial.state.name == "RUNNING"}
+    rows = study_status(study, OutputFolder(folder / OUTPUT)).rows
+    interrupted = [crashes.get(row.number, 0) for row in rows if row.state == "interrupted"]
+    most_crashes, most_interrupted = max(crashes.values(), default=0), max(interrupted, default=0)
+    return Survey(len(trials), finished, most_crashes, bool(interrupted), most_interrupted)

@@ -6,22 +6,23 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from harness.comparison import StudyOutcome, abbreviated, reference_snapshot, snapshot_problems
 from harness.databases import Databases
 from harness.fixture_study import FixtureStudy
-from harness.forks import Ending, in_fork, start, wait
+from harness.forks import Ending, ForkedProcess, in_fork, kill, run, start, wait_for_any
 from harness.processes import output_of
 from harness.run import HarnessError
 from harness.snapshot import experiment_names, take_snapshot
 from harness.survey import REFUSALS, Survey, exit_problems, survey
 
 from kills.child import Task, perform, perform_in_new_interpreter
-from kills.event_log import Event, EventKind, read_events
+from kills.event_log import Event, EventKind, is_at_crash_limit, read_events
 from kills.schedule import RANDOM_MOMENT, Plan, Reference, Schedule
 
 _MAX_STARTS = 150
@@ -37,9 +38,11 @@ class KilledStudy(StudyOutcome):
         missing: Number of trials of the reference study that this study lacks.
         duplicates: Number of trials that this study has in addition to those of the reference study.
         epochs_started: Number of epochs that were started, in total; a repeated epoch counts again.
+        overlapping_epochs: Number of epochs, at least, during which another process was training, too.
         retrained_epochs: Number of epochs that were trained again although their checkpoint had been written.
         first_epoch_s: Seconds from the start of a process to its first epoch, per process that found no trial.
-        resumed_epoch_s: Seconds from the start of a process to its first epoch, per process that found a running trial.
+        resumed_epoch_s: Seconds from the start of a process to its first epoch, per process that found an interrupted
+            trial.
     """
 
     kills: list[str] = field(default_factory=list)
@@ -47,6 +50,7 @@ class KilledStudy(StudyOutcome):
     missing: int = 0
     duplicates: int = 0
     epochs_started: int = 0
+    overlapping_epochs: int = 0
     retrained_epochs: int = 0
     first_epoch_s: list[float] = field(default_factory=list)
     resumed_epoch_s: list[float] = field(default_factory=list)
@@ -58,6 +62,15 @@ class KilledStudy(StudyOutcome):
 
 
 @dataclass(frozen=True)
+class _Assignment:
+    """The task of a process, the plan of its kill, and the progress of the study before the process started."""
+
+    task: Task
+    plan: Plan
+    before: Survey
+
+
+@dataclass(frozen=True)
 class Campaign:
     """A reference study and studies with kills, all run in one work folder.
 
@@ -66,12 +79,14 @@ class Campaign:
         databases: Databases of the studies.
         rng: Random number generator that chooses the hash seeds of new interpreters.
         fresh: Whether each process is a new interpreter instead of a process forked from the harness.
+        workers: Number of processes that train a study with kills at the same time; one trains the reference study.
     """
 
     small: FixtureStudy
     databases: Databases
     rng: random.Random
     fresh: bool
+    workers: int
 
     def run_reference(self) -> Reference:
         """Run the reference study, without kills; return its snapshot, counts and times.
@@ -80,7 +95,7 @@ class Campaign:
             HarnessError: The process failed, or no trial ended for one of the reasons in `small.ends`.
         """
         folder = self._new_study("reference")
-        ending = self._run_process(folder, Task(self.small.run, 1), Plan())
+        ending = run(self._act(Task(self.small.run, 1)), folder)
         snapshot = reference_snapshot(self.small, folder, ending)
         list(self.databases.end_study(folder))  # `passwords_found` searches all files later
         events = read_events(folder)
@@ -100,15 +115,7 @@ class Campaign:
         started_s = time.monotonic()
         study, folder = KilledStudy(name), self._new_study(name)
         schedule.start_study()
-        state = Survey()
-        while study.starts < _MAX_STARTS:
-            study.starts += 1
-            plan = schedule.plan(state) if len(study.kills) < kills else Plan()
-            ending, state = self._one_process(study, folder, plan, schedule, state)
-            if study.problems or (ending.code is not None and state.finished == self.small.trials):
-                break
-        else:
-            study.problems.append(f"the study is incomplete after {_MAX_STARTS} processes")
+        self._run_processes(study, folder, schedule, kills)
         self._compare(study, folder, reference)
         study.problems += self.databases.end_study(folder)
         study.seconds = time.monotonic() - started_s
@@ -116,52 +123,75 @@ class Campaign:
             shutil.rmtree(folder)
         return study
 
-    def _one_process(
-        self, study: KilledStudy, folder: Path, plan: Plan, schedule: Schedule, before: Survey
-    ) -> tuple[Ending, Survey]:
-        command = self.small.run if study.starts % 2 else self.small.resume
-        task = Task(command, study.starts, plan.kill_at, after_progress=before.is_at_crash_limit)
-        ending = self._run_process(folder, task, plan)
-        events, after = read_events(folder, study.starts), survey(folder)
-        if ending.code is None and not ending.hung:
-            point = next((event.point for event in events if event.kind is EventKind.KILL), RANDOM_MOMENT)
-            if point == RANDOM_MOMENT and plan.lifetime_s is None:
-                study.problems.append(f"process {study.starts} was killed, but not by the harness")
-            schedule.killed_at(point, after)
-            study.kills.append(point)
-        problems = self._process_problems(ending, task, before, after, folder)
-        study.problems += [f"process {study.starts} {problem}" for problem in problems]
-        waits = study.resumed_epoch_s if before.is_running else [] if before.trials else study.first_epoch_s
-        waits.extend(list(_waits(events, ending))[:1])
-        return ending, after
+    def _run_processes(self, study: KilledStudy, folder: Path, schedule: Schedule, kills: int) -> None:
+        """Replace each process, with the other command, until it exits by itself after the study is complete."""
+        state, commands, running = Survey(), [self.small.run] * self.workers, dict[ForkedProcess, _Assignment]()
+        try:
+            while (commands or running) and not study.problems:
+                for command in commands:
+                    study.starts += 1
+                    planned = sum(one.plan != Plan() for one in running.values())
+                    plan = schedule.plan(state) if len(study.kills) + planned < kills else Plan()
+                    assignment = _Assignment(Task(command, study.starts, plan.kill_at), plan, state)
+                    running[self._start(folder, assignment)] = assignment
+                process, ending = wait_for_any(running)
+                assignment = running.pop(process)
+                self.databases.wait_until_disconnected(process.pid)
+                before, state = state, survey(folder)
+                self._record(study, folder, schedule, assignment, ending, state)
+                study.problems += state.problems_after(before, self.small.trials)
+                is_done = ending.code is not None and state.finished == self.small.trials
+                commands = [] if is_done else [self._other_command(assignment.task.command)]
+                if commands and study.starts >= _MAX_STARTS:
+                    study.problems.append(f"the study is incomplete after {_MAX_STARTS} processes")
+        finally:
+            kill(running)
 
-    def _run_process(self, folder: Path, task: Task, plan: Plan) -> Ending:
-        hash_seed = self.rng.randrange(1, 2**32) if self.fresh else None
-        started_s = time.monotonic()
-        act = partial(perform, task) if hash_seed is None else partial(perform_in_new_interpreter, task, hash_seed)
-        ending = self._wait(start(act, folder), started_s, plan, folder, task)
-        self.databases.wait_until_disconnected()
-        return ending
+    def _other_command(self, command: list[str]) -> list[str]:
+        return self.small.resume if command == self.small.run else self.small.run
 
-    def _wait(self, pid: int, started_s: float, plan: Plan, folder: Path, task: Task) -> Ending:
-        if plan.lifetime_s is None:
-            return wait(pid, started_s)
-        lifetime_s, since_s = plan.lifetime_s, None if task.after_progress else started_s
+    def _start(self, folder: Path, assignment: _Assignment) -> ForkedProcess:
+        lifetime_s, number, started_s = assignment.plan.lifetime_s, assignment.task.start, time.monotonic()
 
         def is_time_to_kill(now_s: float) -> bool:
-            nonlocal since_s
-            if since_s is None and _count(read_events(folder, task.start), EventKind.PROGRESS):
-                since_s = now_s
-            return since_s is not None and now_s - since_s > lifetime_s
+            is_due = lifetime_s is not None and now_s - started_s > lifetime_s
+            return is_due and not is_at_crash_limit(read_events(folder, number))
 
-        return wait(pid, started_s, is_time_to_kill)
+        return start(self._act(assignment.task), folder, is_time_to_kill)
 
-    def _process_problems(
-        self, ending: Ending, task: Task, before: Survey, after: Survey, folder: Path
-    ) -> Iterator[str]:
+    def _act(self, task: Task) -> Callable[[], int]:
+        if self.fresh:
+            return partial(perform_in_new_interpreter, task, self.rng.randrange(1, 2**32))
+        return partial(perform, task)
+
+    def _record(
+        self,
+        study: KilledStudy,
+        folder: Path,
+        schedule: Schedule,
+        assignment: _Assignment,
+        ending: Ending,
+        after: Survey,
+    ) -> None:
+        """Record in `study` how a process ended."""
+        number, before = assignment.task.start, assignment.before
+        events = read_events(folder, number)
+        if ending.code is None and not ending.hung:
+            point = next((event.point for event in events if event.kind is EventKind.KILL), RANDOM_MOMENT)
+            if point == RANDOM_MOMENT and assignment.plan.lifetime_s is None:
+                study.problems.append(f"process {number} was killed, but not by the harness")
+            schedule.killed_at(point, after)
+            study.kills.append(point)
+        problems = self._exit_problems(ending, assignment, after, folder)
+        study.problems += [f"process {number} {problem}" for problem in problems]
+        waits = study.resumed_epoch_s if before.is_interrupted else [] if before.trials else study.first_epoch_s
+        waits.extend(list(_waits(events, ending))[:1])
+
+    def _exit_problems(self, ending: Ending, assignment: _Assignment, after: Survey, folder: Path) -> Iterator[str]:
         # `resume` refuses a study that has not been created completely.
-        may_refuse = task.command == self.small.resume and before.trials < self.small.trials
-        yield from exit_problems(
+        was_incomplete = assignment.before.trials < self.small.trials
+        may_refuse = assignment.task.command == self.small.resume and was_incomplete
+        return exit_problems(
             ending.code,
             output_of(folder),
             hung=ending.hung,
@@ -169,11 +199,11 @@ class Campaign:
             expected={None, *(REFUSALS if may_refuse else {0})},
             may_be_incomplete=may_refuse,
         )
-        yield from after.problems_after(before, self.small.trials)
 
     def _compare(self, study: KilledStudy, folder: Path, reference: Reference) -> None:
         events = read_events(folder)
         study.epochs_started = _count(events, EventKind.EPOCH_STARTED)
+        study.overlapping_epochs = count_overlapping_epochs(events)
         if repeated := list(_retrained_epochs(events)):
             study.retrained_epochs = len(repeated)
             study.problems.append(f"epochs trained again after their checkpoint was written: {abbreviated(repeated)}")
@@ -193,6 +223,14 @@ class Campaign:
         folder.mkdir()
         self.databases.start_study(name)
         return folder
+
+
+def count_overlapping_epochs(events: list[Event]) -> int:
+    """Count the epochs whose checkpoint was written directly after another process had started or finished an epoch."""
+    epochs = [event for event in events if event.kind in (EventKind.EPOCH_STARTED, EventKind.EPOCH_SAVED)]
+    return sum(
+        event.kind is EventKind.EPOCH_SAVED and event.start != before.start for before, event in pairwise(epochs)
+    )
 
 
 def _count(events: list[Event], kind: EventKind) -> int:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.kill_points import TAKE_OVER, watch_kill_points
+from harness.kill_points import watch_kill_points
 from harness.processes import environment, python
 from harness.replacement import watch
+from harness.survey import next_crash_count
 
 from kills.event_log import EventKind, EventLog
 
@@ -26,14 +27,11 @@ class Task:
         command: Arguments of ``khmer-tuner``.
         start: Number of the process within its study, from 1.
         kill_at: For each point, the passage, from 1, at which the process kills itself. The first one kills it.
-        after_progress: Whether the process kills itself only after an epoch or a trial has finished, except at a
-            takeover. Otherwise the program would end the trial as crashed after too many consecutive crashes.
     """
 
     command: list[str]
     start: int
     kill_at: dict[str, int] = field(default_factory=dict)
-    after_progress: bool = False
 
 
 def perform(task: Task) -> int:
@@ -45,6 +43,7 @@ def perform(task: Task) -> int:
     # These watchers are registered first, so after a call they log the event before a kill point kills the process.
     watch("tuner.training.loop.run_epoch", before=watcher.epoch_started)
     watch("os.replace", after=watcher.file_renamed)
+    watch("studies.trials.claims.take_over_running", after=watcher.taken_over)
     watch("optuna.trial.Trial.report", after=watcher.progressed)
     watch("optuna.study.Study.tell", after=watcher.progressed)
     watch_kill_points(watcher.passed)
@@ -65,14 +64,13 @@ class _Watcher:
     def __init__(self, task: Task, log: EventLog) -> None:
         self.passages: Counter[str] = Counter()
         self._kill_at = dict(task.kill_at)
-        self._awaits_progress = task.after_progress
+        self._is_at_crash_limit = False
         self._log = log
         self._epoch = 0
 
     def passed(self, point: str) -> None:
         self.passages[point] += 1
-        is_spared = self._awaits_progress and not point.endswith(TAKE_OVER)
-        if is_spared or point not in self._kill_at:
+        if self._is_at_crash_limit or point not in self._kill_at:
             return
         self._kill_at[point] -= 1
         if self._kill_at[point] == 0:
@@ -88,9 +86,17 @@ class _Watcher:
         if path.name == "last.pt":
             self._log.append(EventKind.EPOCH_SAVED, trial=path.parent.parent.name, epoch=self._epoch)
 
+    def taken_over(self, study: Any, trial: Any, *rest: Any) -> None:
+        from studies import MAX_CRASHES
+
+        # One more crash before the next progress would make the program end the trial as crashed.
+        self._is_at_crash_limit = next_crash_count(trial) >= MAX_CRASHES - 1
+        if self._is_at_crash_limit:
+            self._log.append(EventKind.CRASH_LIMIT)
+
     def progressed(self, *arguments: Any, **named: Any) -> None:
-        if self._awaits_progress:
-            self._awaits_progress = False
+        if self._is_at_crash_limit:
+            self._is_at_crash_limit = False
             self._log.append(EventKind.PROGRESS)
 
 

@@ -17,10 +17,11 @@ FILE_NAME = "events.jsonl"
 
 
 class EventKind(StrEnum):
-    """What happened in a process: an epoch, progress, a kill, or the exit."""
+    """What happened in a process: an epoch, a takeover at the crash limit, progress, a kill, or the exit."""
 
     EPOCH_STARTED = "epoch started"
     EPOCH_SAVED = "epoch saved"
+    CRASH_LIMIT = "crash limit"
     PROGRESS = "progress"
     KILL = "kill"
     EXIT = "exit"
@@ -63,9 +64,16 @@ class EventLog:
         os.write(self._descriptor, (json.dumps(asdict(event)) + "\n").encode())
 
 
+def is_at_crash_limit(events: list[Event]) -> bool:
+    """Return whether one more crash would make the program end the process's trial as crashed; given its events."""
+    kinds = [event.kind for event in events if event.kind in (EventKind.CRASH_LIMIT, EventKind.PROGRESS)]
+    return kinds[-1:] == [EventKind.CRASH_LIMIT]
+
+
 def read_events(folder: Path, start: int | None = None) -> list[Event]:
     """Read the events of all processes of a study, or only those of the process with the number `start`."""
     path = folder / FILE_NAME
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    # A process may be writing the text after the last line break.
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     events = [Event(**{**fields, "kind": EventKind(fields["kind"])}) for fields in map(json.loads, lines)]
     return [event for event in events if start is None or event.start == start]

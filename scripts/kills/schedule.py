@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.kill_points import AFTER_TAKE_OVER, TAKE_OVER, Phase, points
+from harness.kill_points import TAKE_OVER, Phase, points
 from harness.snapshot import Snapshot
 from harness.survey import Survey
 
@@ -95,7 +95,7 @@ class Schedule:
     def killed_at(self, point: str, survey: Survey) -> None:
         """Count a kill at a point; `survey` is the progress of the study after the kill."""
         self.kills[point] += 1
-        self.most_crashes = max(self.most_crashes, survey.crashes)
+        self.most_crashes = max(self.most_crashes, survey.interrupted_crashes)
         self._kills_at_the_end += point in points(Phase.END)
 
     def plan(self, survey: Survey) -> Plan:
@@ -112,7 +112,7 @@ class Schedule:
         return Plan(kill_at={point: self._passage(point) for phase in phases for point in self._targets(phase, survey)})
 
     def _is_for_the_same_epoch(self, survey: Survey) -> bool:
-        possible = not self._only and 0 < survey.crashes < _MAX_CRASHES_IN_AN_EPOCH
+        possible = not self._only and 0 < survey.interrupted_crashes < _MAX_CRASHES_IN_AN_EPOCH
         return possible and (self.most_crashes < SEVERAL_CRASHES or self._rng.random() < _SAME_EPOCH_PROBABILITY)
 
     def _phase(self, survey: Survey) -> Phase:
@@ -131,10 +131,8 @@ class Schedule:
         return self._rng.sample(preferred, min(_TARGETS[phase], len(preferred)))
 
     def _is_ahead(self, point: str, survey: Survey) -> bool:
-        if point == AFTER_TAKE_OVER:  # a kill here counts as a crash without progress
-            return survey.is_running and not survey.is_at_crash_limit
         if point.endswith(TAKE_OVER):
-            return survey.is_running
+            return survey.is_interrupted
         return point in self._per_trial
 
     def _passage(self, point: str) -> int:

@@ -21,7 +21,9 @@ from typing import Any
 
 import psutil
 import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from studies import MAX_CRASHES
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -129,8 +131,20 @@ def names_of_marked(mark: str) -> set[str]:
 
 @pytest.mark.slow
 def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
-    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2")
+    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2", "--workers", "2")
     check_on_a_server(done, 16, password)
+
+
+@pytest.mark.slow
+def test_study_of_two_workers_that_are_killed_equals_reference_study_of_one(work_folder: Path) -> None:
+    options = ("--workers", "2", "--kills", "5", "--seed", "5", "--trials", "6")
+    points = ("after claim", "after epoch", "before take-over", "after tell")
+    done = run_harness(work_folder / "workers", *options, "--at", *points)
+    check(done, 5)
+    found = re.search(r"^5 kills, (\d+) processes, (\d+) studies$", done.stdout, re.MULTILINE)
+    assert found is not None, done.stdout
+    # Without kills while a study is created, no process is refused: two processes of each study exit by themselves.
+    assert int(found[1]) == 5 + 2 * int(found[2])
 
 
 def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path) -> None:
@@ -253,3 +267,52 @@ def test_password_in_file_or_output_is_found(password: str, tmp_path: Path, monk
     (tmp_path / "out" / "weights.pt").write_bytes(b"\0\xff" + 2 * f"u:{password}@".encode())
     assert databases.passwords_found(tmp_path, "nothing") == 2
     assert databases.passwords_found(tmp_path, f"u:{password}@") == 3
+
+
+def test_process_at_the_crash_limit_is_not_killed_before_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, event_log = module("kills.child", monkeypatch), module("kills.event_log", monkeypatch)
+    kills: list[int] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: kills.append(number))
+    point = "before training step"
+    watcher = child._Watcher(child.Task([], 1, {point: 1}), event_log.EventLog(tmp_path, 1))
+    watcher.taken_over(None, crashed_trial(MAX_CRASHES - 3))
+    assert not event_log.is_at_crash_limit(event_log.read_events(tmp_path, 1))
+    watcher.taken_over(None, crashed_trial(MAX_CRASHES - 2))
+    watcher.passed(point)
+    assert event_log.is_at_crash_limit(event_log.read_events(tmp_path, 1))
+    assert kills == []
+    watcher.progressed()
+    watcher.passed(point)
+    assert not event_log.is_at_crash_limit(event_log.read_events(tmp_path, 1))
+    assert kills == [signal.SIGKILL]
+
+
+def crashed_trial(crashes: int) -> FrozenTrial:
+    """Return a running trial whose processes have crashed this number of times before and are about to crash again."""
+    attempts = [{"began": "2026-01-01T00:00:00+00:00", "worker": "host:1", "epochs": 0, "after": "waiting"}]
+    attempts += [{**attempts[0], "after": "crash"}] * crashes
+    attributes = {"kind": "preset", "experiment_name": "plain", "attempts": attempts}
+    return create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+
+
+def test_epochs_of_two_processes_at_the_same_time_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, event_log = module("kills.campaign", monkeypatch), module("kills.event_log", monkeypatch)
+    one_after_another = [(1, "epoch started"), (1, "epoch saved"), (2, "epoch started"), (2, "epoch saved")]
+    at_the_same_time = [(1, "epoch started"), (2, "epoch started"), (1, "epoch saved"), (2, "epoch saved")]
+
+    def count(events: list[tuple[int, str]]) -> int:
+        logged = [event_log.Event(start, 0.0, event_log.EventKind(kind)) for start, kind in events]
+        return int(campaign.count_overlapping_epochs(logged))
+
+    assert count(one_after_another) == 0
+    assert count(at_the_same_time) == 2
+
+
+def test_event_that_is_being_written_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    event_log = module("kills.event_log", monkeypatch)
+    event_log.EventLog(tmp_path, 1).append(event_log.EventKind.PROGRESS)
+    with (tmp_path / event_log.FILE_NAME).open("a") as log:
+        log.write('{"start": 1, "time_s"')
+    assert [event.kind for event in event_log.read_events(tmp_path)] == [event_log.EventKind.PROGRESS]
