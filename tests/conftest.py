@@ -65,8 +65,12 @@ def _empty_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Return environment variables with which `khmer-tuner` is the command of this environment."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Return environment variables with which `khmer-tuner` is the command of this environment.
+
+    Each command uses one thread, because other tests run in parallel.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
