@@ -31,7 +31,7 @@ def test_damage_is_reported_and_undamaged_trials_are_kept() -> None:
 
 @pytest.mark.slow
 def test_many_damages() -> None:
-    done = run_harness("--damages", "20", "--seed", "2", "--jobs", "2")
+    done = run_harness("--damages", "30", "--seed", "2", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
