@@ -31,6 +31,12 @@ settings.register_profile(
 )
 settings.load_profile("repeatable")
 
+# The folder for pytest's temporary folders. Studies there do not wait for the disk at each commit and checkpoint.
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 4 * 2**30
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 Child = Callable[..., "subprocess.Popen[str]"]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
@@ -65,8 +71,12 @@ def _empty_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Return environment variables with which `khmer-tuner` is the command of this environment."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Return environment variables with which `khmer-tuner` is the command of this environment.
+
+    Each command uses one thread, because other tests run in parallel.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +127,7 @@ def new_database(postgresql: Any, _empty_database: str) -> Iterator[Callable[[],
 @pytest.fixture(scope="session")
 def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("presets")
-    generate_dataset(folder / "generated_data", samples=40, test_samples=10)
+    generate_dataset(folder / "generated_data", samples=20, test_samples=5)
     done = shell(["khmer-tuner", "run"], folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -125,7 +135,7 @@ def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def trained_folder(_trained_presets: Path, tmp_path: Path) -> Path:
-    """Return a folder in which `khmer-tuner run` has trained the presets on 40 images, which takes a minute."""
+    """Return a folder in which `khmer-tuner run` has trained the presets on 20 images, which takes half a minute."""
     folder = tmp_path / "trained_folder"
     shutil.copytree(_trained_presets, folder)
     return folder

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from studies import RowState, load_study, study_status
+from tuner import HyperparameterTuner
+from tuner.session.run_options import RunOptions
 
 Cli = Callable[..., Any]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
@@ -19,6 +21,8 @@ Experiments = Callable[..., Path]
 Fill = Callable[[Path, int], Path]
 
 KB = 2**10
+TRAINING = {"num_epochs": 3, "use_tensorboard": True, "log_every_n_steps": 1}
+EXPERIMENTS = {"first": {"training": TRAINING}, "second": {"training": TRAINING}}
 
 
 def remount(disk: Path, how: str) -> None:
@@ -33,15 +37,16 @@ def results(path: Path) -> Any:
 
 @pytest.fixture
 def config(write_config: Experiments) -> Path:
-    training = {"num_epochs": 3, "use_tensorboard": True, "log_every_n_steps": 1}
-    return write_config({"first": {"training": training}, "second": {"training": training}})
+    return write_config(EXPERIMENTS)
 
 
-@pytest.fixture
-def uninterrupted(cli: Cli, config: Path, working_dir: Path) -> Any:
-    done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
-    assert done.code == 0, done.err
-    return results(working_dir / "uninterrupted.json")
+@pytest.fixture(scope="module")
+def uninterrupted(configs_in: Callable[[Path], Experiments], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the results of the run on a disk with enough space."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    options = RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
+    HyperparameterTuner(str(configs_in(folder)(EXPERIMENTS)), options=options).run_experiments()
+    return results(folder / "results.json")
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])

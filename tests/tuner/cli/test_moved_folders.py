@@ -20,6 +20,8 @@ Cli = Callable[..., Any]
 Experiments = Callable[..., Path]
 MakeWatcher = Callable[..., Any]
 
+EXPERIMENTS = {"first": {"training": {"num_epochs": 3}}, "second": {"training": {"num_epochs": 2}}}
+
 
 def results(path: Path) -> Any:
     """Read the results of a study without the training times."""
@@ -29,14 +31,16 @@ def results(path: Path) -> Any:
 
 @pytest.fixture
 def config(write_config: Experiments) -> Path:
-    return write_config({"first": {"training": {"num_epochs": 3}}, "second": {"training": {"num_epochs": 2}}})
+    return write_config(EXPERIMENTS)
 
 
-@pytest.fixture
-def uninterrupted(cli: Cli, config: Path, working_dir: Path) -> Any:
-    done = cli("run", "--config", config, "--output-dir", "uninterrupted", "--results-file", "uninterrupted.json")
-    assert done.code == 0, done.err
-    return results(working_dir / "uninterrupted.json")
+@pytest.fixture(scope="module")
+def uninterrupted(configs_in: Callable[[Path], Experiments], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the results of the study without an interruption."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    options = RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
+    HyperparameterTuner(str(configs_in(folder)(EXPERIMENTS)), options=options).run_experiments()
+    return results(folder / "results.json")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A study continues although its server crashes and restarts ten times."""
+"""A study continues although its server crashes and restarts six times."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CopyInputs = Callable[..., Path]
 WriteSpace = Callable[..., Path]
 ResultOf = Callable[..., Any]
 
-EPOCHS = 40
+EPOCHS = 24
 PRESETS = {f"preset_{number}": {"num_epochs": EPOCHS, "learning_rate": number / 1000} for number in range(1, 7)}
 SEARCH_TRIALS = 4
-RESTARTS = 10
+RESTARTS = 6
 SEED = 1
 EPOCH_LINE = re.compile(r" \d+/\d+  char ")
 
