@@ -118,10 +118,10 @@ def _campaign(
     options: argparse.Namespace, folder: Path, databases: Databases, kill_points: Sequence[KillPoint]
 ) -> tuple[list[KilledStudy], Schedule, str]:
     """Run the studies and kill their processes; return the outcome of each study, the schedule and the summary."""
-    from tuner.session.run_options import parallelism_of
+    from tuner.session.run_options import default_parallelism
 
     rng = random.Random(options.seed)
-    parallelism = options.parallelism or parallelism_of(options.workers)
+    parallelism = options.parallelism or default_parallelism(options.workers)
     small = FixtureStudy(folder, options.trials, options.sampler, parallelism=parallelism)
     in_fork(small.write_inputs)
     campaign = Campaign(small, databases, rng, options.fresh, options.workers)
