@@ -1,4 +1,4 @@
-"""`scripts/measure_search.py` with few trials: it trains the studies and prints both tables."""
+"""`scripts/measure_search.py` with few trials: it trains the studies and prints the tables."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def test_small_measurement_prints_tables(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for pruner in ("none", "quantile"):
-        status = study_status(*load_study(tmp_path / f"{pruner}_seed3"))
+        status = study_status(*load_study(tmp_path / f"{pruner}_parallelism1_seed3"))
         assert (status.counts["completed"], status.pending) == (4, 0)
-        assert re.search(rf"^ +3  {pruner} +2 ", done.stdout, re.MULTILINE)
+        assert re.search(rf"^ +3  {pruner} +1 +2 ", done.stdout, re.MULTILINE)
     assert "saved" in done.stdout
     assert "gain char / seq" in done.stdout
+    assert re.search(r"^quantile +1 +2 +0\.\d{4} \(sd 0\.0000\)", done.stdout, re.MULTILINE)

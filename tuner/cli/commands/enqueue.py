@@ -1,7 +1,7 @@
 """Add trials to a study, for its workers to train.
 
 Examples:
-  khmer-tuner enqueue --trials 2
+  khmer-tuner enqueue --trials 2 --parallelism 4
   khmer-tuner enqueue --config config/phase3_simple_configs.yaml --experiments conservative_small
 
 `enqueue` trains nothing and does not change existing trials. It can be used
@@ -64,12 +64,17 @@ def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
 
 def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -> int:
     """Enqueue the trials; print the added and the existing trials, and the number of pending trials."""
-    from studies import find_study, study_status
+    from studies import find_study, search_settings, study_status
     from tuner.session.enqueue import enqueue
 
     request, (study, folder) = prepared
     for message in request.messages:
         print_message(message)
+    if options.trials and options.parallelism is None and search_settings(study) is None:
+        print_message(
+            "note: parallelism 1: search trials are trained one after another, by any number of workers; "
+            "--parallelism P allows P at the same time, but only when the search starts"
+        )
     _, url = find_study(options.output_dir, storage_url=options.storage)
     result = enqueue(request, study, folder, url, on_note=lambda note: print_message(f"note: {note}"))
     status = study_status(study, folder)
