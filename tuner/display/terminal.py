@@ -104,8 +104,11 @@ def synchronized_output(console: Console) -> Iterator[None]:
 
 def shown_path(path: str | os.PathLike[str]) -> str:
     """Format a path for a message: relative if it is inside the working directory, otherwise absolute."""
-    absolute = Path(os.path.abspath(path))
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+    try:
+        absolute, here = Path(os.path.abspath(path)), Path.cwd()
+    except FileNotFoundError:  # the working directory was deleted
+        return str(path)
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def printable(text: str, *, kept: str = "") -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from tuner.display.terminal import ambiguous_cells, printable, truncate
+from tuner.display.terminal import ambiguous_cells, printable, shown_path, truncate
 
 
 @pytest.mark.parametrize(("text", "cells"), [("small", 0), ("ខ្មែរ", 1), ("កោះ", 2), ("é", 0)])
@@ -44,3 +44,12 @@ def test_cut_text_fits_terminals_on_which_vowels_occupy_a_cell(cells):
 )
 def test_control_characters_are_escaped(text, shown):
     assert printable(text) == shown
+
+
+def test_path_is_relative_inside_the_working_directory_and_complete_elsewhere(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert [shown_path(path) for path in ("out", here / "out", tmp_path)] == ["out", "out", str(tmp_path)]
+    here.rmdir()  # the working directory is deleted
+    assert [shown_path(path) for path in ("out", tmp_path)] == ["out", str(tmp_path)]

@@ -348,7 +348,7 @@ class TestFailingWorkers:
         self, write_config: WriteConfig, make_watcher: MakeWatcher
     ) -> None:
         session = open_session(write_config({"one": {}, "two": {}}), make_watcher())
-        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 2, 1, StatusPoller(session, every_s=1.0))
+        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 0, 1, StatusPoller(session, every_s=1.0))
         # One worker has succeeded, another one has failed because the disk is full.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):

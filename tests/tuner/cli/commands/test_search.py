@@ -339,7 +339,7 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
     deleted_dir, out = tmp_path / "deleted", tmp_path / "out"
     deleted_dir.mkdir()
     argv = ["search", "--trials", "6", "--config", write_config({"one": ONE_EPOCH}), "--output-dir", out]
-    argv += ["--space", write_space(base={"num_epochs": 1})]
+    argv += ["--space", write_space(base={"num_epochs": 1}), "--parallelism", "6"]
     metadata = os.path.relpath(tiny_dataset, deleted_dir)
     command = [
         sys.executable,
@@ -357,7 +357,7 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
             lines.append(line)
             if "search_0000: max epochs" in line:
                 deleted_dir.rmdir()
-    assert search.returncode == 1, lines
+    assert search.returncode == 1, "".join(lines)
     assert lines[-1].startswith("error: search_000")
     assert "failed with the same error, so no other trial is started: FileNotFoundError: " in lines[-1]
     assert set(states(out).values()) == {"completed", "interrupted", "waiting"}

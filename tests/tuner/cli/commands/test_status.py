@@ -72,7 +72,7 @@ def test_running_study_shows_workers_and_remaining_time(cli, running_claim, tree
     ]
     summary = {line.split(":")[0]: line for line in lines if ":" in line}
     assert "2 of 32 trials finished (1 failed), 29 waiting; 1 worker" in lines
-    assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile"
+    assert summary["search"] == "search: 0 of 30 trials, sampler tpe, pruner quantile, parallelism 1"
     assert summary["best"].startswith("best: ខ្មែរ, val_char_accuracy 0.")
     assert summary["last ended"] == "last ended: ខ្មែរ max epochs, broken FAILED"
     assert summary["remaining"].startswith("remaining: about ")
