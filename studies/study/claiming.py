@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -78,8 +78,8 @@ def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPr
     limit = _search_limit(study, None if settings is None else settings.parallelism)
     count = count_unclaimed(study, folder, lambda record: matches(record) and _may_start(record, limit))
     if with_search:
-        within_limit = max(0, limit - len(study.get_trials(deepcopy=False)))
-        count += min(count_unenqueued(study, latest_records(study)), within_limit)
+        records = latest_records(study)
+        count += min(count_unenqueued(study, records), max(0, limit - _next_number(records)))
     return count
 
 
@@ -131,9 +131,14 @@ def _search_limit(study: optuna.Study, parallelism: int | None) -> int:
     """Return the number from which search trials are held back: all of them without a parallelism."""
     if parallelism is None:
         return 0
-    trials = len(study.get_trials(deepcopy=False))  # read first: trials may be added before the records are read
-    pending = (record.number for record in own_records(study) if record.phase in _PENDING)
-    return next(pending, trials) + parallelism
+    records = own_records(study)
+    pending = (record.number for record in records if record.phase in _PENDING)
+    return next(pending, _next_number(records)) + parallelism
+
+
+def _next_number(records: Sequence[TrialRecord]) -> int:
+    """Return the lowest number that the next trial can have, for the records of all trials in order of number."""
+    return records[-1].number + 1 if records else 0
 
 
 def _may_start(record: TrialRecord, limit: int) -> bool:

@@ -20,7 +20,7 @@ from studies.study.lifecycle import read_attribute, study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, latest_records, own_records
+from studies.trials.records import latest_presets, latest_records, trials_without_record
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"
@@ -132,9 +132,8 @@ def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
     Raises:
         ConfigurationError: A distribution is incompatible, so Optuna would reject every suggestion of the parameter.
     """
-    own = {record.number for record in own_records(study)}
-    for trial in study.get_trials(deepcopy=False):
-        for item in space if trial.number not in own else ():
+    for trial in trials_without_record(study):
+        for item in space:
             found, expected = trial.distributions.get(item.name), to_distribution(item.domain)
             try:
                 check_distribution_compatibility(found or expected, expected)

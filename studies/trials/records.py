@@ -56,6 +56,12 @@ def damage_notes(study: optuna.Study) -> list[str]:
     return [f"left out: {error}" for _, error in _CACHES[study].values() if isinstance(error, ConfigurationError)]
 
 
+def trials_without_record(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of other programs and the damaged trials, in order of trial number; do not modify them."""
+    trials_and_records(study)
+    return [trial for trial, record in _CACHES[study].values() if not isinstance(record, TrialRecord)]
+
+
 def own_records(study: optuna.Study) -> list[TrialRecord]:
     """Return the records of all trials that this package created, in order of trial number."""
     return [record for _, record in trials_and_records(study)]

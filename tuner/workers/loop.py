@@ -311,7 +311,7 @@ def _held_back_reason(session: Session, trial_filter: TrialFilter) -> str:
     """Describe why no running worker can train the pending search trials; "" if one can."""
     settings = search_settings(session.study)
     if trial_filter.search and settings is not None and settings.parallelism is None:
-        return "`--workers auto` was stopped before it chose a parallelism; run `khmer-tuner resume` to choose one"
+        return "`--workers auto` has not chosen a parallelism yet; if it was stopped, run `khmer-tuner resume`"
     held = held_back(session, trial_filter)
     return "" if held is None or not held.is_blocked else held_back_text(session, held)
 

@@ -22,7 +22,7 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 from tuner.display import Display
-from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.workers import loop, waiting
@@ -58,9 +58,9 @@ def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable
     """Return a function that opens a study with the presets `one` and `two` and search trials."""
     config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
 
-    def open_it(display: Display, parallelism: int, trials: int = 2) -> Session:
+    def open_it(display: Display, parallelism: int | None, trials: int = 2, workers: WorkerCount = 1) -> Session:
         search = SearchRequest(parallelism=parallelism, at_least=trials)
-        options = RunOptions(space_file=str(space), search=search)
+        options = RunOptions(space_file=str(space), search=search, workers=workers)
         return Session.open(RunRequest.from_file(load_experiments(config), options=options), display)
 
     return open_it
@@ -103,6 +103,22 @@ def test_stop_request_ends_the_wait(open_session: Callable[..., Session], make_w
     assert watcher.finished == ["two"]
     assert watcher.notes[0] == "search_0002 waits until one has finished"
     assert watcher.notes[-1].endswith("still pending, because a stop was requested")
+
+
+def test_search_starts_only_after_workers_auto_has_chosen_the_parallelism(
+    open_session: Callable[..., Session], make_watcher: MakeWatcher
+) -> None:
+    watcher, trial_filter = make_watcher(), TrialFilter()
+    session = open_session(watcher, parallelism=None, workers="auto")
+    work(session, trial_filter, StopConditions())  # the command `worker`, while the other one measures
+    assert (watcher.finished, trial_filter.skipped) == (["one", "two"], {2, 3})
+    assert watcher.notes[-1] == (
+        "search_0002, search_0003: still pending, because `--workers auto` has not chosen a parallelism yet; "
+        "if it was stopped, run `khmer-tuner resume`"
+    )
+    again = make_watcher()
+    work(open_session(again, parallelism=None), TrialFilter(), StopConditions(), wait_for_others=True)
+    assert again.finished == ["search_0002", "search_0003"]
 
 
 class TestBlocked:
