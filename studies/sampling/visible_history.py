@@ -1,7 +1,7 @@
 """The visible history of a search trial: the finished trials from which it is sampled and against which it is pruned.
 
 With the parallelism P, trial n sees the trials numbered n - P and below. The trial is not started before all of them
-have finished, and nothing else influences it. So a study is the same for any number of workers up to P, in any timing.
+have finished, and nothing else influences it. So a study is the same for any number of workers, in any timing.
 """
 
 from __future__ import annotations

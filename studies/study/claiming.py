@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import optuna
 
+from search_spaces.diagnostics.names import search_trial_name
 from studies.sampling.samplers import StatelessSampler
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
@@ -15,7 +16,7 @@ from studies.study.search_budget import count_unenqueued, search_records, search
 from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_records, own_records
+from studies.trials.records import latest_records, own_records, without_superseded
 
 RecordPredicate = Callable[[TrialRecord], bool]
 _PENDING = (TrialPhase.WAITING, TrialPhase.RUNNING)
@@ -28,8 +29,8 @@ class HeldBack:
     Attributes:
         name: The search trial's name.
         awaited: Name of the first unfinished trial of the study.
-        is_blocked: Whether nobody seems to train the awaited trial: the caller may not, and no worker is training any
-            trial of the study.
+        is_blocked: Whether no worker seems to train the awaited trial: the caller may not claim it, and no trial of the
+            study is being trained.
     """
 
     name: str
@@ -75,7 +76,7 @@ def claim_next_trial(
 def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
     """Count the pending trials that a worker could start now, including search trials that are not enqueued yet."""
     settings = search_settings(study)
-    limit = _search_limit(study, None if settings is None else settings.parallelism)
+    limit = _search_limit(own_records(study), None if settings is None else settings.parallelism)
     count = count_unclaimed(study, folder, lambda record: matches(record) and _may_start(record, limit))
     if with_search:
         records = latest_records(study)
@@ -84,19 +85,24 @@ def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPr
 
 
 def find_held_back(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> HeldBack | None:
-    """Return the first matching search trial that waits for an earlier trial; None if no trial is held back."""
+    """Return the first matching search trial that waits for an earlier trial; None if no trial is held back.
+
+    This includes search trials of the budget that are not enqueued yet.
+    """
     settings, records = search_settings(study), own_records(study)
     if settings is None or settings.parallelism is None:
         return None
-    limit = _search_limit(study, settings.parallelism)
+    limit = _search_limit(records, settings.parallelism)
     pending = [record for record in records if record.phase in _PENDING]
     waiting = [record for record in pending if record.phase is TrialPhase.WAITING and matches(record)]
-    trial = next((record for record in waiting if not _may_start(record, limit)), None)
-    if trial is None:
+    name = next((record.experiment_name for record in waiting if not _may_start(record, limit)), None)
+    if name is None and count_unenqueued(study, without_superseded(records)) and _next_number(records) >= limit:
+        name = search_trial_name(_next_number(records))
+    if name is None or not pending:
         return None
     holders = leases_of(study, folder).holders(record for record in pending if record.phase is TrialPhase.RUNNING)
     is_trained = any(holder is not None for holder in holders.values())
-    return HeldBack(trial.experiment_name, pending[0].experiment_name, not (matches(pending[0]) or is_trained))
+    return HeldBack(name, pending[0].experiment_name, not (matches(pending[0]) or is_trained))
 
 
 def prepare_sampling(study: optuna.Study) -> int | None:
@@ -120,18 +126,17 @@ def prepare_sampling(study: optuna.Study) -> int | None:
 def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate) -> Claim | None:
     # Another process may have started the search since the last call.
     parallelism = prepare_sampling(study)
-    limit = _search_limit(study, parallelism)
+    limit = _search_limit(own_records(study), parallelism)
     claim = claim_next(study, folder, lambda record: matches(record) and _may_start(record, limit))
     if claim is None and parallelism is None and prepare_sampling(study) is not None:
         return _claim_prepared(study, folder, matches)
     return claim
 
 
-def _search_limit(study: optuna.Study, parallelism: int | None) -> int:
+def _search_limit(records: Sequence[TrialRecord], parallelism: int | None) -> int:
     """Return the number from which search trials are held back: all of them without a parallelism."""
     if parallelism is None:
         return 0
-    records = own_records(study)
     pending = (record.number for record in records if record.phase in _PENDING)
     return next(pending, _next_number(records)) + parallelism
 

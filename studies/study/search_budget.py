@@ -49,8 +49,7 @@ class SearchRequest:
         pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
         prune_share: Quantile at the end of the grace period; see `Pruning.share`.
         prune_grace: Grace period in epochs; see `Pruning.grace`.
-        parallelism: How many search trials may be trained at the same time, which is also how far the finished trials
-            that a search trial sees are behind it; see `SearchSettings.parallelism`.
+        parallelism: Number of search trials that may be trained at the same time; see `SearchSettings.parallelism`.
         at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
         fixed: Fixed settings of all search trials, keyed by field name of `TrainingConfig`.
@@ -104,8 +103,8 @@ class SearchSettings:
         sampler: The sampler.
         pruning: The pruner and its settings.
         start: The base settings of search trials; a trial's sampled parameters override them.
-        parallelism: Search trial n is sampled from and pruned against the finished trials numbered ``n - parallelism``
-            and below, and starts once all of them have finished. None until `fix_parallelism` is called.
+        parallelism: Search trial n is sampled from and pruned against the trials numbered ``n - parallelism`` and
+            below, and starts once all of these have finished. None until `fix_parallelism` is called.
     """
 
     sampler: SamplerName = SamplerName.TPE
@@ -258,7 +257,7 @@ def _count_missing(study: optuna.Study) -> int:
 def _set_parallelism(study: optuna.Study, parallelism: int) -> None:
     """Store the parallelism unless the study has one; the caller must hold the study lock."""
     stored = study.user_attrs[_SEARCH]
-    if stored["parallelism"] is None:
+    if stored.get("parallelism") is None:
         study.set_user_attr(_SEARCH, {**stored, "parallelism": parallelism})
 
 

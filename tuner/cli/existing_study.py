@@ -107,9 +107,9 @@ def train_pending(
 def exit_code(session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions) -> int:
     """Return the exit code of a command that trained trials.
 
-    The code is 1 if a preset failed, an error left a trial pending, or none of this command's trials succeeded; else 0.
-    If this command finished no trial, all finished trials of the study count. If the study has no finished trial, the
-    code is 0 only if the command was stopped.
+    The code is 1 if a preset failed, an error left a trial pending, search trials wait for a trial that no worker
+    trains, or none of this command's trials succeeded; else 0. If this command finished no trial, all finished trials
+    of the study count. If the study has no finished trial, the code is 0 only if the command was stopped.
     """
     from studies import TrialKind, TrialPhase
     from tuner.session.trial_selection import should_interrupt

@@ -271,9 +271,9 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     prune_grace = "grace period: epochs before a trial can be pruned (default: the trial's early stopping patience)"
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
     parallelism = (
-        "search trial n learns from the finished trials up to n - P and starts after them, so up to P search trials "
-        "run at the same time, with the same results for any number of workers (default: the study's, else 1 for one "
-        "worker, 2 x N for --workers N)"
+        "search trial n is sampled from and pruned against the trials numbered n - P and below, and starts once all of "
+        "these have finished; so up to P search trials run at the same time, with the same results for any number of "
+        "workers (default: the study's, else 1 for one worker, 2 x N for --workers N)"
     )
     add_option(group, "--parallelism", "P", whole_number(1, MOST_PARALLEL), parallelism)
 

@@ -53,7 +53,7 @@ def choose_worker_count(
     trials = _startable_trials(session, trial_filter, len(pending)) if may_start(session, stop_conditions) else 0
     if trials < 2:
         if trials:
-            display.note("workers: 1, because only one trial can start now")
+            display.note("workers: 1, because only one trial can be trained at a time")
         return 1
     name, config = _probe_config(session, pending)
     total, fixed = torch.get_num_threads(), threads or study_threads(session.study)
@@ -79,10 +79,13 @@ def choose_worker_count(
 
 
 def _startable_trials(session: Session, trial_filter: TrialFilter, pending: int) -> int:
-    """Return the number of trials that can start now; before the parallelism is fixed, the number of pending ones."""
-    settings = search_settings(session.study)
-    is_fixed = settings is None or settings.parallelism is not None or not trial_filter.search
-    return trials_to_start(session, trial_filter) if is_fixed else pending
+    """Return how many of the pending trials can be trained at the same time, if one can start now."""
+    settings, startable = search_settings(session.study), trials_to_start(session, trial_filter)
+    if settings is None or not trial_filter.search:
+        return startable
+    if settings.parallelism is None:
+        return pending
+    return max(startable, min(pending, settings.parallelism)) if startable else 0
 
 
 def counts_to_measure(threads: int, pending: int, *, on_gpu: bool) -> list[int]:

@@ -43,7 +43,7 @@ def fix_worker_threads(session: Session, workers: int, wanted: int | None) -> in
     most = threads_per_worker(max(usable_cores(), torch.get_num_threads()), workers)
     if threads > most:
         session.context.display.note(
-            f"the study's workers train with {counted(threads, 'thread')} each, but this machine has only {most} for "
-            f"each of {counted(workers, 'worker')}; CPU results may differ slightly"
+            f"the study's workers train with {counted(threads, 'thread')} each, but this machine has only {most} per "
+            f"worker, so they train with {most}; CPU results may differ slightly"
         )
     return min(threads, most)

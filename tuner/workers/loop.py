@@ -21,6 +21,7 @@ from studies import (
     WhyEnded,
     count_unenqueued,
     ended_records,
+    fix_parallelism,
     is_connection_lost,
     latest_records,
     own_records,
@@ -35,7 +36,7 @@ from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.objective import run_trial
 from tuner.session.outcome import outcome_of_error
 from tuner.session.run_context import RunContext, TrialInterrupted
-from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
+from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount, default_parallelism
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import (
@@ -114,6 +115,8 @@ def work(
                 train(session, trial_filter, stop_conditions, poller)
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
+        if trial_filter.search:  # `--workers auto` of another command may have been stopped before it chose
+            fix_parallelism(session.study, session.context.folder, default_parallelism(workers) or 1)
     _report_pending(session, trial_filter, stop_conditions)
 
 
@@ -239,8 +242,14 @@ def _wait_for_others(
             if trials_to_start(session, trial_filter):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)  # another process may be about to claim it
                 return True
-            if (held := held_back(session, trial_filter)) is not None and held.is_blocked:
-                return False
+            if trial_filter.search and _lacks_parallelism(session):
+                time.sleep(_SECONDS_BETWEEN_CLAIMS)
+                return True
+            if held_back(session, trial_filter) is not None:
+                if wait_until_startable(session, trial_filter, stop_conditions, poller):
+                    return True
+                if (held := held_back(session, trial_filter)) is not None and held.is_blocked:
+                    return False
             records = [record for record in latest_records(session.study) if record.experiment_name in pending]
             workers = {attempt.worker for record in records for attempt in record.attempts[-1:]}
             if workers - noted:
@@ -309,11 +318,15 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
 
 def _held_back_reason(session: Session, trial_filter: TrialFilter) -> str:
     """Describe why no running worker can train the pending search trials; "" if one can."""
-    settings = search_settings(session.study)
-    if trial_filter.search and settings is not None and settings.parallelism is None:
+    if trial_filter.search and _lacks_parallelism(session):
         return "`--workers auto` has not chosen a parallelism yet; if it was stopped, run `khmer-tuner resume`"
     held = held_back(session, trial_filter)
     return "" if held is None or not held.is_blocked else held_back_text(session, held)
+
+
+def _lacks_parallelism(session: Session) -> bool:
+    settings = search_settings(session.study)
+    return settings is not None and settings.parallelism is None
 
 
 def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:

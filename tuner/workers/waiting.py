@@ -13,8 +13,8 @@ from tuner.session.status_poller import StatusPoller
 from tuner.session.trial_selection import held_back, may_start, trials_to_start
 
 _SECONDS_BETWEEN_POLLS = 0.5
-# After this time without a worker that trains the awaited trial, nobody will: a takeover of a trial takes less.
-_SECONDS_UNTIL_BLOCKED = 15.0
+# A takeover of a trial takes at most 15 s, after a restart of the server; a new process takes some seconds to start.
+_SECONDS_UNTIL_BLOCKED = 20.0
 
 
 def wait_until_startable(
@@ -28,7 +28,7 @@ def wait_until_startable(
         stop_conditions: When to stop waiting.
         poller: Updates the display; None if another process does.
     """
-    has_waited, blocked_since = False, math.inf
+    has_waited, is_noted, blocked_since = False, False, math.inf
     while trial_filter.search and may_start(session, stop_conditions):
         held = held_back(session, trial_filter)
         is_startable = bool(trials_to_start(session, trial_filter))
@@ -38,8 +38,9 @@ def wait_until_startable(
             return True
         if not is_startable and (held is None or is_blocked):
             return False
-        if not has_waited and held is not None and not held.is_blocked:
+        if not is_noted and not is_startable and held is not None and not held.is_blocked:
             session.context.display.note(held_back_text(session, held))
+            is_noted = True
         has_waited = True
         time.sleep(_SECONDS_BETWEEN_POLLS)
         if poller is not None:

@@ -139,6 +139,19 @@ class TestHeldBack:
         claim.finish(outcome, 0.5)
         assert find_held_back(study, folder, is_search) == replace(blocked, awaited="baseline")
 
+    def test_search_trials_that_are_not_enqueued_yet_are_held_back_too(
+        self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 1)
+        study, folder = start_search(start, {}, parallelism=1, trials=3)
+        claim = claim_next_trial(study, folder)
+        assert claim is not None
+        assert len(study.get_trials()) == 1
+        assert find_held_back(study, folder, every) == HeldBack("search_0001", "search_0000", is_blocked=False)
+        claim.finish(outcome, 0.5)
+        assert find_held_back(study, folder, every) is None
+        assert count_claimable(study, folder, every, with_search=True) == 1
+
     def test_no_trial_is_held_back_without_pending_search_trials(self, start: Start, presets: Presets) -> None:
         study, folder = start(presets)
         assert find_held_back(study, folder, every) is None
@@ -193,6 +206,14 @@ class TestParallelism:
         assert fix_parallelism(study, folder, 4) == 4
         assert fix_parallelism(study, folder, 8) == 4
         assert len(claim_all(study, folder)) == 2
+
+    def test_search_without_a_stored_parallelism_gets_one(self, start: Start) -> None:
+        study, folder = start_search(start, {}, parallelism=2, trials=1)
+        stored = dict(study.user_attrs["search"])
+        del stored["parallelism"]
+        study.set_user_attr("search", stored)
+        assert claim_next_trial(study, folder) is None
+        assert fix_parallelism(study, folder, 3) == 3
 
     def test_later_request_fixes_it_if_the_first_command_was_killed_before_it_chose(self, start: Start) -> None:
         study, folder = start({})

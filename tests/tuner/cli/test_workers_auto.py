@@ -62,7 +62,7 @@ class TestWithTwoThreads:
         assert workers_lines(again.err) == []
 
         single = cli(*argv, "--trials", "1")
-        assert workers_lines(single.err) == ["workers: 1, because only one trial is pending"]
+        assert workers_lines(single.err) == ["workers: 1, because only one trial can be trained at a time"]
         assert set(states().values()) == {"completed"}
 
     def test_measurement_uses_only_part_of_the_timeout(self, cli, write_config, monkeypatch):

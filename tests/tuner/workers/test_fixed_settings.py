@@ -66,8 +66,8 @@ class TestThreads:
         [
             (2, 2, 2, ""),
             (1, 2, 1, ""),
-            (4, 2, 2, "4 threads each, but this machine has only 2 for each of 2 workers"),
-            (8, 1, 4, "8 threads each, but this machine has only 4 for each of 1 worker"),
+            (4, 2, 2, "4 threads each, but this machine has only 2 per worker, so they train with 2"),
+            (8, 1, 4, "8 threads each, but this machine has only 4 per worker, so they train with 4"),
         ],
     )
     def test_later_workers_use_the_number_of_the_study_and_say_if_they_cannot(

@@ -72,8 +72,8 @@ def run(options: argparse.Namespace, prepared: tuple[RunRequest, LoadedStudy]) -
         print_message(message)
     if options.trials and options.parallelism is None and search_settings(study) is None:
         print_message(
-            "note: parallelism 1: search trials are trained one after another, by any number of workers; "
-            "--parallelism P allows P at the same time, but only when the search starts"
+            "note: the search starts with --parallelism 1, so its trials are trained one after another by any number "
+            "of workers; for more, start a new study (another --output-dir) with --parallelism P"
         )
     _, url = find_study(options.output_dir, storage_url=options.storage)
     result = enqueue(request, study, folder, url, on_note=lambda note: print_message(f"note: {note}"))

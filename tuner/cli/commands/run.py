@@ -179,7 +179,7 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
         "to_train": trials - (known.ended if known else 0),
         "sampler": known.sampler if known else search.chosen_sampler,
         "pruner": known.pruner if known else search.chosen_pruner,
-        "parallelism": known.parallelism if known else parallelism,
+        "parallelism": (known and known.parallelism) or parallelism,
         "varied": space.names,
         "notes": space.preset_notes(request.experiments),
     }

@@ -213,7 +213,12 @@ def test_enqueue_imports_no_torch_and_trains_nothing(interrupted_study, write_co
     argv = ["enqueue", "--config", str(more), "--trials", "1"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0
-    assert [line.partition(": batch_size")[0] for line in done.stderr.splitlines()] == [
+    parallelism, *notes = [line.partition(": batch_size")[0] for line in done.stderr.splitlines()]
+    assert parallelism == (
+        "note: the search starts with --parallelism 1, so its trials are trained one after another by any number of "
+        "workers; for more, start a new study (another --output-dir) with --parallelism P"
+    )
+    assert notes == [
         "note: preset 'one'",
         "note: preset 'two'",
     ]
