@@ -75,9 +75,10 @@ class Session:
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # The study can exist in a separate storage even if this folder is new.
         token = stop_token(study) if token is None else token
-        request.enqueue(study, folder, display.note)
+        # Before the trials, because `resume` continues a study that has trials.
         if request.experiments or not study_targets(study).goals():  # a search without experiments has no targets
             save_targets(study, request.targets)
+        request.enqueue(study, folder, display.note)
         context = RunContext(folder, cache, request.experiments, options.device, study_targets(study), display)
         return cls(study, context, options.storage_url, token)
 
