@@ -113,8 +113,8 @@ def train_pending_trials(output: str, trials: int) -> Figures:
         return claim
 
     replace("tuner.workers.loop.next_claim", counted)
-    for name in ("wait_until_startable", "_wait_for_others"):
-        replace(f"tuner.workers.loop.{name}", lambda wait: lambda *arguments: False)
+    replace("tuner.workers.loop.wait_until_startable", lambda wait: lambda *arguments: False)
+    replace("tuner.workers.loop._wait_for_others", lambda wait: lambda *arguments: False)
     watch.time((*PER_EPOCH, *PER_TRIAL, *SET_UP, _EPOCH))
     watch.lap_before("tuner.workers.loop.next_claim")
     run_in_process("resume", "--output-dir", output)
