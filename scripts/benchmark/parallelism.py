@@ -63,7 +63,7 @@ def tables(figures: Figures) -> list[Table]:
     """Return a table of the measured durations and a table of the simulated throughput, relative to no window."""
     trials, measured = figures["trials"], figures["measured"]
     title = f"parallelism ({_WORKERS} workers, {trials} trials)"
-    headers = ("seconds", "relative duration", "range", "simulated", "workers idle", "simulated")
+    headers = ("seconds", "relative duration", "range", "simulated duration", "workers idle", "simulated idle")
     durations = plain_table(title, *headers, right=(0, 1, 2, 3, 4, 5, 6))
     for value in sorted(measured, key=int):
         ratios = [found["ratio"] for found in measured[value]]

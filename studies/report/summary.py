@@ -121,7 +121,7 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     notes = {PrunerName.QUANTILE: rule, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
     if settings.parallelism is not None:
-        rule = f"search trial n sees the finished trials up to n - {settings.parallelism}"
+        rule = f"search trial n is sampled from and pruned against the trials up to number n - {settings.parallelism}"
         yield Fact("Parallelism", str(settings.parallelism), rule)
 
 

@@ -16,7 +16,7 @@ from studies.study.search_budget import count_unenqueued, search_records, search
 from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_records, own_records, without_superseded
+from studies.trials.records import own_records, without_superseded
 
 RecordPredicate = Callable[[TrialRecord], bool]
 _PENDING = (TrialPhase.WAITING, TrialPhase.RUNNING)
@@ -75,12 +75,12 @@ def claim_next_trial(
 
 def count_claimable(study: optuna.Study, folder: OutputFolder, matches: RecordPredicate, *, with_search: bool) -> int:
     """Count the pending trials that a worker could start now, including search trials that are not enqueued yet."""
-    settings = search_settings(study)
-    limit = _search_limit(own_records(study), None if settings is None else settings.parallelism)
+    settings, records = search_settings(study), own_records(study)
+    limit = _search_limit(records, None if settings is None else settings.parallelism)
     count = count_unclaimed(study, folder, lambda record: matches(record) and _may_start(record, limit))
     if with_search:
-        records = latest_records(study)
-        count += min(count_unenqueued(study, records), max(0, limit - _next_number(records)))
+        unenqueued = count_unenqueued(study, without_superseded(records))
+        count += min(unenqueued, max(0, limit - _next_number(records)))
     return count
 
 

@@ -57,7 +57,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         ConfigurationError: The input is invalid; all problems are reported together.
     """
     from tuner.session.output_paths import check_results_file
-    from tuner.session.run_options import check_threads
+    from tuner.session.run_options import check_workers
     from tuner.session.study_setup import ExistingStudy
 
     problems = collector(options)
@@ -67,7 +67,7 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
         with problems.collect():
             check_results_file(options.results_file, options.output_dir)
     with problems.collect():
-        check_threads(options.threads, vars(options).get("workers", 1))
+        check_workers(vars(options).get("workers", 1), options.threads)
     problems.raise_all()
     return existing
 

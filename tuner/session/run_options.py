@@ -76,7 +76,7 @@ class RunOptions:
         with problems.collect():
             check_search(self.search)
         with problems.collect():
-            check_threads(self.threads, self.workers)
+            check_workers(self.workers, self.threads)
         problems.raise_all()
 
     def check_location(self) -> None:
@@ -150,8 +150,8 @@ def default_parallelism(workers: WorkerCount) -> int | None:
     return None if workers == "auto" else 1 if workers == 1 else 2 * workers
 
 
-def check_threads(threads: int | None, workers: WorkerCount) -> None:
-    """Check that this machine has a core for each thread of all workers; None is always accepted.
+def check_workers(workers: WorkerCount, threads: int | None = None) -> None:
+    """Check the number of workers, and that this machine has a core for each of their threads, if a number is given.
 
     Raises:
         ConfigurationError: There is no worker, or there are more threads than cores, which is many times slower.

@@ -55,4 +55,6 @@ def trials_to_start(session: Session, trial_filter: TrialFilter) -> int:
 
 def held_back(session: Session, trial_filter: TrialFilter) -> HeldBack | None:
     """Return the first matching search trial that waits for an earlier trial; None if no trial is held back."""
+    if not trial_filter.search:
+        return None
     return find_held_back(session.study, session.context.folder, trial_filter.matches)

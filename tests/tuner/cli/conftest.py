@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -116,3 +117,18 @@ def tree() -> Callable[[Path], dict[str, float]]:
         return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
     return list_all
+
+
+@pytest.fixture(scope="module")
+def train_without_interruption(
+    configs_in: Callable[[Path], Callable[..., Path]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], Path]:
+    """Return a function that trains experiments in a new folder and returns their results file."""
+
+    def train(experiments: dict[str, Any]) -> Path:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        options = RunOptions(output_dir=folder / "out", results_file=str(folder / "results.json"))
+        HyperparameterTuner(str(configs_in(folder)(experiments)), options=options).run_experiments()
+        return folder / "results.json"
+
+    return train

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from studies import RowState, load_study, study_status
-from tuner import HyperparameterTuner
-from tuner.session.run_options import RunOptions
 
 Cli = Callable[..., Any]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
@@ -41,12 +39,9 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(configs_in: Callable[[Path], Experiments], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def uninterrupted(train_without_interruption: Callable[[dict[str, Any]], Path]) -> Any:
     """Return the results of the run on a disk with enough space."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    options = RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
-    HyperparameterTuner(str(configs_in(folder)(EXPERIMENTS)), options=options).run_experiments()
-    return results(folder / "results.json")
+    return results(train_without_interruption(EXPERIMENTS))
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])

@@ -35,12 +35,9 @@ def config(write_config: Experiments) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(configs_in: Callable[[Path], Experiments], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def uninterrupted(train_without_interruption: Callable[[dict[str, Any]], Path]) -> Any:
     """Return the results of the study without an interruption."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    options = RunOptions(output_dir=str(folder / "out"), results_file=str(folder / "results.json"))
-    HyperparameterTuner(str(configs_in(folder)(EXPERIMENTS)), options=options).run_experiments()
-    return results(folder / "results.json")
+    return results(train_without_interruption(EXPERIMENTS))
 
 
 @pytest.fixture

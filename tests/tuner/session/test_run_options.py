@@ -9,7 +9,7 @@ import pytest
 from search_spaces import ConfigurationError
 from studies import PrunerName, SamplerName, SearchRequest, TrialKind, TrialPhase, TrialRecord
 from tuner.session import run_options
-from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, check_threads, default_parallelism
+from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, check_workers, default_parallelism
 
 OUT = Path("training_output")
 
@@ -113,12 +113,18 @@ def test_more_threads_than_cores_are_refused(
     monkeypatch.setattr(run_options, "usable_cores", lambda: 4)
     if problem:
         with pytest.raises(ConfigurationError) as caught:
-            check_threads(threads, workers)
+            check_workers(workers, threads)
         assert str(caught.value).startswith(f"--threads: {problem}")
     else:
-        check_threads(threads, workers)
+        check_workers(workers, threads)
 
 
 @pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
 def test_default_parallelism_is_twice_the_number_of_workers(workers: Any, parallelism: int | None) -> None:
     assert default_parallelism(workers) == parallelism
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"workers: found {workers}; expected a whole number above 0"):
+        RunOptions(workers=workers).check()

@@ -25,7 +25,7 @@ from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
-from tuner.session.trial_selection import may_start, next_claim, should_interrupt, trials_to_start
+from tuner.session.trial_selection import held_back, may_start, next_claim, should_interrupt, trials_to_start
 
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
@@ -132,3 +132,14 @@ def test_matching_trials_without_a_worker_are_counted(
     first.release()
     assert trials_to_start(session, TrialFilter()) == 1 + 5
     second.release()
+
+
+def test_search_trials_are_held_back_only_for_commands_that_train_them(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 1)  # the others are not enqueued yet
+    session = open_session(SearchRequest(at_least=5))
+    assert held_back(session, TrialFilter(search=False)) is None
+    held = held_back(session, TrialFilter(frozenset()))
+    assert held is not None
+    assert (held.name, held.awaited, held.is_blocked) == ("search_0002", "one", True)

@@ -35,7 +35,7 @@ def test_powers_of_two_and_the_largest_useful_count_are_measured(
         ({1: 800.0}, 1),
         ({1: 820.0, 2: 968.0}, 2),
         ({1: 820.0, 2: 801.0}, 1),
-        ({1: 1000.0, 2: 1029.0}, 1),  # too small a gain for more memory and less reproducibility
+        ({1: 1000.0, 2: 1029.0}, 1),  # too small a gain for more memory
         ({1: 1000.0, 2: 1500.0, 4: 1530.0}, 2),
         ({1: 1000.0, 2: 1500.0, 4: 1600.0, 6: 1610.0}, 4),
         ({1: 1000.0, 2: 990.0, 4: 1200.0}, 4),

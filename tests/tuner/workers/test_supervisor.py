@@ -373,6 +373,7 @@ def test_workers_interrupt_their_trials_at_the_time_limit(write_config: WriteCon
     watcher = make_watcher()
     session = open_session(write_config({"one": endless, "two": endless}), watcher)
     work(session, TrialFilter(), StopConditions(deadline=time.monotonic() + 20), workers=2)
-    assert watcher.notes == ["one, two: still pending, because the time limit was reached"]
+    notes = [note for note in watcher.notes if "of the CPU time" not in note]  # a note on a busy machine
+    assert notes == ["one, two: still pending, because the time limit was reached"]
     assert {row.state for row in rows().values()} == {RowState.INTERRUPTED}
     assert all(row.epochs > 0 for row in rows().values())
