@@ -21,8 +21,10 @@ from PIL import Image
 
 from tuner import load_reader
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.data.vocabulary import decode_label
+from tuner.data.vocabulary import Vocabulary
 from tuner.inference.reader import Reader, Reading
+
+VOCABULARY = Vocabulary()
 
 CROPS = 300
 
@@ -53,7 +55,7 @@ def measure_dataset(reader: Reader, metadata: str, without: set[str]) -> None:
     started = time.perf_counter()
     readings = reader.read(split.image_paths[index] for index in chosen)
     speed = len(chosen) / (time.perf_counter() - started)
-    labels = [decode_label(split.labels[index].tolist()) for index in chosen]
+    labels = [VOCABULARY.decode(split.labels[index].tolist()) for index in chosen]
     print(f"{metadata}: {len(chosen):,} images, {speed:.0f} images/s")
     for name, is_right in (("right", True), ("wrong", False)):
         pairs = zip(readings, labels, strict=True)

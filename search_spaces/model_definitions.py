@@ -35,7 +35,7 @@ class ModelDefinition(Section):
     """The architecture of one network.
 
     Attributes:
-        decoder: ``attention`` attends to one digit after the other; ``ctc`` labels image columns.
+        decoder: ``attention`` attends to one character after the other; ``ctc`` labels image columns.
         stem_channels: Output channels of the first two convolutions; each halves height and width.
         stage_channels: Output channels of one to four stages; each halves the height.
         blocks_per_stage: Residual blocks in each stage.

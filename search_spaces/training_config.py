@@ -29,8 +29,10 @@ class TrainingConfig:
         model_name: A model of the definitions file; the default file has ``small``, ``medium``, ``large`` and ``ctc``.
         model_config_path: The model definitions file; searched in the working directory, in the folder of the
             experiments file, and in this package.
-        vocab_size: Number of symbols: ten digits, end, padding and blank; no other number is supported.
-        max_sequence_length: Label positions: up to eight digits and the end mark; no other number is supported.
+        vocab_size: Number of classes: the dataset's characters and ``<EOS>``, ``<PAD>`` and ``<BLANK>``. An experiments
+            file takes it from the dataset; if it is set, it must agree with the dataset.
+        max_sequence_length: Number of label positions: the dataset's maximum number of characters, and ``<EOS>``. An
+            experiments file takes it from the dataset; if it is set, it must agree with the dataset.
         metadata_path: The dataset's ``metadata.yaml``.
         train_split: The split for training.
         val_split: The split for validation; must differ from `train_split`.
@@ -126,10 +128,14 @@ class TrainingConfig:
 
 
 _FIELDS = frozenset(item.name for item in fields(TrainingConfig))
-# Settings that do not affect the training result. Paths are included, because the study checks the content of the
-# dataset and of the model definitions instead.
+# Settings that the dataset determines.
+DATASET_FIELDS = ("vocab_size", "max_sequence_length")
+
+# Settings that do not affect the training result. Paths and `DATASET_FIELDS` are included, because the study checks the
+# content of the dataset and of the model definitions instead.
 WITHOUT_EFFECT = frozenset(
     {
+        *DATASET_FIELDS,
         "experiment_name",
         "output_dir",
         "device",

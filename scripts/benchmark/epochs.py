@@ -21,7 +21,7 @@ TIMED_PARTS = (
     TimedPart(
         "forward",
         (
-            "tuner.models.reader.DigitReader.forward",
+            "tuner.models.network.OCRNetwork.forward",
             "tuner.training.losses.CrossEntropy.forward",
             "tuner.training.losses.FocalLoss.forward",
             "tuner.training.losses.CTCLoss.forward",
@@ -32,7 +32,7 @@ TIMED_PARTS = (
     TimedPart("optimizer", ("tuner.training.epoch.train_step",)),
     # Includes assembling the validation batches and counting correct readings.
     TimedPart("validation", ("tuner.training.epoch.score_split",), opaque=True),
-    TimedPart("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.reader.DigitReader.read")),
+    TimedPart("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.network.OCRNetwork.read")),
     TimedPart(
         "logging",
         (

@@ -127,11 +127,14 @@ class Diagnostics:
         if self._errors:
             raise ConfigurationError(_in_order(self._errors))
 
-    def _add(self, messages: list[tuple[int, str]], path: Location, text: str) -> None:
+    def location(self, path: Location) -> str:
+        """Return the start of a message about a key: file, line and the key's path, with a colon and a space."""
         keys = self._keys(path)
         names = ".".join(map(_key_text, keys))
-        location = f"{self._document.location(keys)}{names}{': ' if names else ''}"
-        messages.append((self._document.line(keys) or 0, location + text))
+        return f"{self._document.location(keys)}{names}{': ' if names else ''}"
+
+    def _add(self, messages: list[tuple[int, str]], path: Location, text: str) -> None:
+        messages.append((self._document.line(self._keys(path)) or 0, self.location(path) + text))
 
     def _keys(self, path: Location) -> KeyPath:
         return (*self._root, *(path.split(".") if isinstance(path, str) else path))

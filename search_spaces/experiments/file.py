@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
 from search_spaces.diagnostics.names import name_problem
@@ -14,7 +14,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment
 from search_spaces.experiments.schema import KEY_LOCATIONS, SECTIONS, Experiment, Targets, settings_by_field
 from search_spaces.experiments.warnings import warn_of_targets
-from search_spaces.training_config import TrainingConfig
+from search_spaces.training_config import DATASET_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
 
 _TOP_KEYS = ("experiments", "targets")
@@ -23,6 +23,22 @@ _OTHER_FILES = {
     "dataset_info": "this looks like a dataset's metadata; set 'data.metadata_path' of an experiment to this file",
     "space": "this looks like a search space; pass this file to --space",
 }
+
+
+class StatedSize(NamedTuple):
+    """A vocabulary size that an experiment states although the dataset determines it.
+
+    Attributes:
+        experiment: The name of the experiment.
+        field: ``vocab_size`` or ``max_sequence_length``.
+        value: The stated value.
+        location: File, line and key, for messages.
+    """
+
+    experiment: str
+    field: str
+    value: int
+    location: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class ExperimentFile:
         targets: The targets that trials should meet.
         warnings: Messages about valid settings that have no effect or are probably a mistake.
         notes: Messages about unused keys.
+        stated_sizes: The vocabulary sizes in the file, which must agree with the dataset.
     """
 
     path: Path | None
@@ -44,6 +61,7 @@ class ExperimentFile:
     targets: Targets
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    stated_sizes: tuple[StatedSize, ...] = ()
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -124,7 +142,16 @@ def parse_experiments(config: dict[str, Any], document: YamlDocument | None = No
         targets=targets,
         warnings=diagnostics.warnings,
         notes=diagnostics.notes,
+        stated_sizes=tuple(_stated_sizes(experiments, diagnostics)),
     )
+
+
+def _stated_sizes(experiments: Mapping[str, Experiment], diagnostics: Diagnostics) -> Iterator[StatedSize]:
+    for name, experiment in experiments.items():
+        for key in DATASET_FIELDS:
+            if experiment.is_set("model", key):
+                location = diagnostics.location(("experiments", name, "model", key))
+                yield StatedSize(name, key, experiment.value("model", key), location)
 
 
 def create_training_config(experiment_config: dict[str, Any]) -> TrainingConfig:

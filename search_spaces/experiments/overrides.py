@@ -17,7 +17,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.file import ExperimentFile, parse_experiments
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_LOCATIONS, Experiment, Targets
 from search_spaces.experiments.text import experiments_data
-from search_spaces.training_config import STUDY_FIELDS, TrainingConfig
+from search_spaces.training_config import DATASET_FIELDS, STUDY_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 from search_spaces.yaml_reader.nodes import compose, plain_data
 
@@ -30,7 +30,8 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
 
     Args:
         texts: The overrides, each as ``section.key=value`` with a YAML value.
-        for_trials: Whether the overrides are for trials of an existing study, whose `STUDY_FIELDS` cannot change.
+        for_trials: Whether the overrides are for trials of an existing study, whose `STUDY_FIELDS` and `DATASET_FIELDS`
+            cannot change.
 
     Raises:
         ConfigurationError: An override is invalid; all problems are reported together.
@@ -42,7 +43,7 @@ def parse_overrides(texts: Iterable[str], *, for_trials: bool = False) -> Overri
             if key in given.setdefault(section, {}):
                 problems.add([f"--set {section}.{key}: is given twice; remove one of the two"])
             given[section][key] = value
-            if for_trials and FIELD_OF_KEY.get((section, key)) in STUDY_FIELDS:
+            if for_trials and FIELD_OF_KEY.get((section, key)) in (*STUDY_FIELDS, *DATASET_FIELDS):
                 problems.add([f"--set {section}.{key}: is the same for the whole study; remove this --set"])
     diagnostics = Diagnostics(_CommandLine(given))
     experiment = validated(Experiment, given, diagnostics, KEY_LOCATIONS) or Experiment()

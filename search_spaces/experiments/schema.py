@@ -36,8 +36,8 @@ class ModelSection(Section):
 
     name: Text = _DEFAULT.model_name
     config_path: Text = _DEFAULT.model_config_path
-    vocab_size: Literal[13] = _DEFAULT.vocab_size
-    max_sequence_length: Literal[9] = _DEFAULT.max_sequence_length
+    vocab_size: Annotated[int, Field(ge=4, le=503)] = _DEFAULT.vocab_size
+    max_sequence_length: Annotated[int, Field(ge=2, le=25)] = _DEFAULT.max_sequence_length
 
 
 class DataSection(Section):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, ONLY_FOR, SECTIONS, Targets
-from search_spaces.training_config import TrainingConfig
+from search_spaces.training_config import DATASET_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.nodes import yaml_text
 
 
@@ -14,7 +14,7 @@ def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets
     """Return data that `parse_experiments` converts back to configurations with the same training results.
 
     Defaults are included, because a later version may have other defaults. Keys without effect are omitted, such as
-    `gamma` if another schedule is used.
+    `gamma` if another schedule is used, and so are `DATASET_FIELDS`, so that the experiments can use another dataset.
 
     Args:
         experiments: The training configurations, keyed by experiment name.
@@ -41,6 +41,8 @@ def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
 
 
 def _has_effect(section: str, key: str, config: TrainingConfig) -> bool:
+    if key in DATASET_FIELDS:
+        return False
     if (section, key) not in ONLY_FOR:
         return getattr(config, FIELD_OF_KEY[section, key]) is not None
     owner, kind, needed = ONLY_FOR[section, key]

@@ -14,14 +14,14 @@ from search_spaces.diagnostics.validation import Section, expected_text, kind_of
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, SECTIONS
 from search_spaces.model_definitions import ModelDefinition
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar
-from search_spaces.training_config import STUDY_FIELDS, WITHOUT_EFFECT
+from search_spaces.training_config import DATASET_FIELDS, STUDY_FIELDS, WITHOUT_EFFECT
 
 EXAMPLE = "use, for example, 'space: {learning_rate: {low: 1e-4, high: 1e-2, log: true}}'"
 _NOT_BASE: dict[str, str] = {
     **dict.fromkeys(STUDY_FIELDS, "is the same for the whole study; set it in the experiments file"),
     "experiment_name": "is derived from the trial's number; remove this line",
     "output_dir": "is set by --output-dir; remove this line",
-    **dict.fromkeys(("vocab_size", "max_sequence_length"), "has only one supported value; remove this line"),
+    **dict.fromkeys(DATASET_FIELDS, "is determined by the dataset; remove this line"),
 }
 _NOT_SEARCHED: dict[str, str] = {
     **dict.fromkeys(WITHOUT_EFFECT, "does not affect training results; remove this line"),

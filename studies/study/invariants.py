@@ -10,9 +10,10 @@ from typing import Any
 from optuna.study import StudyDirection
 
 from search_spaces.model_definitions import ModelDefinition, definition_changes
+from search_spaces.training_config import DATASET_FIELDS
 
-# The dataset may be moved; the fingerprint identifies its content.
-_DATASET_LOCATIONS = ("metadata_path", "image_folder")
+# Not compared: the dataset may be moved, and the fingerprint also covers its vocabulary.
+_NOT_COMPARED = ("metadata_path", "image_folder", *DATASET_FIELDS)
 _FINGERPRINT = "the dataset's fingerprint"
 _DIGEST_CHARACTERS_SHOWN = 12
 
@@ -25,8 +26,9 @@ class StudyInvariants:
         monitor: The metric that the study optimizes.
         mode: ``max`` or ``min``.
         seed: The study's seed.
-        dataset: ``fingerprint`` of the content, ``train_split`` and ``val_split``; also ``metadata_path`` and
-            ``image_folder`` (of the first image), which may differ between runs.
+        dataset: ``fingerprint`` of the content, ``train_split``, ``val_split``, ``vocab_size`` and
+            ``max_sequence_length``; also ``metadata_path`` and ``image_folder`` (of the first image), which may differ
+            between runs.
         models: The model definitions as plain data, keyed by model name. A name means the same network in all trials;
             later runs may add names.
         versions: Versions of Python and the libraries, keyed by name; trials may have been trained with others.
@@ -35,7 +37,7 @@ class StudyInvariants:
     monitor: str
     mode: str
     seed: int
-    dataset: Mapping[str, str]
+    dataset: Mapping[str, Any]
     models: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,9 +72,9 @@ class StudyInvariants:
         return dataset + [f"{text}; restore the earlier value" for text in texts]
 
     def extended(self, now: StudyInvariants) -> StudyInvariants:
-        """Return a copy with the additional models and the dataset locations of the current invariants."""
-        locations = {name: value for name, value in now.dataset.items() if name in _DATASET_LOCATIONS}
-        return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **locations})
+        """Return a copy with the additional models, and the locations and sizes of the current dataset."""
+        current = {name: value for name, value in now.dataset.items() if name in _NOT_COMPARED}
+        return replace(self, models={**now.models, **self.models}, dataset={**self.dataset, **current})
 
     def _dataset_change(self, now: StudyInvariants) -> str:
         """Describe in one line that the dataset has changed, with the image folders if they differ, and the remedy."""
@@ -88,7 +90,7 @@ class StudyInvariants:
         """Return the settings that must not change, keyed by their names in the configuration file."""
         data = self.as_dict()
         dataset = {f"the dataset's {name}": value for name, value in data["dataset"].items()}
-        for location in _DATASET_LOCATIONS:
+        for location in _NOT_COMPARED:
             dataset.pop(f"the dataset's {location}", None)
         return {
             "early_stopping.monitor": data["monitor"],

@@ -60,6 +60,8 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "use_tensorboard": False,
     "metadata_path": "/data/metadata.yaml",
     "model_config_path": "mine.yaml",
+    "vocab_size": 29,
+    "max_sequence_length": 13,
 }
 
 

@@ -10,6 +10,7 @@ from tuner.cli.output import print_lines
 
 if TYPE_CHECKING:
     from search_spaces import ExperimentFile, TrainingConfig
+    from tuner.data.vocabulary import Vocabulary
 
 
 def print_plan(
@@ -40,6 +41,14 @@ def input_lines(config: TrainingConfig) -> list[str]:
     path, splits = Path(config.metadata_path), f"splits {config.train_split}, {config.val_split}"
     missing = f"{path} does not exist; `khmer-tuner run` generates the default dataset first"
     return [models_line(config.model_config_path), f"dataset: {f'{path} ({splits})' if path.exists() else missing}"]
+
+
+def characters_line(vocabulary: Vocabulary) -> str:
+    """Format a line with the characters of a dataset and the vocabulary sizes."""
+    from tuner.display.terminal import printable
+
+    sizes = ", ".join(f"{field} {size}" for field, size in vocabulary.sizes.items())
+    return printable(f"characters: {vocabulary} ({sizes})")
 
 
 def models_line(path: str) -> str:

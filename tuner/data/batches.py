@@ -1,6 +1,6 @@
 """Batches of images and labels from the pixel cache, on the training device.
 
-Shapes: N images in a batch, one grey channel, height H = 64, width W = 128, L = 9 label positions.
+Shapes: N images in a batch, one grey channel, height H = 64, width W = 128, L label positions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from tuner.data.augmentation import Distortions, augment
 from tuner.data.pixel_cache import CachedSplit, PixelCache, open_pixel_cache
-from tuner.data.vocabulary import vocabulary_problems
+from tuner.data.vocabulary import Vocabulary
 from tuner.seeds import derived_seed
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,12 @@ class TrainingData:
 
     @classmethod
     def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
-        """Prepare the batches of the two splits of `cache` that `config` selects."""
+        """Prepare the batches of the two splits of `cache` that `config` selects.
+
+        Raises:
+            ConfigurationError: `vocab_size` or `max_sequence_length` differs from the dataset.
+        """
+        check_sizes(config, cache.vocabulary)
         train = SplitBatches(
             cache[config.train_split],
             batch_size=config.batch_size,
@@ -123,6 +128,18 @@ class TrainingData:
 def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:
     """Return the batches of a split for scoring: undistorted, in the order of the split."""
     return SplitBatches(split, batch_size=VALIDATION_BATCH_SIZE, device=device, shuffle_seed=None, augmented=False)
+
+
+def check_sizes(config: TrainingConfig, vocabulary: Vocabulary) -> None:
+    """Raise ConfigurationError if `vocab_size` or `max_sequence_length` differs from the dataset's vocabulary."""
+    problems = [
+        f"{field}: found {found!r}; expected {size}, because the dataset has {len(vocabulary.characters)} characters "
+        f"and labels of at most {vocabulary.max_length}; use {field}={size}"
+        for field, size in vocabulary.sizes.items()
+        if type(found := getattr(config, field)) is not int or found != size
+    ]
+    if problems:
+        raise ConfigurationError(problems)
 
 
 class SplitDataset(Dataset[Batch]):
@@ -160,7 +177,7 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
     the same order and distortions. If a worker process hangs, an error is raised after two minutes.
 
     Raises:
-        ConfigurationError: `vocab_size` or `max_sequence_length` does not match the dataset.
+        ConfigurationError: `vocab_size` or `max_sequence_length` differs from the dataset.
         DataLoaderError: The dataset is missing or damaged or lacks a split, or both splits are the same.
 
     Example::
@@ -171,13 +188,12 @@ def create_data_loaders(config: TrainingConfig) -> tuple[DataLoader[Batch], Data
         images, labels = next(iter(train_loader))
         print(len(train_loader), tuple(images.shape), tuple(labels.shape))
     """
-    if problems := vocabulary_problems(config):
-        raise ConfigurationError(problems)
     if config.train_split == config.val_split:
         raise DataLoaderError(
             f"val_split: found {config.val_split!r}, which is also train_split; use two different splits"
         )
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
+    check_sizes(config, cache.vocabulary)
     workers = min(config.num_workers, os.cpu_count() or 1)
     if workers < config.num_workers:
         log.warning("num_workers: found %d; the data loaders use %d, one per CPU core", config.num_workers, workers)

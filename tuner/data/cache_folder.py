@@ -31,7 +31,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
 
-_LAYOUT = 4  # format version; caches of other versions are recreated
+_LAYOUT = 5  # format version; caches of other versions are recreated
 _FOLDER_NAME = ".pixel_cache"
 _LOCK_FILE = "lock"
 _PIXELS_SUFFIX = ".npy"

@@ -1,4 +1,4 @@
-"""Seven statistics of an image, computed without a network, that distinguish digits on paper from other images.
+"""Seven statistics of an image, computed without a network, that distinguish text on paper from other images.
 
 Shapes: N grey images, height H = 64, width W = 128.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,15 @@ from pathlib import Path
 from search_spaces.errors import DataLoaderError
 from search_spaces.files.regular_files import read_bytes
 from tuner.data.image_lookup import ImageName, find_images
-from tuner.data.vocabulary import label_problem
+from tuner.data.vocabulary import (
+    DEFAULT_MAX_LENGTH,
+    KHMER_DIGITS,
+    MAX_LABEL_LENGTH,
+    SPECIAL_SYMBOLS,
+    Vocabulary,
+    character_problems,
+    split_characters,
+)
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
 
 _MAX_SHOWN = 20
@@ -25,7 +34,7 @@ class SplitMetadata:
     Attributes:
         names: The image names in the metadata.
         image_paths: Absolute paths of the image files, all of which exist.
-        labels: The labels, 1 to 8 Khmer digits each.
+        labels: The labels, each valid in the dataset's vocabulary.
         fonts: Names of the fonts; empty text for samples without a font.
     """
 
@@ -42,11 +51,15 @@ class DatasetMetadata:
     Attributes:
         path: The metadata file, absolute.
         digest: SHA-256 of the file.
-        splits: The splits, keyed by name.
+        vocabulary: The characters of the labels, and their maximum number in a label.
+        split_names: Names of all splits in the file.
+        splits: The requested splits, keyed by name.
     """
 
     path: Path
     digest: str
+    vocabulary: Vocabulary
+    split_names: tuple[str, ...]
     splits: Mapping[str, SplitMetadata]
 
 
@@ -62,9 +75,9 @@ def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> Datase
         splits: Names of the requested splits.
 
     Raises:
-        DataLoaderError: The file or a split is missing or empty, a label is not 1 to 8 Khmer digits, an image does not
-            exist, or the images of a split are in different folders. All problems are reported together, but at most
-            twenty of each kind.
+        DataLoaderError: The file or a split is missing or empty, the character set is invalid, a label has other
+            characters or is too long, an image does not exist, or the images of a split are in different folders. All
+            problems are reported together, but at most twenty of each kind.
     """
     file = Path(os.path.abspath(path))
     data = read_metadata_bytes(file)
@@ -75,13 +88,15 @@ def read_metadata(path: str | os.PathLike[str], splits: Sequence[str]) -> Datase
             f"{_EXAMPLE}"
         )
     problems: list[str] = []
+    vocabulary = _read_vocabulary(root, file, problems)
     found = {}
     for split in dict.fromkeys(splits):
         samples = _samples(root, file, split, problems)
-        found[split] = _read_split(samples, file, split, problems)
+        found[split] = _read_split(samples, file, split, vocabulary, problems)
     if problems:
         raise DataLoaderError(problems)
-    return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), found)
+    assert vocabulary, "an invalid vocabulary is a problem"
+    return DatasetMetadata(file, hashlib.sha256(data).hexdigest(), vocabulary, _split_names(root), found)
 
 
 def read_metadata_bytes(file: Path) -> bytes:
@@ -110,6 +125,32 @@ def first_problems(problems: Sequence[str]) -> list[str]:
     if len(problems) > _MAX_SHOWN:
         shown.append(f"... and {len(problems) - _MAX_SHOWN} more like these")
     return shown
+
+
+def _read_vocabulary(root: YamlMapping, file: Path, problems: list[str]) -> Vocabulary | None:
+    """Read the vocabulary in ``dataset_info``; without a valid one, append to `problems` and return None."""
+    info = root.get("dataset_info", YamlMapping())
+    if not isinstance(info, YamlMapping):
+        problems.append(f"{file}: dataset_info: found {_kind(info)}; expected a mapping; correct or remove it")
+        return None
+    entries, length = info.get("character_set", list(KHMER_DIGITS)), info.get("max_sequence_length", DEFAULT_MAX_LENGTH)
+    where, found, characters = f"{file}:{info.line}: dataset_info", list[str](), list[str]()
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        example = ", ".join(split_characters(entries)) if isinstance(entries, str) else ""
+        found.append(
+            f"{where}.character_set: found {_kind(entries)}; expected a list of characters; "
+            f"use [{example or 'a, b, c'}]"
+        )
+    else:
+        characters = [unicodedata.normalize("NFC", str(entry)) for entry in entries if entry not in SPECIAL_SYMBOLS]
+        found += [f"{where}.character_set: {problem}" for problem in first_problems(character_problems(characters))]
+    if str(length) not in map(str, range(1, MAX_LABEL_LENGTH + 1)):
+        found.append(
+            f"{where}.max_sequence_length: found {length!r}; expected a whole number from 1 to {MAX_LABEL_LENGTH}; "
+            "use the number of characters in the longest label"
+        )
+    problems += found
+    return None if found else Vocabulary(tuple(characters), int(str(length)))
 
 
 def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> Sequence[Node]:
@@ -141,12 +182,16 @@ _OTHER_FILES = {
 
 def _other_split(root: YamlMapping, split: str) -> str:
     """Return a hint: the existing splits, or the kind of file that this file seems to be."""
-    known = [name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node]
+    known = _split_names(root)
     if not known:
         return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"found no splits; {_EXAMPLE}")
     near = difflib.get_close_matches(split, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "use one of these, or add the split"
     return f"found {', '.join(map(repr, known))}; {hint}"
+
+
+def _split_names(root: YamlMapping) -> tuple[str, ...]:
+    return tuple(name for name, node in root.items() if isinstance(node, YamlMapping) and "samples" in node)
 
 
 def _kind(node: Node) -> str:
@@ -155,7 +200,9 @@ def _kind(node: Node) -> str:
     return "a mapping" if isinstance(node, YamlMapping) else f"a list of {len(node)}"
 
 
-def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[str]) -> SplitMetadata:
+def _read_split(
+    samples: Sequence[Node], file: Path, split: str, vocabulary: Vocabulary | None, problems: list[str]
+) -> SplitMetadata:
     names, labels, fonts, invalid, entries = [], [], [], [], []
     for number, sample in enumerate(samples):
         if not isinstance(sample, YamlMapping):
@@ -166,7 +213,7 @@ def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
         invalid += [
             f"{file}:{sample.line}: {split}.samples[{number}].{problem}"
-            for problem in _sample_problems(sample, name, label)
+            for problem in _sample_problems(sample, name, label, vocabulary)
         ]
         names.append(name)
         entries.append((sample.line, number))
@@ -180,15 +227,15 @@ def _read_split(samples: Sequence[Node], file: Path, split: str, problems: list[
     return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))
 
 
-def _sample_problems(sample: YamlMapping, name: ImageName, label: str) -> list[str]:
+def _sample_problems(sample: YamlMapping, name: ImageName, label: str, vocabulary: Vocabulary | None) -> list[str]:
     found = []
     if "label" not in sample:
         near = difflib.get_close_matches("label", sample, n=1)
         remedy = f"found the key {near[0]!r}: did you mean 'label'?" if near else "add the label"
-        found.append(f"label: is missing; expected 1 to 8 Khmer digits; {remedy}")
+        found.append(f"label: is missing; expected the text in the image; {remedy}")
     elif not isinstance(sample["label"], str):
-        found.append(f"label: found {_kind(sample['label'])}; expected text of Khmer digits; use, for example, ១២")
-    elif problem := label_problem(label):
+        found.append(f"label: found {_kind(sample['label'])}; expected the text in the image; use, for example, ១២")
+    elif vocabulary and (problem := vocabulary.label_problem(label)):
         found.append(f"label: {problem}")
     if not name.path and not name.filename:
         found.append("image_path: is missing; expected the path of an image; add the path")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_lookup import ImageLookup, ImageName, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
 from tuner.data.metadata import DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
-from tuner.data.vocabulary import EOS, encode_label
+from tuner.data.vocabulary import Labels, Vocabulary, code_point_text
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class CachedSplit:
 
     Attributes:
         images: Grey pixels, 0 black to 255 white, `(N, 64, 128)`; indexing reads them from the file.
-        labels: Encoded labels as returned by `encode_label`, `(N, 9)`.
+        labels: Labels encoded by `vocabulary`, `(N, L)`.
+        vocabulary: The characters of the dataset, and their maximum number in a label.
+        split_names: Names of all splits of the dataset.
         image_paths: Absolute paths of the image files.
         font_names: The names of the split's fonts; empty text for samples without a font.
         font_numbers: Index of each sample's font in `font_names`, `(N,)`.
@@ -41,7 +43,9 @@ class CachedSplit:
     """
 
     images: PixelFile | Bytes
-    labels: Bytes
+    labels: Labels
+    vocabulary: Vocabulary
+    split_names: Sequence[str]
     image_paths: Sequence[str]
     font_names: Sequence[str]
     font_numbers: npt.NDArray[np.uint32]
@@ -63,9 +67,30 @@ class CachedSplit:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Number of digits of each label, `(N,)`."""
-        lengths: npt.NDArray[np.int64] = np.argmax(self.labels == EOS, axis=1)
+        """Number of characters of each label, `(N,)`."""
+        lengths: npt.NDArray[np.int64] = np.argmax(self.labels == self.vocabulary.special.eos, axis=1)
         return lengths
+
+    def encoded_by(self, vocabulary: Vocabulary) -> CachedSplit:
+        """Return the split with its labels encoded by the vocabulary of a model, which may have another order.
+
+        Raises:
+            DataLoaderError: Labels have characters that `vocabulary` lacks, or more characters than it allows.
+        """
+        if vocabulary == self.vocabulary:
+            return self
+        texts = list(map(self.vocabulary.decode, self.labels.tolist()))
+        characters = [vocabulary.split(text) for text in texts]
+        unknown = sorted(set().union(*characters) - set(vocabulary.characters))
+        longest = max(map(len, characters))
+        problems = [f"the labels have {', '.join(map(code_point_text, unknown[:5]))}"] if unknown else []
+        problems += [f"the longest label has {longest} characters"] if longest > vocabulary.max_length else []
+        if problems:
+            raise DataLoaderError(
+                f"{'; '.join(problems)}; the model reads up to {vocabulary.max_length} of the characters {vocabulary}; "
+                "use a model that was trained on these characters and lengths"
+            )
+        return replace(self, labels=np.array(list(map(vocabulary.encode, texts))), vocabulary=vocabulary)
 
 
 @dataclass(frozen=True)
@@ -82,9 +107,21 @@ class PixelCache:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the names and contents of these splits: the same data have the same digest on all machines."""
-        digests = {name: split.digest for name, split in self.splits.items()}
-        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        """Digest of the vocabulary and of the names and contents of these splits; the same on all machines."""
+        content: dict[str, object] = {name: split.digest for name, split in self.splits.items()}
+        if self.vocabulary != Vocabulary():  # the default is left out, because existing studies store the fingerprint
+            content |= {"dataset_info": asdict(self.vocabulary)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The characters of the dataset, and their maximum number in a label."""
+        return next(iter(self.splits.values())).vocabulary
+
+    @property
+    def split_names(self) -> Sequence[str]:
+        """Names of all splits of the dataset, also of those that were not requested."""
+        return next(iter(self.splits.values())).split_names
 
     @property
     def image_folder(self) -> str:
@@ -169,7 +206,7 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
     """Decode and cache the images of `split`; if there are problems, return them and cache nothing."""
     samples = metadata.splits[split]
     states = states_digest(samples.image_paths)  # first, so that a change during decoding invalidates the cache
-    labels = np.array([encode_label(label) for label in samples.labels])
+    labels = np.array(list(map(metadata.vocabulary.encode, samples.labels)))
     base = os.path.dirname(os.path.realpath(metadata.path))
     font_numbers = {name: number for number, name in enumerate(dict.fromkeys(samples.fonts))}
     # All relative paths were found in the same folder. If the first image is found there again, all paths are valid.
@@ -192,6 +229,8 @@ def _write(folder: CacheFolder, metadata: DatasetMetadata, split: str) -> list[s
                 "states_digest": states,
                 "content_digest": _content_digest(digests, labels),
                 "image_paths": [os.path.relpath(path, base) for path in samples.image_paths],
+                "vocabulary": asdict(metadata.vocabulary),
+                "split_names": metadata.split_names,
                 "labels": labels.tolist(),
                 "sizes": sizes,
                 "font_names": list(font_numbers),
@@ -204,7 +243,9 @@ def _cached_split(pixels: CachedPixels, metadata_path: Path) -> CachedSplit:
     description, folder = pixels.description, os.path.dirname(os.path.realpath(metadata_path))
     return CachedSplit(
         images=pixels.images,
-        labels=np.array(description["labels"], np.uint8),
+        labels=np.array(description["labels"], np.int16),
+        vocabulary=Vocabulary(tuple(description["vocabulary"]["characters"]), description["vocabulary"]["max_length"]),
+        split_names=description["split_names"],
         image_paths=[os.path.normpath(os.path.join(folder, path)) for path in description["image_paths"]],
         font_names=description["font_names"],
         font_numbers=np.array(description["font_numbers"], np.uint32),
@@ -218,5 +259,7 @@ def _content_matches(cached: CachedSplit) -> bool:
     return _content_digest(digests, cached.labels) == cached.digest
 
 
-def _content_digest(digests: Iterable[bytes], labels: Bytes) -> str:
-    return hashlib.sha256(b"".join(digests) + labels.tobytes()).hexdigest()
+def _content_digest(digests: Iterable[bytes], labels: Labels) -> str:
+    # Bytes if they suffice, because existing studies store digests of bytes.
+    smallest = labels.astype(np.uint8) if labels.max() < 256 else labels
+    return hashlib.sha256(b"".join(digests) + smallest.tobytes()).hexdigest()

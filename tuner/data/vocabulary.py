@@ -19,8 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.training_config import TrainingConfig
-
 KHMER_DIGITS = "០១២៣៤៥៦៧៨៩"
 DEFAULT_MAX_LENGTH = 8
 MAX_CHARACTERS = 500
@@ -69,6 +67,11 @@ class Vocabulary:
     def positions(self) -> int:
         """Number of label positions L, `TrainingConfig.max_sequence_length`: the characters and ``<EOS>``."""
         return self.max_length + 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The fields of `TrainingConfig` that this vocabulary determines."""
+        return {"vocab_size": self.size, "max_sequence_length": self.positions}
 
     @property
     def special(self) -> SpecialIndices:
@@ -191,7 +194,7 @@ def character_problems(characters: Sequence[str]) -> list[str]:
     ]
     problems += [
         f"found {character!r}; expected one character for each entry, or {', '.join(SPECIAL_SYMBOLS)}; "
-        + (f"use [{', '.join(parts)}]" if len(parts := split_characters(character)) > 1 else "remove this entry")
+        + ("remove this entry" if _is_symbol(character) else f"use [{', '.join(split_characters(character))}]")
         for character in dict.fromkeys(characters)
         if not _is_character(character)
     ]
@@ -212,74 +215,12 @@ def _is_character(text: str) -> bool:
     return split_characters(text) == [text]
 
 
+def _is_symbol(text: str) -> bool:
+    return len(split_characters(text)) < 2 or (text.startswith("<") and text.endswith(">"))
+
+
 def _is_number(character: str) -> bool:
     return unicodedata.bidirectional(character[0]) in ("EN", "AN")
 
 
-# The names below are replaced by `Vocabulary` in the next commits.
-DIGITS = KHMER_DIGITS
-EOS = 10
-PAD = 11
-BLANK = 12
-VOCABULARY_SIZE = 13
-CHARACTER_SET = (*DIGITS, "<EOS>", "<PAD>", "<BLANK>")
-LABEL_LENGTH = 9
-MAX_DIGITS = LABEL_LENGTH - 1
-
-_INDEX_OF = {digit: index for index, digit in enumerate(DIGITS)}
-
-
-def vocabulary_problems(config: TrainingConfig) -> list[str]:
-    """Return a problem for each of `vocab_size` and `max_sequence_length` that differs from its fixed value."""
-    expected = {"vocab_size": VOCABULARY_SIZE, "max_sequence_length": LABEL_LENGTH}
-    return [
-        f"{field}: found {found!r}; expected {number}; use the default"
-        for field, number in expected.items()
-        if type(found := getattr(config, field)) is not int or found != number
-    ]
-
-
-def label_problem(text: object, length: int = LABEL_LENGTH) -> str | None:
-    """Return why `text` is not a label of 1 to `length - 1` Khmer digits; None if `text` is one."""
-    if not isinstance(text, str):
-        hint = "; write the number in Khmer digits" if isinstance(text, int) else ""
-        return f"found {text!r}; expected text of Khmer digits ({DIGITS}){hint}"
-    if not text:
-        return f"found an empty label; expected 1 to {length - 1} Khmer digits; write the digits in the image"
-    invalid = sorted(set(text) - _INDEX_OF.keys())
-    if invalid:
-        listed = ", ".join(f"{character!r} (U+{ord(character):04X})" for character in invalid[:5])
-        in_khmer = "".join(DIGITS[int(digit)] for digit in text if digit.isdecimal())
-        remedy = (
-            f"write {in_khmer!r}" if len(in_khmer) == len(text) else "write the image's digits, or remove the sample"
-        )
-        return f"found {text!r} with {listed}; expected Khmer digits only ({DIGITS}, U+17E0 to U+17E9); {remedy}"
-    if len(text) >= length:
-        return f"found {text!r} with {len(text)} digits; expected at most {length - 1}; remove the sample"
-    return None
-
-
-def encode_label(text: str, length: int = LABEL_LENGTH) -> npt.NDArray[np.uint8]:
-    """Encode `text` as `length` numbers: its digits, `EOS`, then `PAD` up to the end.
-
-    Raises:
-        ValueError: `text` is empty, has more than `length - 1` characters, or has characters other than Khmer digits.
-    """
-    problem = label_problem(text, length)
-    if problem:
-        raise ValueError(f"label: {problem}")
-    encoded = np.full(length, PAD, np.uint8)
-    encoded[: len(text)] = [_INDEX_OF[digit] for digit in text]
-    encoded[len(text)] = EOS
-    return encoded
-
-
-def decode_label(indices: Iterable[int]) -> str:
-    """Decode label indices to text: the digits before the first `EOS`, without `PAD` and `BLANK`."""
-    digits = []
-    for index in indices:
-        if index == EOS:
-            break
-        if 0 <= index < len(DIGITS):
-            digits.append(DIGITS[index])
-    return "".join(digits)
+DIGITS, MAX_DIGITS, CHARACTER_SET = KHMER_DIGITS, DEFAULT_MAX_LENGTH, (*KHMER_DIGITS, *SPECIAL_SYMBOLS)

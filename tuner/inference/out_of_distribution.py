@@ -1,7 +1,7 @@
 """Flagging of readings that may be wrong because the image is out-of-distribution.
 
-A network reads digits in any image, and is confident even for designs that it was not trained on. So a reading is
-flagged if its confidence in slightly distorted copies of the image (`DigitReader.tta_confidence`), the statistics of
+A network reads text in any image, and is confident even for designs that it was not trained on. So a reading is
+flagged if its confidence in slightly distorted copies of the image (`OCRNetwork.tta_confidence`), the statistics of
 the image, or both in combination are rare among the validation images that the model read correctly.
 
 Shapes: N validation images, R of them read correctly, M other images, L label positions, K statistics of an image.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.vocabulary import EOS, MAX_DIGITS, decode_label
+from tuner.data.vocabulary import Vocabulary
 
 MIN_IMAGES = 100  # fewer images do not suffice to estimate a quantile of 1 %
 # Fractions of the correct validation readings that each limit flags: confidence, image statistics, and both combined.
@@ -24,7 +24,7 @@ FLAGGED_CONFIDENCE = 0.02
 FLAGGED_DISTANCE = 0.002
 FLAGGED_COMBINED = 0.01
 FLAGGED_ASPECT_RATIOS = 0.005  # at each end
-# Accuracy hardly changes if digits are squeezed or stretched by 25 %; at 50 %, half of the readings are wrong.
+# Accuracy hardly changes if characters are squeezed or stretched by 25 %; at 50 %, half of the readings are wrong.
 ASPECT_MARGIN = 1.25
 
 _DEFAULT_MIN_CONFIDENCE = 0.5  # for fewer than MIN_IMAGES images; below it, the reading is more likely wrong than right
@@ -53,6 +53,7 @@ class OODDetector:
         max_rarity: Readings with a larger combined rarity of confidence and distance are flagged.
         aspect_ratios: Images with a smaller or larger aspect ratio (width divided by height) are flagged.
         is_complete: Whether the checkpoint has the TTA confidences from which the limits are derived.
+        vocabulary: The vocabulary of the model.
     """
 
     mean: Floats
@@ -64,9 +65,10 @@ class OODDetector:
     max_rarity: float
     aspect_ratios: tuple[float, float]
     is_complete: bool
+    vocabulary: Vocabulary
 
     @classmethod
-    def of(cls, validation: Mapping[str, Any]) -> OODDetector:
+    def of(cls, validation: Mapping[str, Any], vocabulary: Vocabulary) -> OODDetector:
         """Derive the limits from the validation readings in a checkpoint.
 
         If fewer than `MIN_IMAGES` readings are correct or training has not finished, the confidence limit is 0.5, and
@@ -76,6 +78,7 @@ class OODDetector:
             validation: Tensors or arrays: the predicted label sequences ``rows`` and the ground-truth ``labels``,
                 ``(N, L)``, ``aspect_ratios`` ``(N,)``, ``image_statistics`` ``(N, K)`` and, if training has finished,
                 ``tta_confidence`` ``(N,)``.
+            vocabulary: The vocabulary of the model.
         """
         arrays = {name: np.asarray(values) for name, values in validation.items()}
         statistics = arrays["image_statistics"]
@@ -97,6 +100,7 @@ class OODDetector:
             max_rarity=float(np.quantile(rarity, 1 - FLAGGED_COMBINED)) if enough else np.inf,
             aspect_ratios=(float(low) / ASPECT_MARGIN, float(high) * ASPECT_MARGIN),
             is_complete="tta_confidence" in arrays,
+            vocabulary=vocabulary,
         )
 
     def flags(
@@ -115,8 +119,9 @@ class OODDetector:
         rarity = _rarity(np.array([confidence]), distance, self.confidences, self.distances)
         is_uncertain, is_outlier = confidence < self.min_confidence, bool(distance[0] > self.max_distance)
         reasons = {
-            "no digit was read": not decode_label(row.tolist()),
-            f"no end mark was read within {MAX_DIGITS} digits": EOS not in row,
+            "no character was read": not self.vocabulary.decode(row.tolist()),
+            f"no end mark was read within {self.vocabulary.max_length} characters": self.vocabulary.special.eos
+            not in row,
             f"the reading is not stable when the image is slightly distorted: mean confidence {confidence:.2f}, "
             f"below {self.min_confidence:.2f}": is_uncertain,
             f"aspect ratio {aspect_ratio:.2f} is outside {low:.2f} to {high:.2f}": not low <= aspect_ratio <= high,

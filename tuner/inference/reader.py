@@ -1,6 +1,6 @@
 """Reading images with a trained model, and evaluating the model on a dataset.
 
-Shapes: N images, height H = 64, width W = 128, L = 9 label positions.
+Shapes: N images, height H = 64, width W = 128, L label positions, K characters.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from search_spaces import ConfigurationError, ModelDefinition, TrainingConfig
+from search_spaces import ConfigurationError, DataLoaderError, ModelDefinition, TrainingConfig
 from search_spaces.training_config import config_from_settings
 from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
 from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.user_images import ImageSource, UserImage, load_user_images
-from tuner.data.vocabulary import decode_label
+from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
-from tuner.models import DigitReader, build_model
+from tuner.models import OCRNetwork, build_model
 from tuner.training.checkpoints import WRONG_CONTENT, DamagedCheckpointError, load_checkpoint
-from tuner.training.confusion_counts import Counts, digit_confusion
+from tuner.training.confusion_counts import Counts, count_confusions
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function
 from tuner.training.out_of_memory import keep_freed_memory
@@ -40,7 +40,7 @@ class Reading:
 
     Attributes:
         path: The file; None for an image in memory.
-        text: Khmer digits, normally 1 to 8; empty if no digit was read or there is a problem.
+        text: The characters; empty if none was read or there is a problem.
         confidence: The model's probability of `text`, 0 to 1: for attention the product over the characters and the
             end mark; for CTC the sum over all alignments of `text` with the image's columns. 0 if there is a problem.
         flags: The reasons why the reading is flagged, as text; empty if it is not flagged or there is a problem.
@@ -80,9 +80,9 @@ class Evaluation(Accuracies):
 
     Attributes:
         loss: Mean of the loss function with which the model was trained.
-        by_length: Accuracies keyed by number of digits, in ascending order.
+        by_length: Accuracies keyed by number of characters, in ascending order.
         by_font: Accuracies keyed by font name, in order of name; the name is empty for images without a font.
-        confusion: Confusion matrix of the digits, ``(11, 11)``, as returned by `digit_confusion`.
+        confusion: Confusion matrix, ``(K + 1, K + 1)``, as returned by `count_confusions`.
     """
 
     loss: float
@@ -97,6 +97,7 @@ class Reader:
     Attributes:
         config: The settings with which the model was trained; only `device` is the device for reading.
         definition: The model definition.
+        vocabulary: The characters that the model reads, and their maximum number in a label.
         device: The device for reading.
         ood_detector: Flags readings; None if the checkpoint has no statistics of the validation images.
     """
@@ -105,6 +106,7 @@ class Reader:
         self,
         config: TrainingConfig,
         definition: ModelDefinition,
+        vocabulary: Vocabulary,
         weights: Mapping[str, Tensor],
         ood_detector: OODDetector | None,
     ) -> None:
@@ -119,8 +121,9 @@ class Reader:
             keep_freed_memory()
         self.config = config
         self.definition = definition
+        self.vocabulary = vocabulary
         self.ood_detector = ood_detector
-        self._model: DigitReader = build_model(definition, config)
+        self._model: OCRNetwork = build_model(definition, config)
         self._model.load_state_dict(weights)
         self._model.to(self.device).eval()
         self._loss = create_loss_function(config)
@@ -142,8 +145,12 @@ class Reader:
         return [reading for images in batches for reading in self._read_batch(images)]
 
     def score(self, split: CachedSplit) -> SplitScore:
-        """Read a split of a dataset and score the readings, exactly as validation does during training."""
-        batches = validation_batches(split, self.device)
+        """Read a split of a dataset and score the readings, exactly as validation does during training.
+
+        Raises:
+            DataLoaderError: The labels have characters or lengths that the model does not read.
+        """
+        batches = validation_batches(split.encoded_by(self.vocabulary), self.device)
         return score_split(self._model, self._loss, batches, self._autocast)
 
     @torch.inference_mode()
@@ -173,7 +180,7 @@ class Reader:
         for number, row, confidence, tta_confidence, statistics in results:
             image = images[number]
             flags = detector.flags(row, tta_confidence, image.aspect_ratio, statistics) if detector else ()
-            readings[number] = Reading(image.path, decode_label(row.tolist()), float(confidence), flags)
+            readings[number] = Reading(image.path, self.vocabulary.decode(row.tolist()), float(confidence), flags)
         return readings
 
 
@@ -193,10 +200,11 @@ def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "a
         state = load_checkpoint(path)
         config = config_from_settings(state["config"])
         definition = ModelDefinition.model_validate(state["definition"])
+        vocabulary = Vocabulary(tuple(state["characters"]), config.max_sequence_length - 1)
         validation = state.get("validation", {})
         # Checkpoints of earlier versions have no statistics of the validation images.
-        detector = OODDetector.of(validation) if "image_statistics" in validation else None
-        reader = Reader(replace(config, device=device), definition, state["model"], detector)
+        detector = OODDetector.of(validation, vocabulary) if "image_statistics" in validation else None
+        reader = Reader(replace(config, device=device), definition, vocabulary, state["model"], detector)
         if not all(weights.isfinite().all() for weights in state["model"].values()):
             raise ValueError("its weights are not finite")
         return reader
@@ -217,15 +225,20 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
     """Evaluate a model on a split of any dataset, exactly as validation does during training.
 
     Raises:
-        DataLoaderError: The dataset is missing or damaged, or has no such split.
+        DataLoaderError: The dataset is missing or damaged, or has no such split, or its labels have characters or
+            lengths that the model does not read.
     """
     cached = open_pixel_cache(metadata_path, [split])[split]
+    try:
+        cached = cached.encoded_by(reader.vocabulary)
+    except DataLoaderError as error:
+        raise DataLoaderError(f"{metadata_path}: split {split!r}: {error}") from error
     score = reader.score(cached)
     rows, labels = score.rows.long(), torch.from_numpy(cached.labels.astype(np.int64))
 
     def accuracies(selected: Any) -> Accuracies:
         indices = torch.from_numpy(np.flatnonzero(selected))
-        accuracy = Accuracy()
+        accuracy = Accuracy(reader.vocabulary.special.pad)
         accuracy.update(rows[indices], labels[indices])
         return Accuracies(len(indices), accuracy.character_accuracy(), accuracy.sequence_accuracy())
 
@@ -239,5 +252,5 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
             name: accuracies(cached.font_numbers == number)
             for name, number in sorted((name, number) for number, name in enumerate(cached.font_names))
         },
-        confusion=digit_confusion(rows.numpy(), cached.labels),
+        confusion=count_confusions(rows.numpy(), cached.labels, reader.vocabulary.size),
     )

@@ -3,8 +3,8 @@
 To add a decoder, write a subclass of `Decoder`, add it to `DECODERS`, and add the loss functions that can train it to
 `search_spaces.model_definitions.LOSSES_OF_DECODER`.
 
-Shapes: N images, T columns, D features, L label positions, S score steps (L or T), C = 13 classes (ten digits, end,
-padding, blank).
+Shapes: N images, T columns, D features, L label positions, S score steps (L or T), C classes (K characters, then
+``<EOS>``, ``<PAD>``, ``<BLANK>``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.data.vocabulary import SpecialIndices
 
 # Log probability of impossible classes (a blank, or padding at the start): finite, so that label smoothing has a finite
 # loss.
@@ -34,7 +34,7 @@ class Decoder(nn.Module, ABC):
     def __init__(self, width: int, positions: int, classes: int) -> None:
         super().__init__()
         self.positions = positions
-        self.classes = classes
+        self.special = SpecialIndices.of(classes)
 
     @abstractmethod
     def forward(self, columns: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def read(self, scores: Tensor) -> Tensor:
-        """Map scores ``(N, S, C)`` to label sequences ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+        """Map scores ``(N, S, C)`` to label sequences ``(N, L)``: characters, ``<EOS>``, ``<PAD>``."""
 
     @abstractmethod
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
@@ -50,26 +50,26 @@ class Decoder(nn.Module, ABC):
 
 
 class MonotonicAttention(Decoder):
-    """Reads the columns from left to right and attends to each digit once.
+    """Reads the columns from left to right and attends to each character once.
 
-    Each column has a probability that a digit is read there. One pass along the columns computes the exact probability
-    that the k-th digit is read at column t, summed over all selections of columns. These are the attention weights with
-    which position k averages the digit scores of the columns. The remaining probability is that of labels that end
-    before position k. The network therefore learns only which digits are where, not their order and number: accuracy
-    rises within a few epochs, while unconstrained attention over columns needs many epochs.
+    Each column has a probability that a character is read there. One pass along the columns computes the exact
+    probability that the k-th character is read at column t, summed over all selections of columns. These are the
+    attention weights with which position k averages the character scores of the columns. The remaining probability is
+    that of labels that end before position k. The network therefore learns only which characters are where, not their
+    order and number: accuracy rises within a few epochs, while unconstrained attention over columns needs many epochs.
 
     Source: the expected alignment of Raffel et al., "Online and Linear-Time Attention by Enforcing Monotonic
-    Alignments", 2017 (https://arxiv.org/abs/1704.00784), here computed exactly and with at most one digit per column.
+    Alignments", 2017 (https://arxiv.org/abs/1704.00784), here computed exactly and with at most one character per
+    column.
     """
 
-    def __init__(self, width: int, positions: int, classes: int, expected_digits: float = 4.5) -> None:
-        """Set D, L, C and the expected number of digits that an untrained model reads in 32 columns."""
+    def __init__(self, width: int, positions: int, classes: int) -> None:
         super().__init__(width, positions, classes)
-        self.digit = nn.Linear(width, EOS)
+        self.character = nn.Linear(width, self.special.eos)
         self.reads = nn.Linear(width, 1)
-        rate = expected_digits / 32
+        rate = positions / 2 / 32  # an untrained model reads a label of medium length in 32 columns
         # Start with equal probabilities: a high initial learning rate would make random initial guesses certain.
-        nn.init.zeros_(self.digit.weight)
+        nn.init.zeros_(self.character.weight)
         nn.init.zeros_(self.reads.weight)
         nn.init.constant_(self.reads.bias, math.log(rate / (1 - rate)))
 
@@ -79,21 +79,21 @@ class MonotonicAttention(Decoder):
         with torch.autocast(columns.device.type, enabled=False):
             columns = columns.float()
             attention, count = _alignment(self.reads(columns).squeeze(-1), self.positions)
-            digit_scores = self.digit(columns).log_softmax(-1)
-            digits = torch.logsumexp(attention.unsqueeze(-1) + digit_scores.unsqueeze(1), dim=2)
+            column_scores = self.character(columns).log_softmax(-1)
+            characters = torch.logsumexp(attention.unsqueeze(-1) + column_scores.unsqueeze(1), dim=2)
             ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=_LOG_FLOOR)
-            blank = digits.new_full((*digits.shape[:2], self.classes - EOS - 2), _LOG_FLOOR)
-            return torch.cat([digits, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
+            blank = characters.new_full((*characters.shape[:2], 1), _LOG_FLOOR)
+            return torch.cat([characters, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
     def read(self, scores: Tensor) -> Tensor:
         """Return the most likely class of each position, and ``<PAD>`` after the first ``<EOS>``."""
         rows = scores.argmax(-1)
-        return rows.masked_fill(_is_after_end(rows), PAD)
+        return rows.masked_fill(_is_after_end(rows, self.special.eos), self.special.pad)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Return the product of the class probabilities up to and including ``<EOS>``, or of all L positions."""
         characters = scores.softmax(-1).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
-        return characters.masked_fill(_is_after_end(rows), 1.0).prod(1)
+        return characters.masked_fill(_is_after_end(rows, self.special.eos), 1.0).prod(1)
 
 
 class CTCDecoder(Decoder):
@@ -110,49 +110,51 @@ class CTCDecoder(Decoder):
     def read(self, scores: Tensor) -> Tensor:
         """Collapse the most likely classes: drop repeats, then blanks.
 
-        A reading longer than L - 1 digits keeps its first L classes and has no ``<EOS>``, so it never equals a label.
+        A reading longer than L - 1 characters keeps its first L classes and has no ``<EOS>``, so it never equals a
+        label.
         """
-        length = self.positions
+        length, (eos, pad, _) = self.positions, self.special
         best = scores.argmax(-1)
         new = torch.ones_like(best, dtype=torch.bool)
         new[:, 1:] = best[:, 1:] != best[:, :-1]
-        kept = new & (best < EOS)
+        kept = new & (best < eos)
         # Each kept class moves to its rank; all other classes, and those beyond L, go to an extra last column.
         rank = torch.where(kept, kept.cumsum(1) - 1, length).clamp_max(length)
-        rows = best.new_full((len(best), length + 1), PAD).scatter_(1, rank, torch.where(kept, best, PAD))
+        rows = best.new_full((len(best), length + 1), pad).scatter_(1, rank, torch.where(kept, best, pad))
         ends = kept.sum(1, keepdim=True).clamp_max(length)
-        return rows.scatter_(1, ends, EOS)[:, :length]
+        return rows.scatter_(1, ends, eos)[:, :length]
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the total probability of all alignments of the digits with the T columns, not only the best one."""
-        lengths = (rows < EOS).sum(1)
+        """Return the total probability of all alignments of the characters with T columns, not only of the best one."""
+        lengths = (rows < self.special.eos).sum(1)
         steps = torch.full_like(lengths, scores.shape[1])
         log_probabilities = scores.log_softmax(-1).transpose(0, 1)
-        losses = F.ctc_loss(log_probabilities, rows, steps, lengths, blank=BLANK, reduction="none")
+        blank = self.special.blank
+        losses = F.ctc_loss(log_probabilities, rows, steps, lengths, blank=blank, reduction="none")
         return losses.neg().exp().clamp_max(1)  # rounding can exceed 1 slightly
 
 
 DECODERS: Mapping[str, type[Decoder]] = {"attention": MonotonicAttention, "ctc": CTCDecoder}
 
 
-def _is_after_end(rows: Tensor) -> Tensor:
-    """Return a mask of the positions of rows ``(N, L)`` after the first ``<EOS>``."""
-    ends = (rows == EOS).long()
+def _is_after_end(rows: Tensor, eos: int) -> Tensor:
+    """Return a mask of the positions of rows ``(N, L)`` after the first ``<EOS>``, which is the class `eos`."""
+    ends = (rows == eos).long()
     return ends.cumsum(1) > ends
 
 
 def _alignment(reads: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-    """Compute the exact distribution of the read digits over the columns.
+    """Compute the exact distribution of the read characters over the columns.
 
-    Logarithms are used, so that even a wrong digit with probability near 1 has a gradient that corrects it.
+    Logarithms are used, so that even a wrong character with probability near 1 has a gradient that corrects it.
 
     Args:
-        reads: Logit of the probability that a digit is read at a column, ``(N, T)``.
+        reads: Logit of the probability that a character is read at a column, ``(N, T)``.
         positions: L.
 
     Returns:
-        The log probability that digit k (from 0) is read at column t, ``(N, L, T)``, and the log probability that k
-        digits are read in total, ``(N, L)``.
+        The log probability that character k (from 0) is read at column t, ``(N, L, T)``, and the log probability that
+        k characters are read in total, ``(N, L)``.
     """
     aligned, count = _AlignmentRecursion.apply(reads.t().unsqueeze(2), positions)  # type: ignore[no-untyped-call]
     return aligned.permute(1, 2, 0), count
@@ -163,10 +165,10 @@ class _AlignmentRecursion(torch.autograd.Function):
 
     With autograd, the recursion would take twice as long, which is 5 % of a training step of the smallest model.
 
-    Let ``count[t, k]`` be the log probability that k digits are read before column t, and ``read[t]`` and ``skip[t]``
-    the log probabilities of reading and skipping column t. Digit k (from 0) is read at column t with log probability
-    ``aligned[t, k] = count[t, k] + read[t]``, so that ``count[t + 1, k] = log(exp(count[t, k] + skip[t]) +
-    exp(aligned[t, k - 1]))``.
+    Let ``count[t, k]`` be the log probability that k characters are read before column t, and ``read[t]`` and
+    ``skip[t]`` the log probabilities of reading and skipping column t. Character k (from 0) is read at column t with
+    log probability ``aligned[t, k] = count[t, k] + read[t]``, so that ``count[t + 1, k] = log(exp(count[t, k] +
+    skip[t]) + exp(aligned[t, k - 1]))``.
     """
 
     @staticmethod

@@ -59,7 +59,7 @@ class ColumnEncoder(nn.Module):
     """Maps a grey image of 64 x 128 pixels to 32 columns, left to right.
 
     The stem halves height and width twice. Each stage then halves only the height, because the horizontal resolution
-    must keep up to eight neighbouring digits apart. Most operations run at a resolution of 8 x 32 or lower, with enough
+    must keep neighbouring characters apart. Most operations run at a resolution of 8 x 32 or lower, with enough
     channels to use the CPU's matrix units fully.
     """
 

@@ -11,6 +11,7 @@ import optuna
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.training_config import DATASET_FIELDS
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -49,8 +50,10 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
         ConfigurationError: The request contradicts the study; all differences are reported together.
         DataLoaderError: The dataset file of the experiments is not that of the study, and is missing or damaged.
     """
-    invariants = _invariants(request, study)
     problems = ProblemCollector()
+    with problems.collect():
+        request = request.with_sizes(_sizes(study))
+    invariants = _invariants(request, study)
     with problems.collect():
         require_same_invariants(study, folder, invariants)
     with problems.collect():
@@ -70,6 +73,7 @@ def enqueue(
     Raises:
         ConfigurationError: The study has changed since the check.
     """
+    request = request.with_sizes(_sizes(study))
     before = {record.experiment_name for record in latest_records(study)}
     joined = join_study(storage_url, study.study_name, folder, _invariants(request, study))
     states = request.enqueue(joined, folder, on_note)
@@ -78,6 +82,11 @@ def enqueue(
         existing={name: state for name, state in states.items() if name in before},
         search_trials=search_budget(joined),
     )
+
+
+def _sizes(study: optuna.Study) -> dict[str, int]:
+    dataset = study_invariants(study).dataset
+    return {field: dataset.get(field, getattr(TrainingConfig, field)) for field in DATASET_FIELDS}
 
 
 def _invariants(request: RunRequest, study: optuna.Study) -> StudyInvariants:

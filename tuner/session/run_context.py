@@ -56,6 +56,7 @@ class RunContext:
             "output_dir": str(self.folder.path),
             "model_config_path": str(self.folder.model_definitions_path),
             "device": self.device or source.device,
+            **self.cache.vocabulary.sizes,
         }
         if os.path.realpath(config.metadata_path) != os.path.realpath(self.cache.metadata_path):  # another machine
             local["metadata_path"] = str(self.cache.metadata_path)

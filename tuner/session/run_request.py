@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -22,6 +23,7 @@ from search_spaces import (
 )
 from search_spaces.diagnostics.names import is_search_trial_name
 from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.experiments.file import StatedSize
 from studies import (
     OutputFolder,
     TrialRecord,
@@ -50,6 +52,7 @@ class RunRequest:
         may_generate: Whether to generate the default dataset if it is missing.
         space: The search space; None for the search space of the study, or the built-in one in a new study.
         file_messages: Warnings and notes about the experiment file, one line each.
+        stated_sizes: The vocabulary sizes that the experiments state, which must agree with the dataset.
     """
 
     options: RunOptions
@@ -59,6 +62,7 @@ class RunRequest:
     may_generate: bool = False
     space: SearchSpace | None = None
     file_messages: tuple[str, ...] = ()
+    stated_sizes: tuple[StatedSize, ...] = ()
 
     @classmethod
     def from_file(
@@ -93,6 +97,29 @@ class RunRequest:
             may_generate=not file.names_dataset,
             space=space,
             file_messages=file.messages,
+            stated_sizes=tuple(stated for stated in file.stated_sizes if stated.experiment in experiments),
+        )
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> RunRequest:
+        """Return the request with the vocabulary sizes of its dataset, keyed by `DATASET_FIELDS`, in all settings.
+
+        Raises:
+            ConfigurationError: An experiment states another size.
+        """
+        problems = [
+            f"{stated.location}found {stated.value}; expected {sizes[stated.field]}, as in the dataset "
+            f"{self.first.metadata_path}; use {sizes[stated.field]}, or remove this line"
+            for stated in self.stated_sizes
+            if stated.value != sizes[stated.field]
+        ]
+        if problems:
+            raise ConfigurationError(problems)
+        changes: Mapping[str, Any] = sizes
+        base = tuple(replace(config, **changes) for config in self.options.search.base)
+        return replace(
+            self,
+            options=replace(self.options, search=replace(self.options.search, base=base)),
+            experiments={name: replace(config, **changes) for name, config in self.experiments.items()},
         )
 
     @property

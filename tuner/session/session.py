@@ -71,7 +71,8 @@ class Session:
         token = _check_against_study(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
         cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
-        invariants = invariants_of(first, cache.fingerprint, cache.image_folder)
+        request = request.with_sizes(cache.vocabulary.sizes)
+        invariants = invariants_of(request.first, cache.fingerprint, cache.image_folder)
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
         # The study can exist in a separate storage even if this folder is new.
         token = stop_token(study) if token is None else token

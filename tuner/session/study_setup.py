@@ -15,6 +15,7 @@ import optuna
 from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
 from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.files.regular_files import read_bytes
+from search_spaces.training_config import DATASET_FIELDS
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -70,7 +71,7 @@ def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | 
     """Derive the invariants of a study from an experiment.
 
     Args:
-        config: The experiment's configuration.
+        config: The experiment's configuration, with the vocabulary sizes of its dataset.
         fingerprint: Digest of the content of the experiment's dataset splits.
         image_folder: The folder of the images; None if unknown.
 
@@ -86,6 +87,7 @@ def invariants_of(config: TrainingConfig, fingerprint: str, image_folder: str | 
             "fingerprint": fingerprint,
             "train_split": config.train_split,
             "val_split": config.val_split,
+            **{field: getattr(config, field) for field in DATASET_FIELDS},
             "metadata_path": os.path.abspath(config.metadata_path),
             **({} if image_folder is None else {"image_folder": image_folder}),
         },

@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from tuner.models import DigitReader
+from tuner.models import OCRNetwork
 from tuner.training.flat_parameters import FlatParameters
 
 EMA_EPOCHS = 4
@@ -27,7 +27,7 @@ class WeightEMA(nn.Module):
 
     n_averaged: Tensor
 
-    def __init__(self, model: DigitReader, weights: FlatParameters, steps_per_epoch: int) -> None:
+    def __init__(self, model: OCRNetwork, weights: FlatParameters, steps_per_epoch: int) -> None:
         """Start with a copy of `model`; `weights` are the flat parameters of `model`."""
         super().__init__()
         self.module = deepcopy(model)

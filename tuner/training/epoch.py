@@ -94,7 +94,7 @@ def train_epoch(
                 )
             recorder.step(steps_before + step, float(loss), learning_rate)
         on_batch(step, len(batches))
-    accuracy = Accuracy()
+    accuracy = Accuracy(training.loss.special.pad)
     accuracy.update(torch.cat(rows), torch.cat(truth))
     return float(total / count), accuracy
 

@@ -207,6 +207,7 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
     return {
         "config": asdict(training.config),
         "definition": training.model.definition.model_dump(mode="json"),
+        "characters": list(val.vocabulary.characters),
         "metrics": asdict(metrics),
         "model": training.ema.module.state_dict(),
         "validation": readings | {name: torch.from_numpy(array) for name, array in images.items()},

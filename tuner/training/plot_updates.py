@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuner.data.pixel_cache import CachedSplit
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
-from tuner.training.confusion_counts import digit_confusion
+from tuner.training.confusion_counts import count_confusions
 from tuner.training.history import METRIC_NAMES, EpochMetrics
 from tuner.training.plots import CONFUSION_MATRIX, LEARNING_CURVES, WORST_READINGS, Plots
 from tuner.training.plots.confusion_matrix import draw_confusion_matrix
@@ -69,14 +69,16 @@ class PlotUpdates:
             return {LEARNING_CURVES: draw_learning_curves(metrics, None)}
         best_epoch = state["metrics"]["epoch"]
         rows, confidence = (state["validation"][name].numpy() for name in ("rows", "confidence"))
-        labels = self._validation.labels
-        wrong = read_wrong(rows, labels)
+        labels, vocabulary = self._validation.labels, self._validation.vocabulary
+        wrong = read_wrong(rows, labels, vocabulary)
         worst = worst_first(wrong, confidence)
         title = f"Worst readings, epoch {best_epoch}: {wrong.sum():,} of {len(wrong):,} validation images are misread"
         return {
             LEARNING_CURVES: draw_learning_curves(metrics, best_epoch),
-            CONFUSION_MATRIX: draw_confusion_matrix(digit_confusion(rows, labels)),
+            CONFUSION_MATRIX: draw_confusion_matrix(
+                count_confusions(rows, labels, vocabulary.size), vocabulary.characters
+            ),
             WORST_READINGS: draw_readings(
-                self._validation.images[worst], rows[worst], labels[worst], confidence[worst], title
+                self._validation.images[worst], rows[worst], labels[worst], confidence[worst], title, vocabulary
             ),
         }

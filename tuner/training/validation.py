@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.data.batches import SplitBatches, split_batch
-from tuner.data.vocabulary import PAD
-from tuner.models import DigitReader
+from tuner.models import OCRNetwork
 from tuner.training.losses import LabelLoss
 
 
@@ -22,8 +21,12 @@ class Accuracy:
     """Counts of correct characters and sequences, kept on the device until an accuracy is computed.
 
     A character is a label position up to and including ``<EOS>``; a sequence is correct if all its characters are.
+
+    Attributes:
+        pad: The class ``<PAD>``, which is not counted.
     """
 
+    pad: int
     characters: Tensor | int = 0
     correct_characters: Tensor | int = 0
     sequences: int = 0
@@ -31,7 +34,7 @@ class Accuracy:
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
         """Compare readings with their labels, both ``(N, L)``, and add the results to the counts."""
-        counted = labels != PAD
+        counted = labels != self.pad
         correct = (rows == labels) & counted
         self.characters += counted.sum()
         self.correct_characters += correct.sum()
@@ -54,7 +57,7 @@ class SplitScore:
     Attributes:
         loss: Mean loss over all terms that `LabelLoss.count` counts.
         accuracy: Counts of correct characters and sequences.
-        rows: The label sequences that were read, ``(N, L)``, bytes on the CPU.
+        rows: The label sequences that were read, ``(N, L)``, 16-bit integers on the CPU.
         confidence: The model's probability of each label sequence, ``(N,)``, 0 to 1, on the CPU.
     """
 
@@ -66,7 +69,7 @@ class SplitScore:
 
 @torch.inference_mode()
 def score_split(
-    model: DigitReader,
+    model: OCRNetwork,
     loss: LabelLoss,
     batches: SplitBatches,
     autocast: Callable[[], torch.autocast],
@@ -77,11 +80,11 @@ def score_split(
     """Score a model on a split, in evaluation mode.
 
     `autocast` returns the precision context of forward passes. `micro_batch_size` is the maximum number of images per
-    pass; None for whole batches. If `distorted`, the confidences are those of `DigitReader.tta_confidence`, which takes
+    pass; None for whole batches. If `distorted`, the confidences are those of `OCRNetwork.tta_confidence`, which takes
     four times as long.
     """
     model.eval()
-    accuracy = Accuracy()
+    accuracy = Accuracy(loss.special.pad)
     # Double precision, because many batches are added; on the device, to synchronise only at the end.
     total, count = (torch.zeros((), dtype=torch.float64, device=batches.device) for _ in range(2))
     rows, confidence = [], []
@@ -98,4 +101,5 @@ def score_split(
         else:
             confidence.append(model.confidence(scores, rows[-1]))
         accuracy.update(rows[-1], labels)
-    return SplitScore(float(total / count), accuracy, torch.cat(rows).byte().cpu(), torch.cat(confidence).float().cpu())
+    readings = torch.cat(rows).short().cpu(), torch.cat(confidence).float().cpu()
+    return SplitScore(float(total / count), accuracy, *readings)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tuner.data.vocabulary import DIGITS
+from tuner.data.vocabulary import KHMER_DIGITS
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 METRICS = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
@@ -194,10 +194,10 @@ PREDICT = ("predict", "images", "--json", "--output-dir")
 def test_evaluate_reports_confused_digits(cli, run_study, tiny_dataset):
     argv = ["evaluate", "--metadata", tiny_dataset, "--output-dir", run_study.folder]
     table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
-    rows = [line.split() for line in table.splitlines() if re.match(f"[{DIGITS}] ", line)]
-    assert [row[0] for row in rows] == list(DIGITS)
+    rows = [line.split() for line in table.splitlines() if re.match(f"[{KHMER_DIGITS}] ", line)]
+    assert [row[0] for row in rows] == list(KHMER_DIGITS)
     labels = re.findall(r'"label": "(.+?)"', tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
-    for digit, row in zip(DIGITS, rows, strict=True):
+    for digit, row in zip(KHMER_DIGITS, rows, strict=True):
         score = plain["by_digit"][digit]
         assert int(row[1]) == score["count"] == sum(label.count(digit) for label in labels[:10])
         assert row[2] == ("-" if score["recall"] is None else f"{score['recall']:.4f}")

@@ -16,7 +16,7 @@ from PIL import Image
 from search_spaces import DataLoaderError
 from tuner.data.image_decoding import MAX_PIXELS, DecodedImage, UnreadableImageError, decode_image
 from tuner.data.metadata import read_metadata
-from tuner.data.vocabulary import DIGITS
+from tuner.data.vocabulary import KHMER_DIGITS
 
 
 def image_file(kind: str) -> bytes:
@@ -71,7 +71,7 @@ def test_postscript_is_refused_and_not_executed() -> None:
 
 
 PLAIN: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.text(DIGITS, max_size=9),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.text(KHMER_DIGITS, max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=8,
 )

@@ -1,40 +1,56 @@
-"""Encoding and decoding of any label."""
+"""Encoding and decoding of any label in any vocabulary."""
 
 from __future__ import annotations
+
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, decode_label, encode_label, label_problem
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, character_problems
 
-LENGTHS = st.integers(2, 12)
-CLASSES = st.lists(st.integers(0, BLANK), max_size=20)
+POOL = [*KHMER_DIGITS, *"abAé -", "ក", "ក្ក", "្ក", "ា", "カ", "א", "ب", "1", "٢"]
+VOCABULARIES = st.builds(
+    Vocabulary,
+    st.lists(st.sampled_from(POOL), min_size=1, max_size=12, unique=True).map(tuple),
+    st.integers(1, 24),
+)
 
 
-@given(text=st.text(DIGITS, min_size=1, max_size=8))
-def test_decoding_an_encoded_label_gives_the_label(text: str) -> None:
-    assert decode_label(encode_label(text)) == text
+@given(vocabulary=VOCABULARIES, data=st.data())
+def test_decoding_an_encoded_label_gives_the_label(vocabulary: Vocabulary, data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, vocabulary.max_length))
+    text = "".join(data.draw(st.lists(st.sampled_from(vocabulary.characters), min_size=length, max_size=length)))
+    assert vocabulary.decode(vocabulary.encode(text)) == unicodedata.normalize("NFC", text)
 
 
-@given(text=st.text(DIGITS + "0៰a\n", max_size=12) | st.text(max_size=10), length=LENGTHS)
-def test_label_is_encoded_exactly_if_it_has_no_problem(text: str, length: int) -> None:
-    if label_problem(text, length) is not None:
+@given(vocabulary=VOCABULARIES, text=st.text("".join(POOL), max_size=12) | st.text(max_size=10))
+def test_label_is_encoded_exactly_if_it_has_no_problem(vocabulary: Vocabulary, text: str) -> None:
+    if vocabulary.label_problem(text) is not None:
         with pytest.raises(ValueError, match="label"):
-            encode_label(text, length)
+            vocabulary.encode(text)
         return
-    row = encode_label(text, length).tolist()
-    assert len(row) == length
-    assert row == [*map(DIGITS.index, text), EOS, *[PAD] * (length - 1 - len(text))]
-    assert decode_label(row) == text
+    eos, pad, _ = vocabulary.special
+    row = vocabulary.encode(text).tolist()
+    count = row.index(eos)
+    assert len(row) == vocabulary.positions
+    assert all(index < eos for index in row[:count])
+    assert row[count + 1 :] == [pad] * (vocabulary.max_length - count)
+    assert vocabulary.decode(row) == unicodedata.normalize("NFC", text)
 
 
-@given(value=st.none() | st.integers() | st.floats() | st.binary() | st.lists(st.text(DIGITS)))
-def test_value_that_is_no_text_is_refused_as_label(value: object) -> None:
-    assert label_problem(value, LABEL_LENGTH) is not None
+@given(characters=st.lists(st.text(max_size=3), max_size=6))
+def test_character_sets_without_problems_encode_each_of_their_characters(characters: list[str]) -> None:
+    characters = [unicodedata.normalize("NFC", character) for character in characters]
+    if not character_problems(characters):
+        vocabulary = Vocabulary(tuple(characters), 1)
+        assert [vocabulary.encode(character)[0] for character in characters] == list(range(len(characters)))
 
 
-@given(row=CLASSES)
-def test_any_row_is_decoded_up_to_eos(row: list[int]) -> None:
-    before = row[: row.index(EOS)] if EOS in row else row
-    assert decode_label(row) == "".join(DIGITS[index] for index in before if index < EOS)
+@given(vocabulary=VOCABULARIES, row=st.lists(st.integers(0, 20), max_size=20))
+def test_any_row_is_decoded_up_to_eos(vocabulary: Vocabulary, row: list[int]) -> None:
+    eos = vocabulary.special.eos
+    before = row[: row.index(eos)] if eos in row else row
+    expected = sorted(vocabulary.characters[index] for index in before if index < eos)
+    assert sorted(vocabulary.decode(row)) == sorted("".join(expected))

@@ -10,6 +10,7 @@ import yaml
 
 from search_spaces.errors import DataLoaderError
 from tuner.data.metadata import read_metadata
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
 
 
 def problems_of(path: Path, *splits: str) -> tuple[str, ...]:
@@ -43,22 +44,74 @@ def test_optional_keys_may_be_missing_and_unknown_keys_are_ignored(make_dataset:
     assert read_metadata(make_dataset(change=change), ["train"]).splits["train"].fonts == ("", "KhmerOS")
 
 
-def test_character_set_of_the_metadata_does_not_change_the_valid_labels(make_dataset: Any) -> None:
-    """Another order of the digits changes no label; invalid labels are refused even if the character set has them."""
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["<EOS>", *reversed(KHMER_DIGITS), "<PAD>", "<BLANK>"], tuple(reversed(KHMER_DIGITS))),
+        (list("៩៨៧៦៥៤៣២១០"), tuple("៩៨៧៦៥៤៣២១០")),
+        (["<BLANK>", *KHMER_DIGITS[:5], "<PAD>", *KHMER_DIGITS[5:], "ក", "<EOS>"], (*KHMER_DIGITS, "ក")),
+    ],
+    ids=["reversed after the end mark", "without special symbols", "special symbols anywhere"],
+)
+def test_vocabulary_has_the_order_of_the_character_set(
+    entries: list[str], expected: tuple[str, ...], make_dataset: Any
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= {"character_set": entries, "max_sequence_length": 20}
+        content["train"]["samples"][0]["label"] = "១" * 20
 
-    def declare(content: dict[str, Any]) -> None:
-        content["dataset_info"] |= {"character_set": ["៩", "០", "ក"], "max_sequence_length": 20}
+    metadata = read_metadata(make_dataset(change=change), ["train"])
+    assert metadata.vocabulary == Vocabulary(expected, 20)
+    assert metadata.splits["train"].labels[0] == "១" * 20
+    assert metadata.split_names == ("train", "val")
 
-    def use(content: dict[str, Any]) -> None:
-        declare(content)
-        content["train"]["samples"][0]["label"], content["train"]["samples"][1]["label"] = "ក", "១" * 20
 
-    plain = read_metadata(make_dataset(), ["train"]).splits
-    assert read_metadata(make_dataset(change=declare), ["train"]).splits == plain
-    problems = problems_of(make_dataset(change=use), "train")
+@pytest.mark.parametrize("missing", [["dataset_info"], ["character_set"], ["character_set", "max_sequence_length"]])
+def test_metadata_without_a_vocabulary_has_khmer_digits(missing: list[str], make_dataset: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= {"character_set": list(KHMER_DIGITS), "max_sequence_length": 8}
+        for key in missing:
+            (content if key in content else content["dataset_info"]).pop(key)
+
+    assert read_metadata(make_dataset(change=change), ["train"]).vocabulary == Vocabulary()
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"character_set": []}, "dataset_info.character_set: found 0 characters; expected 1 to 500"),
+        ({"character_set": ["<EOS>"]}, "dataset_info.character_set: found 0 characters"),
+        ({"character_set": "abc"}, "found the text 'abc'; expected a list of characters; use [a, b, c]"),
+        ({"character_set": {"a": 1}}, "found a mapping; expected a list of characters; use [a, b, c]"),
+        ({"character_set": [["a"]]}, "found a list of 1; expected a list of characters"),
+        ({"character_set": [*KHMER_DIGITS, "០"]}, "found '០' 2 times; expected each character once"),
+        ({"character_set": [*KHMER_DIGITS, "<eos>"]}, "found '<eos>'; expected one character for each entry"),
+        ({"max_sequence_length": 25}, "max_sequence_length: found '25'; expected a whole number from 1 to 24"),
+        ({"max_sequence_length": "eight"}, "max_sequence_length: found 'eight'; expected a whole number"),
+        ({"max_sequence_length": None}, "max_sequence_length: found"),
+    ],
+)
+def test_problem_of_a_vocabulary_names_file_line_and_key(info: dict[str, Any], message: str, make_dataset: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= info
+
+    path = make_dataset(change=change)
+    (problem,) = problems_of(path)
+    assert problem.startswith(f"{path}:")
+    assert message in problem
+
+
+def test_label_with_a_character_that_the_character_set_lacks_is_a_problem(make_dataset: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["dataset_info"] |= {"character_set": list("abc"), "max_sequence_length": 2}
+        samples = [*content["train"]["samples"], *content["val"]["samples"]]
+        for sample, label in zip(samples, ("ab", "abc", "x"), strict=False):
+            sample["label"] = label
+
+    problems = problems_of(make_dataset(change=change))
     assert len(problems) == 2
-    assert "expected Khmer digits only" in problems[0]
-    assert "with 20 digits; expected at most 8" in problems[1]
+    assert "found 'abc' with 3 characters; expected at most 2; set dataset_info.max_sequence_length to 3" in problems[0]
+    assert "found 'x' with 'x' (U+0078); expected only the characters abc" in problems[1]
 
 
 def test_tuples_aliases_merge_keys_and_a_bom_are_read(make_dataset: Any) -> None:
@@ -222,7 +275,7 @@ def test_all_invalid_samples_are_reported_together_with_line_split_and_number(ma
     line = path.read_text(encoding="utf-8").splitlines().index("  - augmented: true") + 1
     assert f"{path}:{line}: train.samples[0].label: found '12'" in problems
     assert "train.samples[1].label: is missing" in problems
-    assert "val.samples[0].label: found '១១១១១១១១១' with 9 digits" in problems
+    assert "val.samples[0].label: found '១១១១១១១១១' with 9 characters" in problems
     assert "val.samples[0].image_path: is missing" in problems
 
 

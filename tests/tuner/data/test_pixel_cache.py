@@ -26,7 +26,9 @@ from tuner.data.cache_folder import cache_folders
 from tuner.data.image_decoding import DecodedImages
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.data.rendering.png import encode_png
-from tuner.data.vocabulary import decode_label, encode_label
+from tuner.data.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary()
 
 SPLITS = ["train", "val"]
 
@@ -63,11 +65,12 @@ def test_cache_has_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None
     assert (len(train), len(cache["val"])) == (24, 6)
     assert train.images[:].shape == (24, 64, 128)
     assert train.labels.shape == (24, 9)
-    assert train.images[0].dtype == train.labels.dtype == np.uint8
+    assert (train.images[0].dtype, train.labels.dtype) == (np.uint8, np.int16)
+    assert (train.vocabulary, set(train.split_names)) == (VOCABULARY, {"train", "val", "test"})
     for number in (0, 23):
         grey = Image.open(train.image_paths[number]).convert("L")
         assert np.array_equal(train.images[number], np.asarray(grey))
-        assert train.lengths[number] == len(decode_label(train.labels[number]))
+        assert train.lengths[number] == len(VOCABULARY.decode(train.labels[number]))
         assert train.font_names[train.font_numbers[number]].startswith("NotoSansKhmer-")
 
 
@@ -86,7 +89,7 @@ def test_cache_has_the_original_sizes_of_the_images(size: tuple[int, int], make_
 def test_cache_of_an_earlier_layout_is_recreated(generated: Path) -> None:
     before = open_pixel_cache(generated, SPLITS)
     for file in (generated.parent / ".pixel_cache").glob("*.jsonl"):
-        line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 4', b'"layout": 3')
+        line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 5', b'"layout": 4')
         file.write_bytes(hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
     files = cache_files(generated)
     after = open_pixel_cache(generated, SPLITS)
@@ -123,7 +126,7 @@ def test_split_may_have_any_name(name: str, make_dataset: Any) -> None:
 
 def test_dataset_of_another_tool_is_cached(make_dataset: Any) -> None:
     cache = open_pixel_cache(make_dataset(), SPLITS)
-    assert cache["val"].labels.tolist() == [encode_label("៨៨៨៨៨៨៨៨").tolist()]
+    assert cache["val"].labels.tolist() == [VOCABULARY.encode("៨៨៨៨៨៨៨៨").tolist()]
     assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
     assert cache["train"].font_names == ["KhmerOS"]
     assert cache["train"].font_numbers.tolist() == [0, 0]
@@ -196,11 +199,11 @@ def test_changed_image_with_the_same_size_and_time_is_only_detected_with_verify(
 
 def test_changed_label_replaces_the_cache_and_removes_old_splits(generated: Path) -> None:
     before = open_pixel_cache(generated, [*SPLITS, "test"])
-    label = decode_label(before["train"].labels[0])
+    label = VOCABULARY.decode(before["train"].labels[0])
     text = generated.read_text(encoding="utf-8")
     generated.write_text(text.replace(f'"label": "{label}"', '"label": "៧៧៧"'), encoding="utf-8")
     after = open_pixel_cache(generated, ["train"])
-    assert decode_label(after["train"].labels[0]) == "៧៧៧"
+    assert VOCABULARY.decode(after["train"].labels[0]) == "៧៧៧"
     assert after["train"].digest != before["train"].digest
     assert list(cache_files(generated)) == ["metadata.yaml.train.npy"]
 

@@ -3,43 +3,42 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.data.vocabulary import (
-    BLANK,
-    CHARACTER_SET,
-    DIGITS,
-    EOS,
-    LABEL_LENGTH,
-    PAD,
-    VOCABULARY_SIZE,
-    decode_label,
-    encode_label,
-    label_problem,
-)
+from tuner.data.vocabulary import KHMER_DIGITS, SpecialIndices, Vocabulary, character_problems, split_characters
+
+DIGITS = Vocabulary()
+LETTERS = Vocabulary(tuple("CAB"), 3)
+KHMER = Vocabulary(("ក", "ក្ក", "ា", "ខ"), 4)
+HEBREW = Vocabulary(tuple("אבג12"), 5)
+LARGE = Vocabulary(tuple(chr(0x4E00 + number) for number in range(500)), 24)
 
 
-def test_vocabulary_has_ten_digits_and_three_special_symbols() -> None:
-    assert len(CHARACTER_SET) == VOCABULARY_SIZE == 13
-    assert [ord(digit) for digit in DIGITS] == list(range(0x17E0, 0x17EA))
-    assert (CHARACTER_SET[EOS], CHARACTER_SET[PAD], CHARACTER_SET[BLANK]) == ("<EOS>", "<PAD>", "<BLANK>")
+def test_default_vocabulary_is_that_of_khmer_digits() -> None:
+    assert [ord(digit) for digit in DIGITS.characters] == list(range(0x17E0, 0x17EA))
+    assert DIGITS.sizes == {"vocab_size": 13, "max_sequence_length": 9}
+    assert DIGITS.special == SpecialIndices(eos=10, pad=11, blank=12)
 
 
 @pytest.mark.parametrize(
-    ("label", "expected"),
+    ("vocabulary", "label", "expected"),
     [
-        ("០", [0, 10, 11, 11, 11, 11, 11, 11, 11]),
-        ("០៣៩៦", [0, 3, 9, 6, 10, 11, 11, 11, 11]),
-        ("១២៣៤៥៦៧៨", [1, 2, 3, 4, 5, 6, 7, 8, 10]),
+        (DIGITS, "០", [0, 10, 11, 11, 11, 11, 11, 11, 11]),
+        (DIGITS, "០៣៩៦", [0, 3, 9, 6, 10, 11, 11, 11, 11]),
+        (DIGITS, "១២៣៤៥៦៧៨", [1, 2, 3, 4, 5, 6, 7, 8, 10]),
+        (LETTERS, "ABC", [1, 2, 0, 3]),
+        (KHMER, "ក្កាក", [1, 2, 0, 4, 5]),
+        (LARGE, chr(0x4E00 + 499), [499, 500, *[501] * 23]),
+        (Vocabulary(("é", "e"), 2), "e\u0301e", [0, 1, 2]),
+        # From left to right in the image: the letters are reversed, the number is not.
+        (HEBREW, "אב12ג", [2, 3, 4, 1, 0, 5]),
     ],
 )
-def test_label_is_encoded_as_digits_eos_pad_and_decoded_back(label: str, expected: list[int]) -> None:
-    encoded = encode_label(label)
-    assert encoded.dtype == np.uint8
+def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(
+    vocabulary: Vocabulary, label: str, expected: list[int]
+) -> None:
+    encoded = vocabulary.encode(label)
+    assert encoded.dtype == np.int16
     assert encoded.tolist() == expected
-    assert decode_label(encoded) == label
-
-
-def test_label_can_be_encoded_with_another_length() -> None:
-    assert encode_label("១២", length=4).tolist() == [1, 2, 10, 11]
+    assert vocabulary.decode(encoded) == label.replace("e\u0301", "é")
 
 
 @pytest.mark.parametrize(
@@ -47,30 +46,67 @@ def test_label_can_be_encoded_with_another_length() -> None:
     [([3, 10, 4], "៣"), ([12, 3, 11, 4], "៣៤"), ([10], ""), ([1] * 9, "១" * 9), ([], "")],
 )
 def test_decoding_stops_at_eos_and_skips_pad_and_blank(indices: list[int], expected: str) -> None:
-    assert decode_label(indices) == expected
+    assert DIGITS.decode(indices) == expected
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
+    ("vocabulary", "label", "parts"),
     [
-        ("", "empty"),
-        ("១២៣៤៥៦៧៨៩", "9 digits; expected at most 8"),
-        ("12", "'1' (U+0031), '2' (U+0032)"),
-        ("១x", "'x' (U+0078)"),
-        ("១ ២", "U+0020"),
-        ("๑", "U+0E51"),  # a Thai digit
-        (396, "396"),
-        (None, "None"),
+        (DIGITS, "", ["empty", "expected 1 to 8 of the characters ០១២៣៤៥៦៧៨៩"]),
+        (DIGITS, "១២៣៤៥៦៧៨៩", ["9 characters; expected at most 8", "set dataset_info.max_sequence_length to 9"]),
+        (DIGITS, "១" * 25, ["25 characters; expected at most 8; remove the sample"]),
+        (DIGITS, "12", ["'1' (U+0031), '2' (U+0032)", "write '១២'"]),
+        (DIGITS, "១x", ["'x' (U+0078)", "add the missing characters to dataset_info.character_set"]),
+        (DIGITS, "១ ២", ["U+0020"]),
+        (DIGITS, "๑", ["U+0E51", "write '១'"]),  # a Thai digit
+        (LETTERS, "ABx", ["'x' (U+0078)", "only the characters CAB"]),
+        (LETTERS, "AAAA", ["max_sequence_length to 4"]),
+        (LARGE, "x", ["and 460 more"]),
     ],
 )
-def test_problem_of_an_invalid_label_names_the_invalid_part(label: object, message: str) -> None:
-    problem = label_problem(label)
+def test_problem_of_an_invalid_label_names_the_invalid_part_and_the_remedy(
+    vocabulary: Vocabulary, label: str, parts: list[str]
+) -> None:
+    problem = vocabulary.label_problem(label)
     assert problem is not None
-    assert message in problem
-    if isinstance(label, str):
-        with pytest.raises(ValueError, match="label"):
-            encode_label(label)
+    assert all(part in problem for part in parts), problem
+    with pytest.raises(ValueError, match="label"):
+        vocabulary.encode(label)
 
 
-def test_longest_valid_label_leaves_one_position_for_eos() -> None:
-    assert label_problem("០" * (LABEL_LENGTH - 1)) is None
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("abc", ["a", "b", "c"]),
+        (" a\n b\t", ["a", "b"]),
+        ("e\u0301x", ["é", "x"]),
+        ("ក្កាខ", ["ក្កា", "ខ"]),
+        ("\u0301", ["\u0301"]),
+        ("a \u0301", ["a", "\u0301"]),
+        ("", []),
+    ],
+)
+def test_text_is_split_into_characters_with_their_marks(text: str, expected: list[str]) -> None:
+    assert split_characters(text) == expected
+
+
+@pytest.mark.parametrize("characters", [list(KHMER_DIGITS), ["ក្ក", "ក", "ា"], [" ", "-"], list(LARGE.characters)])
+def test_characters_of_any_script_are_accepted(characters: list[str]) -> None:
+    assert character_problems(characters) == []
+
+
+@pytest.mark.parametrize(
+    ("characters", "message"),
+    [
+        (["a", "b", "a"], "found 'a' 2 times; expected each character once; remove all but one"),
+        (["a", "bcd"], "found 'bcd'; expected one character for each entry, or <EOS>, <PAD>, <BLANK>; use [b, c, d]"),
+        (["<UNK>"], "found '<UNK>'; expected one character for each entry, or <EOS>, <PAD>, <BLANK>; remove this"),
+        (["a", ""], "found ''; expected one character"),
+        (["a", "\n"], "found '\\n'; expected one character"),
+        ([], "found 0 characters; expected 1 to 500; list the characters of the labels"),
+        ([*LARGE.characters, "a"], "found 501 characters; expected 1 to 500"),
+    ],
+)
+def test_problem_of_a_character_set_names_the_entry_and_the_remedy(characters: list[str], message: str) -> None:
+    (problem,) = character_problems(characters)
+    assert problem.startswith(message)

@@ -15,14 +15,16 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.data.vocabulary import decode_label, encode_label
+from tuner.data.vocabulary import Vocabulary
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
 from tuner.inference.reader import Reader, reader_of_checkpoint
 
+VOCABULARY = Vocabulary()
+
 Grey = npt.NDArray[np.float64]
 KHMER = "០១២៣"
-ROW = encode_label(KHMER)
+ROW = VOCABULARY.encode(KHMER)
 
 
 def validation(count: int = 1000, *, correct: float = 0.95, seed: int = 0, **changes: Any) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def flags(detector: OODDetector, **changes: Any) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def detector() -> OODDetector:
-    return OODDetector.of(validation())
+    return OODDetector.of(validation(), VOCABULARY)
 
 
 def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector) -> None:
@@ -66,9 +68,9 @@ def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"row": np.array([10, *[11] * 8])}, ["no digit was read"]),
-        ({"row": np.array([11, 10, *[11] * 7])}, ["no digit was read"]),
-        ({"row": np.arange(9)}, ["no end mark was read within 8 digits"]),
+        ({"row": np.array([10, *[11] * 8])}, ["no character was read"]),
+        ({"row": np.array([11, 10, *[11] * 7])}, ["no character was read"]),
+        ({"row": np.arange(9)}, ["no end mark was read within 8 characters"]),
         (
             {"confidence": 0.3},
             ["the reading is not stable when the image is slightly distorted: mean confidence 0.30, "],
@@ -93,15 +95,17 @@ def test_flags_name_every_reason(changes: dict[str, Any], expected: list[str], d
 
 def test_limits_are_derived_from_the_validation_images() -> None:
     ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
-    detector = OODDetector.of(validation(aspect_ratios=ratios))
+    detector = OODDetector.of(validation(aspect_ratios=ratios), VOCABULARY)
     assert detector.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
-    certain, unsure = (OODDetector.of(validation(tta_confidence=np.linspace(low, 1, 1000))) for low in (0.9, 0.2))
+    certain, unsure = (
+        OODDetector.of(validation(tta_confidence=np.linspace(low, 1, 1000)), VOCABULARY) for low in (0.9, 0.2)
+    )
     assert certain.min_confidence > 0.9 > 0.25 > unsure.min_confidence
 
 
 @pytest.mark.parametrize(("count", "correct"), [(MIN_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
 def test_confidence_below_one_half_is_flagged_if_few_readings_are_correct(count: int, correct: float) -> None:
-    detector = OODDetector.of(validation(count, correct=correct))
+    detector = OODDetector.of(validation(count, correct=correct), VOCABULARY)
     assert flags(detector, confidence=0.51, statistics=np.full(3, 99.0)) == ()
     (reason,) = flags(detector, confidence=0.49)
     assert reason.endswith("mean confidence 0.49, below 0.50")
@@ -110,12 +114,12 @@ def test_confidence_below_one_half_is_flagged_if_few_readings_are_correct(count:
 def test_confidence_below_one_half_is_flagged_before_the_training_has_finished() -> None:
     unfinished = validation()
     del unfinished["tta_confidence"]
-    detector = OODDetector.of(unfinished)
+    detector = OODDetector.of(unfinished, VOCABULARY)
     assert (flags(detector, confidence=0.51), len(flags(detector, confidence=0.49))) == ((), 1)
 
 
 def test_equal_validation_images_are_not_flagged_because_of_rounding() -> None:
-    detector = OODDetector.of(validation(image_statistics=np.full((1000, 3), 5.0)))
+    detector = OODDetector.of(validation(image_statistics=np.full((1000, 3), 5.0)), VOCABULARY)
     assert flags(detector) == ()
     assert flags(detector, statistics=np.full(3, 9.0)) == ("the image is unlike the validation images",)
 
@@ -215,7 +219,8 @@ class TestTrained:
             light, dark = (image.filter(kind(7)) for kind in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
             ImageChops.invert(ImageChops.difference(light, dark)).save(tmp_path / f"{number:04d}.png")
         readings = reader.read([tmp_path])
-        is_correct = [reading.text == decode_label(label) for reading, label in zip(readings, test.labels, strict=True)]
+        texts = map(VOCABULARY.decode, test.labels)
+        is_correct = [reading.text == text for reading, text in zip(readings, texts, strict=True)]
         flagged = np.array([bool(reading.flags) for reading in readings])
         wrong = ~np.array(is_correct)
         assert wrong.sum() > 100
@@ -225,6 +230,6 @@ class TestTrained:
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
         readings = zip(reader.read(test.image_paths), test.labels, strict=True)
-        flagged = [bool(reading.flags) for reading, label in readings if reading.text == decode_label(label)]
+        flagged = [bool(reading.flags) for reading, label in readings if reading.text == VOCABULARY.decode(label)]
         assert len(flagged) > 400
         assert sum(flagged) / len(flagged) <= 0.05

@@ -19,12 +19,15 @@ from search_spaces import ConfigurationError, DataLoaderError
 from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint, find_winner
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
-from tuner.data.vocabulary import BLANK, EOS, PAD, decode_label
+from tuner.data.vocabulary import Vocabulary
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.reader import Reader, evaluate_split, reader_of_checkpoint
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 from tuner.training.validation import Accuracy, SplitScore
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 KINDS = ["attention", "ctc"]
@@ -109,13 +112,15 @@ def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit,
     wrong = np.where(val.lengths == longest, 1, 0)
 
     class ReaderStub:
-        """A model that reads every label correctly, except the last digit of the longest labels."""
+        """A model that reads every label correctly, except the last character of the longest labels."""
+
+        vocabulary = VOCABULARY
 
         def score(self, split: CachedSplit) -> SplitScore:
             labels = torch.from_numpy(split.labels.astype(np.int64))
             last = torch.arange(labels.shape[1]) == torch.from_numpy(split.lengths - 1).unsqueeze(1)
             rows = torch.where(last & torch.from_numpy(wrong == 1).unsqueeze(1), (labels + 1) % 10, labels)
-            accuracy = Accuracy()
+            accuracy = Accuracy(PAD)
             accuracy.update(rows, labels)
             return SplitScore(0.5, accuracy, rows.byte(), torch.ones(len(rows)))
 
@@ -144,7 +149,7 @@ def test_files_are_read_like_the_cached_pixels(kind: str, readers: dict[str, Rea
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
     rows, confidences, _ = readers[kind].read_pixels(val.images[:])
     assert [reading.confidence for reading in readings] == confidences.tolist()
-    assert [reading.text for reading in readings] == [decode_label(row) for row in rows.tolist()]
+    assert [reading.text for reading in readings] == [VOCABULARY.decode(row) for row in rows.tolist()]
     assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
 
 

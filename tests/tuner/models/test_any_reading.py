@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tuner.data.vocabulary import BLANK, EOS, PAD, VOCABULARY_SIZE
+from tuner.data.vocabulary import Vocabulary
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 
 @st.composite
@@ -23,15 +26,15 @@ def batches(draw: st.DrawFn, least: int = 1) -> list[list[int]]:
 
 
 def scores_of(batch: list[list[int]]) -> Tensor:
-    noise = torch.rand(len(batch), len(batch[0]), VOCABULARY_SIZE, generator=torch.Generator().manual_seed(0))
-    return noise + 2 * torch.nn.functional.one_hot(torch.tensor(batch), VOCABULARY_SIZE)
+    noise = torch.rand(len(batch), len(batch[0]), VOCABULARY.size, generator=torch.Generator().manual_seed(0))
+    return noise + 2 * torch.nn.functional.one_hot(torch.tensor(batch), VOCABULARY.size)
 
 
 def ctc(length: int) -> CTCDecoder:
-    return CTCDecoder(1, length, VOCABULARY_SIZE)
+    return CTCDecoder(1, length, VOCABULARY.size)
 
 
-ATTENTION = MonotonicAttention(1, 16, VOCABULARY_SIZE)
+ATTENTION = MonotonicAttention(1, 16, VOCABULARY.size)
 
 
 def padded(digits: list[int], length: int) -> list[int]:
@@ -57,7 +60,7 @@ def test_readings_do_not_depend_on_the_batch(batch: list[list[int]], length: int
     assert torch.equal(read(scores), torch.cat([read(one) for one in scores.split(1)]))
     rows = ATTENTION.read(scores)
     assert torch.equal(rows, torch.cat([ATTENTION.read(one) for one in scores.split(1)]))
-    assert torch.equal(rows, ATTENTION.read(torch.nn.functional.one_hot(rows, VOCABULARY_SIZE)))
+    assert torch.equal(rows, ATTENTION.read(torch.nn.functional.one_hot(rows, VOCABULARY.size)))
 
 
 @given(batch=batches(least=9))

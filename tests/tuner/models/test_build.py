@@ -9,14 +9,14 @@ import torch
 
 from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
 from tuner.data.batches import create_data_loaders
-from tuner.models import DigitReader, build_model, create_model_from_config
+from tuner.models import OCRNetwork, build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
 MakeConfig = Callable[..., TrainingConfig]
 BUILT_IN = list(load_model_definitions(TrainingConfig.model_config_path))
 
 
-def weights(model: DigitReader) -> torch.Tensor:
+def weights(model: OCRNetwork) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -56,18 +56,29 @@ def test_vocabulary_and_label_length_determine_the_output_shape(tiny_config: Mak
     assert build_model(definitions["tiny_ctc"], tiny_config(vocab_size=15))(images).shape == (2, 32, 15)
 
 
-@pytest.mark.parametrize(
-    ("create", "error"), [(create_model_from_config, ModelCreationError), (create_data_loaders, ConfigurationError)]
-)
-@pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(15, 20), (12, 1), (-1, 0), (13.0, "9"), (True, None)])
-def test_vocabulary_that_differs_from_the_dataset_is_rejected(
-    create: Callable[..., object], error: Any, vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
+@pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(3, 1), (-1, 0), (13.0, "9"), (True, None)])
+def test_vocabulary_too_small_for_a_label_is_rejected(
+    vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
 ) -> None:
-    with pytest.raises(error) as caught:
-        create(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
+    with pytest.raises(ModelCreationError) as caught:
+        create_model_from_config(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
+    rule = "expected a whole number of at least"
     assert caught.value.problems == (
-        f"vocab_size: found {vocab_size!r}; expected 13; use the default",
-        f"max_sequence_length: found {max_sequence_length!r}; expected 9; use the default",
+        f"vocab_size: found {vocab_size!r}; {rule} 4; use that of the dataset",
+        f"max_sequence_length: found {max_sequence_length!r}; {rule} 2; use that of the dataset",
+    )
+
+
+@pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(15, 20), (12, 1), (13.0, "9"), (True, None)])
+def test_vocabulary_that_differs_from_the_dataset_is_rejected(
+    vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        create_data_loaders(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
+    reason = "because the dataset has 10 characters and labels of at most 8"
+    assert caught.value.problems == (
+        f"vocab_size: found {vocab_size!r}; expected 13, {reason}; use vocab_size=13",
+        f"max_sequence_length: found {max_sequence_length!r}; expected 9, {reason}; use max_sequence_length=9",
     )
 
 

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from search_spaces import ModelDefinition, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
-from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.data.vocabulary import Vocabulary
 from tuner.models import build_model
 from tuner.models.decoders import DECODERS, CTCDecoder, Decoder, MonotonicAttention
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 FLOOR = 1e-6  # impossible classes have a probability between 0 and this
 CLASSES = 13
@@ -22,14 +25,14 @@ def decoder_of(width: int, positions: int) -> MonotonicAttention:
     decoder = MonotonicAttention(width, positions, CLASSES)
     # Moderate weights, so that no column is almost certain.
     nn.init.normal_(decoder.reads.weight, std=1.0)
-    nn.init.normal_(decoder.digit.weight, std=1.0)
+    nn.init.normal_(decoder.character.weight, std=1.0)
     return decoder
 
 
 def enumerated(decoder: MonotonicAttention, columns: Tensor) -> Tensor:
     """Return the same probabilities, computed from all 2**T ways to read or skip each column."""
     reads = torch.sigmoid(decoder.reads(columns)).squeeze(-1).double()
-    digits = decoder.digit(columns).softmax(-1).double()
+    digits = decoder.character(columns).softmax(-1).double()
     probabilities = torch.zeros(len(columns), decoder.positions, CLASSES, dtype=torch.double)
     for image, pattern in itertools.product(range(len(columns)), itertools.product([0, 1], repeat=columns.shape[1])):
         column_probabilities = [reads[image, t] if read else 1 - reads[image, t] for t, read in enumerate(pattern)]
@@ -95,8 +98,8 @@ def test_attention_reads_each_certain_column_once_and_in_order() -> None:
         decoder.reads.weight.zero_()
         decoder.reads.weight[0, 0] = 100
         decoder.reads.bias.fill_(-50)
-        decoder.digit.weight.copy_(torch.cat([torch.zeros(10, 1), 50 * torch.eye(10)], dim=1))
-        decoder.digit.bias.zero_()
+        decoder.character.weight.copy_(torch.cat([torch.zeros(10, 1), 50 * torch.eye(10)], dim=1))
+        decoder.character.bias.zero_()
     columns = torch.zeros(2, 6, 11)
     for column, digit in ((1, 7), (2, 7), (5, 3)):
         columns[0, column, [0, 1 + digit]] = 1
@@ -104,7 +107,7 @@ def test_attention_reads_each_certain_column_once_and_in_order() -> None:
 
 
 def test_untrained_attention_expects_the_given_number_of_digits() -> None:
-    decoder = MonotonicAttention(width=4, positions=9, classes=CLASSES, expected_digits=4.5)
+    decoder = MonotonicAttention(width=4, positions=9, classes=CLASSES)
     nn.init.zeros_(decoder.reads.weight)
     reads = torch.sigmoid(decoder.reads(torch.randn(1, 32, 4)))
     assert reads.sum().item() == pytest.approx(4.5, rel=1e-4)
@@ -131,7 +134,7 @@ class ColumnDecoder(Decoder):
     """Reads one digit in each of the first columns."""
 
     def forward(self, columns: Tensor) -> Tensor:
-        return columns[:, : self.positions, : self.classes]
+        return columns[:, : self.positions, : len(self.special) + 10]
 
     def read(self, scores: Tensor) -> Tensor:
         return scores[..., :EOS].argmax(-1)

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.data.vocabulary import Vocabulary
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 B = BLANK
 CLASSES = 13

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tuner.data.vocabulary import EOS, PAD
+from tuner.data.vocabulary import Vocabulary
 from tuner.training.validation import Accuracy
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 LABEL = [1, 2, EOS, PAD]
 
@@ -25,7 +28,7 @@ LABEL = [1, 2, EOS, PAD]
 def test_characters_are_counted_up_to_and_including_the_end_mark(
     row: list[int], characters: float, sequence: float
 ) -> None:
-    accuracy = Accuracy()
+    accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([row]), torch.tensor([LABEL]))
     assert accuracy.character_accuracy() == pytest.approx(characters)
     assert accuracy.sequence_accuracy() == sequence
@@ -33,14 +36,14 @@ def test_characters_are_counted_up_to_and_including_the_end_mark(
 
 def test_nine_digit_reading_is_never_correct() -> None:
     longest = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, EOS]])
-    accuracy = Accuracy()
+    accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]]), longest)
     assert accuracy.character_accuracy() == pytest.approx(8 / 9)
     assert accuracy.sequence_accuracy() == 0
 
 
 def test_accuracy_over_batches_is_computed_from_counts_not_from_means() -> None:
-    accuracy = Accuracy()
+    accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([[1, 2, 3, EOS]]), torch.tensor([[1, 2, 3, EOS]]))
     accuracy.update(torch.tensor([[5, 5, 5, 5], [9, EOS, PAD, PAD]]), torch.tensor([[0, EOS, PAD, PAD], LABEL]))
     assert accuracy.character_accuracy() == pytest.approx((4 + 0 + 0) / (4 + 2 + 3))
@@ -48,5 +51,5 @@ def test_accuracy_over_batches_is_computed_from_counts_not_from_means() -> None:
 
 
 def test_accuracy_without_counts_is_zero() -> None:
-    assert Accuracy().character_accuracy() == 0
-    assert Accuracy().sequence_accuracy() == 0
+    assert Accuracy(PAD).character_accuracy() == 0
+    assert Accuracy(PAD).sequence_accuracy() == 0

@@ -7,10 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.vocabulary import BLANK, DIGITS, EOS, PAD, encode_label
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
 from tuner.training.validation import Accuracy
 
-LABELS = st.text(DIGITS[:3], min_size=1, max_size=8).map(lambda text: encode_label(text).tolist())
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
+
+LABELS = st.text(KHMER_DIGITS[:3], min_size=1, max_size=8).map(lambda text: VOCABULARY.encode(text).tolist())
 Pair = tuple[list[int], list[int]]
 
 
@@ -37,7 +40,7 @@ def reference(read: list[Pair]) -> tuple[float, float]:
 
 @given(read=st.lists(pairs(), max_size=12), batch=st.integers(1, 5))
 def test_accuracy_equals_the_reference_for_any_batch_size(read: list[Pair], batch: int) -> None:
-    accuracy = Accuracy()
+    accuracy = Accuracy(PAD)
     for start in range(0, len(read), batch):
         rows, labels = zip(*read[start : start + batch], strict=True)
         accuracy.update(torch.tensor(rows), torch.tensor(labels))

@@ -1,18 +1,23 @@
 import numpy as np
 import pytest
 
-from tuner.data.vocabulary import BLANK, DIGITS, EOS, LABEL_LENGTH, PAD, encode_label
-from tuner.training.confusion_counts import DELETED, INSERTED, digit_confusion, digit_scores
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
+from tuner.training.confusion_counts import character_scores, count_confusions
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
+# The last row and the last column of the counts.
+INSERTED = DELETED = 10
 
 
 def _row(arabic: str) -> list[int]:
     """Encode digits as a label sequence; an empty text is a reading without digits."""
     digits = [int(digit) for digit in arabic]
-    return [*digits, EOS, *[PAD] * LABEL_LENGTH][:LABEL_LENGTH]
+    return [*digits, EOS, *[PAD] * VOCABULARY.positions][: VOCABULARY.positions]
 
 
 def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
-    counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
+    counts = count_confusions([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs], 13)
     return {(int(true), int(read)): int(counts[true, read]) for true, read in np.argwhere(counts)}
 
 
@@ -34,7 +39,9 @@ def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
         ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
     ],
 )
-def test_read_digits_are_aligned_with_label_digits(true: str, read: str, expected: dict[tuple[int, int], int]) -> None:
+def test_read_characters_are_aligned_with_label_characters(
+    true: str, read: str, expected: dict[tuple[int, int], int]
+) -> None:
     assert _confusion((true, read)) == expected
 
 
@@ -43,13 +50,15 @@ def test_counts_of_several_images_are_added() -> None:
 
 
 def test_no_images_give_zero_counts() -> None:
-    assert digit_confusion(np.zeros((0, LABEL_LENGTH), np.uint8), np.zeros((0, LABEL_LENGTH), np.uint8)).sum() == 0
+    nothing = np.zeros((0, VOCABULARY.positions), np.int16)
+    assert count_confusions(nothing, nothing, VOCABULARY.size).tolist() == np.zeros((11, 11)).tolist()
 
 
 def test_special_classes_before_the_end_mark_are_ignored() -> None:
     row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
-    assert digit_confusion([row], [_row("42")]).diagonal()[:10].sum() == 2
-    assert digit_confusion([[5] * LABEL_LENGTH], [_row("5")])[INSERTED, 5] == LABEL_LENGTH - 1  # no end mark
+    assert count_confusions([row], [_row("42")], 13).diagonal()[:10].sum() == 2
+    without_end = [5] * VOCABULARY.positions
+    assert count_confusions([without_end], [_row("5")], 13)[INSERTED, 5] == VOCABULARY.positions - 1
 
 
 def _levenshtein(one: str, other: str) -> int:
@@ -62,28 +71,28 @@ def _levenshtein(one: str, other: str) -> int:
     return before[-1]
 
 
-def test_each_digit_is_counted_once_and_errors_equal_the_edit_distance() -> None:
+def test_each_character_is_counted_once_and_errors_equal_the_edit_distance() -> None:
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(list("0123"), size=random.integers(0, 9))) for _ in range(2 * 200)]
     true, read = texts[:200], texts[200:]
-    counts = digit_confusion([_row(text) for text in read], [_row(text) for text in true])
+    counts = count_confusions([_row(text) for text in read], [_row(text) for text in true], 13)
     assert counts[:10].sum(1).tolist() == ["".join(true).count(str(digit)) for digit in range(10)]
     assert counts[:, :10].sum(0).tolist() == ["".join(read).count(str(digit)) for digit in range(10)]
     assert counts.sum() - counts.trace() == sum(map(_levenshtein, true, read))
 
 
 def test_encoded_labels_of_the_dataset_are_counted() -> None:
-    labels = np.stack([encode_label(DIGITS[:8]), encode_label(DIGITS[8:])])
-    assert digit_confusion(labels, labels).tolist() == np.diag([1] * 10 + [0]).tolist()
+    labels = np.stack([VOCABULARY.encode(KHMER_DIGITS[:8]), VOCABULARY.encode(KHMER_DIGITS[8:])])
+    assert count_confusions(labels, labels, 13).tolist() == np.diag([1] * 10 + [0]).tolist()
 
 
-def test_digit_scores_are_fractions_of_the_counts() -> None:
+def test_character_scores_are_fractions_of_the_counts() -> None:
     pairs = [("11", "11"), ("1", "7"), ("41", "4"), ("2", "21"), ("3", "1")]
-    counts = digit_confusion([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs])
-    scores = {DIGITS.index(score.digit): score for score in digit_scores(counts)}
+    counts = count_confusions([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs], 13)
+    scores = {KHMER_DIGITS.index(score.character): score for score in character_scores(counts, KHMER_DIGITS)}
     one = scores[1]
     assert (one.count, one.recall, one.precision) == (4, 2 / 4, 2 / 4)
-    assert (one.read_as, one.insertions) == ({DIGITS[7]: 1, "missed": 1}, 1)
+    assert (one.read_as, one.insertions) == ({KHMER_DIGITS[7]: 1, "missed": 1}, 1)
     assert (scores[4].recall, scores[4].precision, scores[4].read_as) == (1.0, 1.0, {})
     assert (scores[7].count, scores[7].recall, scores[7].precision) == (0, None, 0.0)
     assert (scores[3].recall, scores[3].precision) == (0.0, None)

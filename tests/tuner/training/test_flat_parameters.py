@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import TrainingConfig
-from tuner.models import DigitReader, create_model_from_config
+from tuner.models import OCRNetwork, create_model_from_config
 from tuner.training.flat_parameters import FlatParameters, weight_decay_groups
 from tuner.training.optimizers import create_optimizer, optimizer_for
 
@@ -16,7 +16,7 @@ MakeConfig = Callable[..., TrainingConfig]
 
 
 @pytest.fixture
-def model(tiny_config: MakeConfig) -> DigitReader:
+def model(tiny_config: MakeConfig) -> OCRNetwork:
     return create_model_from_config(tiny_config())
 
 
@@ -24,7 +24,7 @@ def copies(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_flattening_keeps_weights_scores_and_strides(model: DigitReader) -> None:
+def test_flattening_keeps_weights_scores_and_strides(model: OCRNetwork) -> None:
     images = torch.rand(4, 1, 64, 128)
     before, scores = copies(model), model.eval()(images)
     weights = FlatParameters(model)
@@ -63,7 +63,7 @@ def test_optimizer_updates_flat_parameters_like_separate_parameters(tiny_config:
     )
 
 
-def test_gradients_of_several_passes_add_up_and_are_cleared(model: DigitReader) -> None:
+def test_gradients_of_several_passes_add_up_and_are_cleared(model: OCRNetwork) -> None:
     weights = FlatParameters(model)
     first = weight_decay_groups(model)[0][0]
     for factor in (1.0, 2.0):
@@ -77,7 +77,7 @@ def test_gradients_of_several_passes_add_up_and_are_cleared(model: DigitReader) 
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_loading_a_checkpoint_updates_the_flat_parameters(model: DigitReader) -> None:
+def test_loading_a_checkpoint_updates_the_flat_parameters(model: OCRNetwork) -> None:
     weights = FlatParameters(model)
     content = io.BytesIO()
     torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
@@ -88,7 +88,7 @@ def test_loading_a_checkpoint_updates_the_flat_parameters(model: DigitReader) ->
     assert all(torch.equal(new, old + 1) for new, old in zip(after, before, strict=True))
 
 
-def test_saved_file_contains_the_weights_once(model: DigitReader) -> None:
+def test_saved_file_contains_the_weights_once(model: OCRNetwork) -> None:
     plain, flat = io.BytesIO(), io.BytesIO()
     torch.save(model.state_dict(), plain)
     FlatParameters(model)

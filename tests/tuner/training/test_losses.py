@@ -9,9 +9,12 @@ from torch import Tensor
 
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
-from tuner.data.vocabulary import BLANK, EOS, PAD
+from tuner.data.vocabulary import Vocabulary
 from tuner.models.decoders import CTCDecoder
 from tuner.training.losses import LOSSES, CrossEntropy, CTCLoss, FocalLoss, create_loss_function
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 CLASSES = 13
 LABELS = torch.tensor([[3, 7, EOS, PAD], [5, EOS, PAD, PAD]])
@@ -31,10 +34,12 @@ def true_class_probabilities(logits: Tensor) -> list[float]:
 def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark() -> None:
     logits = random_logits(2, 4)
     expected = -sum(map(math.log, true_class_probabilities(logits))) / COUNTED
-    assert CrossEntropy()(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
+    assert CrossEntropy(13)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), FocalLoss()], ids=["plain", "smoothed", "focal"])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(13), CrossEntropy(13, 0.1), FocalLoss(13)], ids=["plain", "smoothed", "focal"]
+)
 def test_scores_at_padding_do_not_affect_the_loss(loss: CrossEntropy | FocalLoss) -> None:
     logits = random_logits(2, 4)
     changed = logits.clone()
@@ -45,25 +50,25 @@ def test_scores_at_padding_do_not_affect_the_loss(loss: CrossEntropy | FocalLoss
 def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
     logits = random_logits(2, 4)
     uniform = -logits.log_softmax(-1)[LABELS != PAD].mean().item()
-    expected = 0.8 * CrossEntropy()(logits, LABELS).item() + 0.2 * uniform
-    assert CrossEntropy(0.2)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
+    expected = 0.8 * CrossEntropy(13)(logits, LABELS).item() + 0.2 * uniform
+    assert CrossEntropy(13, 0.2)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_focal_loss_equals_its_formula() -> None:
     logits = random_logits(2, 4)
     terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in true_class_probabilities(logits)]
-    assert FocalLoss(alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
+    assert FocalLoss(13, alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
     logits = random_logits(2, 4)
-    assert torch.allclose(FocalLoss(alpha=1, gamma=0)(logits, LABELS), CrossEntropy()(logits, LABELS))
+    assert torch.allclose(FocalLoss(13, alpha=1, gamma=0)(logits, LABELS), CrossEntropy(13)(logits, LABELS))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_loss_of_certain_readings_has_finite_gradients(gamma: float) -> None:
     logits = (1000 * torch.nn.functional.one_hot(LABELS, CLASSES).float()).requires_grad_()
-    FocalLoss(gamma=gamma)(logits, LABELS).backward()
+    FocalLoss(13, gamma=gamma)(logits, LABELS).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -81,12 +86,12 @@ def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit() -> None:
                 probabilities = logits[image].softmax(-1)
                 probability[image] += math.prod(float(probabilities[t, c]) for t, c in enumerate(path))
     expected = (-probability[0].log() / 2 - probability[1].log()) / 2
-    assert CTCLoss()(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert CTCLoss(13)(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("loss", "count"),
-    [(CrossEntropy(), COUNTED), (FocalLoss(), COUNTED), (CTCLoss(), 2)],
+    [(CrossEntropy(13), COUNTED), (FocalLoss(13), COUNTED), (CTCLoss(13), 2)],
     ids=["plain", "focal", "ctc"],
 )
 def test_batch_means_weighted_by_count_give_the_overall_mean(

@@ -15,6 +15,7 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
+from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.training import out_of_memory as memory
 from tuner.training.checkpoints import load_checkpoint
@@ -160,7 +161,7 @@ def test_training_fails_if_memory_does_not_suffice_for_one_image(
     def allocate_too_much(*_: object) -> torch.Tensor:
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr("tuner.models.reader.normalise", allocate_too_much)
+    monkeypatch.setattr("tuner.models.network.normalise", allocate_too_much)
     with pytest.raises(MemoryExhaustedError, match=r"not enough memory for a micro-batch of 1 image: .*allocate"):
         run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
 
@@ -175,13 +176,13 @@ def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     def allocate_too_much(*_: object) -> torch.Tensor:
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr("tuner.models.DigitReader.tta_confidence", allocate_too_much)
+    monkeypatch.setattr("tuner.models.OCRNetwork.tta_confidence", allocate_too_much)
     result = run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
     assert (result.why_ended, len(result.history)) == ("max_epochs", 1)
     assert "best.pt has no test-time augmentation confidence" in caplog.text
     validation = load_checkpoint(tmp_path / "checkpoints" / "best.pt")["validation"]
     assert "tta_confidence" not in validation
-    assert not OODDetector.of(validation).is_complete
+    assert not OODDetector.of(validation, Vocabulary()).is_complete
 
 
 def error_of(allocate: Callable[[], object]) -> Exception:

@@ -15,12 +15,15 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.data.vocabulary import PAD
+from tuner.data.vocabulary import Vocabulary
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics, TrainingResult
 from tuner.training.plots import Plots
 from tuner.training.recorder import log_file
 from tuner.training.tensorboard_run import TAGS
+
+VOCABULARY = Vocabulary()
+EOS, PAD, BLANK = VOCABULARY.special
 
 MakeConfig = Callable[..., TrainingConfig]
 Run = Callable[..., TrainingResult]

@@ -5,14 +5,15 @@ Examples:
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --split val --json
   khmer-tuner evaluate --metadata generated_data/metadata.yaml --output-dir training_output
 
-For the table of digits, each reading is aligned with its label by minimum edit
-distance. Recall is the fraction of a digit's occurrences that are read
+For the table of characters, each reading is aligned with its label by minimum
+edit distance. Recall is the fraction of a character's occurrences that are read
 correctly, precision the fraction of its readings that are correct.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tuner.inference.reader import Accuracies, Evaluation
+    from tuner.training.confusion_counts import CharacterScore
 
 _MISTAKES_SHOWN = 4
 
@@ -60,57 +62,60 @@ def prepare(options: argparse.Namespace) -> Path:
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
-    """Print the accuracies over all images, per number of digits and per font, and the confused digits."""
+    """Print the accuracies over all images, per number of characters and per font, and the confused characters."""
     from tuner.inference.reader import evaluate_split, reader_of_checkpoint
+    from tuner.training.confusion_counts import character_scores
 
-    evaluation = evaluate_split(
-        reader_of_checkpoint(checkpoint, device=options.device), options.metadata, options.split
-    )
+    reader = reader_of_checkpoint(checkpoint, device=options.device)
+    evaluation = evaluate_split(reader, options.metadata, options.split)
+    scores = character_scores(evaluation.confusion, reader.vocabulary.characters)
     if options.json:
-        print_json(_plain(checkpoint, options, evaluation))
+        print_json(_plain(checkpoint, options, evaluation, scores))
     else:
-        _print(checkpoint, options, evaluation)
+        _print(checkpoint, options, evaluation, scores)
     return SUCCESS
 
 
-def _plain(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> dict[str, object]:
-    from tuner.training.confusion_counts import digit_scores
-
+def _plain(
+    checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation, scores: Sequence[CharacterScore]
+) -> dict[str, object]:
     source = {"checkpoint": str(checkpoint), "metadata": options.metadata, "split": options.split}
     figures = {name: value for name, value in asdict(evaluation).items() if name != "confusion"}
-    by_digit = {score.digit: asdict(score) for score in digit_scores(evaluation.confusion)}
-    return source | figures | {"by_digit": by_digit, "confusion": evaluation.confusion.tolist()}
+    by_character = {score.character: asdict(score) for score in scores}
+    return source | figures | {"by_character": by_character, "confusion": evaluation.confusion.tolist()}
 
 
-def _print(checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation) -> None:
+def _print(
+    checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation, scores: Sequence[CharacterScore]
+) -> None:
+    from search_spaces.diagnostics.plural import counted
     from tuner.display.terminal import plain_table, shown_path
 
     heads = [f"checkpoint: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]
     table = plain_table("", "images", "char", "seq", right=(1, 2, 3))
     table.add_row(*_cells("all", evaluation))
-    lengths = {f"{length} digit{'s' * (length > 1)}": part for length, part in evaluation.by_length.items()}
+    lengths = {counted(length, "character"): part for length, part in evaluation.by_length.items()}
     fonts = {name or "(unknown font)": part for name, part in evaluation.by_font.items()}
     for name, part in (lengths | fonts).items():
         table.add_row(*_cells(name, part))
-    print_lines([*heads, "", table, "", _digits_table(evaluation), "", f"loss: {evaluation.loss:.4f}"])
+    print_lines([*heads, "", table, "", _characters_table(scores), "", f"loss: {evaluation.loss:.4f}"])
 
 
 def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
     return name, f"{part.samples:,}", f"{part.char_accuracy:.4f}", f"{part.seq_accuracy:.4f}"
 
 
-def _digits_table(evaluation: Evaluation) -> Table:
-    """Return a table with a row per digit: count, recall, precision and the digits that are read instead."""
+def _characters_table(scores: Sequence[CharacterScore]) -> Table:
+    """Return a table with a row per character: count, recall, precision and the characters that are read instead."""
     from tuner.display.terminal import plain_table
-    from tuner.training.confusion_counts import digit_scores
 
-    table = plain_table("digit", "count", "recall", "precision", "read instead", right=(1, 2, 3))
-    for score in digit_scores(evaluation.confusion):
+    table = plain_table("character", "count", "recall", "precision", "read instead", right=(1, 2, 3))
+    for score in scores:
         mistakes = sorted(score.read_as.items(), key=lambda mistake: -mistake[1])
         shown = [f"{read} {count:,}" for read, count in mistakes[:_MISTAKES_SHOWN]]
         more = sum(count for _, count in mistakes[_MISTAKES_SHOWN:])
         table.add_row(
-            score.digit,
+            score.character,
             f"{score.count:,}",
             _fraction(score.recall),
             _fraction(score.precision),

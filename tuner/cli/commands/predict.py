@@ -34,7 +34,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
-    """Print the digits read from each image; if images cannot be read, report them and return exit code 2."""
+    """Print the text read from each image; if images cannot be read, report them and return exit code 2."""
     from search_spaces.diagnostics.plural import counted
     from tuner.data.user_images import count_subfolders
     from tuner.display.terminal import printable, shown_path
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     if options.json:
         print_json([_plain(reading) for reading in readings])
     else:
-        _print(read)
+        _print(read, reader.vocabulary.max_length + 1)
     flagged = sum(reading.flagged for reading in read)
     if flagged >= max(5, 0.3 * len(read)):  # about one in ten images like the validation images is flagged
         print_message(
@@ -76,14 +76,20 @@ def _plain(reading: Reading) -> dict[str, object]:
     return plain | ({"problem": reading.problem} if reading.problem else {})
 
 
-def _print(readings: Sequence[Reading]) -> None:
-    """Print a line per image, with the path last because it can be long; below, the reasons for a flag."""
+def _print(readings: Sequence[Reading], width: int) -> None:
+    """Print a line per image, with the path last because it can be long; below, the reasons for a flag.
+
+    `width` is the number of terminal columns of the text.
+    """
+    from rich.cells import cell_len
+
     from tuner.display.terminal import printable
 
-    lines = [f"{'text':9}  confidence  image"] if readings else []
+    lines = [f"{'text':{width}}  confidence  image"] if readings else []
     for reading in readings:
-        lines.append(f"{reading.text:9}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
-        lines += [f"{'':23}flagged: {'; '.join(reading.flags)}"] if reading.flags else []
+        text = reading.text + " " * (width - cell_len(reading.text))
+        lines.append(f"{text}  {reading.confidence:10.4f}  {printable(str(reading.path))}")
+        lines += [f"{'':{width + 14}}flagged: {'; '.join(reading.flags)}"] if reading.flags else []
     print_lines(lines)
 
 

@@ -112,13 +112,14 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:
     from search_spaces import resolve_config_path
     from search_spaces.diagnostics.plural import counted
-    from tuner.cli.plan import input_lines, print_plan
+    from tuner.cli.plan import characters_line, input_lines, print_plan
     from tuner.data.metadata import read_metadata
     from tuner.display.terminal import shown_path
 
-    first = request.first
+    first, characters = request.first, []
     if Path(first.metadata_path).exists():
-        read_metadata(first.metadata_path, [first.train_split, first.val_split])
+        vocabulary = read_metadata(first.metadata_path, [first.train_split, first.val_split]).vocabulary
+        request, characters = request.with_sizes(vocabulary.sizes), [characters_line(vocabulary)]
     study = _study_if_any(options)
     states, search = _states(request.experiments, study), _planned_search(request, study)
     to_train = sum(state not in _FINISHED for state in states.values()) + (search["to_train"] if search else 0)
@@ -141,6 +142,7 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
     lines = [
         *(f"set:     {text}" for text in options.set),
         *input_lines(first),
+        *characters,
         *request.messages[len(file.messages) :],
     ]
     if search:

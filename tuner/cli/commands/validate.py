@@ -75,15 +75,18 @@ def _parse_experiments(document: YamlDocument, model_config: str | None) -> Expe
 
 
 def _print_experiments(file: ExperimentFile) -> None:
-    from tuner.cli.plan import input_lines, print_plan
+    from tuner.cli.plan import characters_line, input_lines, print_plan
     from tuner.data.pixel_cache import open_pixel_cache
+    from tuner.session.run_request import RunRequest
 
     print_plan(file, file.experiments)
     config = next(iter(file.experiments.values()))
     print_lines(input_lines(config))
     if Path(config.metadata_path).exists():
-        splits = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True).splits
-        print_lines([f"all images read: {', '.join(f'{name} {len(split):,}' for name, split in splits.items())}"])
+        cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True)
+        RunRequest.from_file(file).with_sizes(cache.vocabulary.sizes)
+        splits = ", ".join(f"{name} {len(split):,}" for name, split in cache.splits.items())
+        print_lines([f"all images read: {splits}", characters_line(cache.vocabulary)])
     print_lines(["the configuration is valid"])
 
 

@@ -29,12 +29,17 @@ def new_figure(width_px: int, height_px: int) -> Figure:
 
 def figure_png(figure: Figure) -> bytes:
     """Render a figure as PNG; equal figures give equal bytes."""
+    return to_png(figure_image(figure))
+
+
+def figure_image(figure: Figure) -> Image.Image:
+    """Render a figure as an RGB image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    return to_png(Image.fromarray(pixels))
+    return Image.fromarray(pixels).convert("RGB")
 
 
 def to_png(image: Image.Image) -> bytes:

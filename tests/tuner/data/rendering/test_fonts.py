@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from tuner.data.rendering.fonts import digit_glyphs, pinned_fonts
-from tuner.data.vocabulary import DIGITS
+from tuner.data.vocabulary import KHMER_DIGITS
 
 
 def test_pinned_fonts_vary_in_weight_and_width() -> None:
@@ -19,7 +19,7 @@ def test_pinned_fonts_vary_in_weight_and_width() -> None:
 @pytest.mark.parametrize("size_px", [12, 38])
 def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px: int) -> None:
     glyphs = digit_glyphs(pinned_fonts()[8], size_px)
-    assert "".join(glyphs) == DIGITS
+    assert "".join(glyphs) == KHMER_DIGITS
     assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
     for glyph in glyphs.values():
         ink = glyph.coverage

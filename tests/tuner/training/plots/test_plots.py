@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from tuner.data.vocabulary import encode_label
-from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix, most_confused
 from tuner.training.plots.learning_curves import draw_learning_curves
 from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
+from tuner.training.plots.text import draw_text
+
+VOCABULARY = Vocabulary()
 
 ORANGE, BLUE, GREEN, RED, FAINT = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38), (100, 116, 139)
 
@@ -95,7 +98,7 @@ def cell(plot: npt.NDArray[np.int64], true: int, read: int) -> npt.NDArray[np.in
 def test_correct_readings_are_blue_and_confusions_red() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[2, 2], counts[5, 7], counts[3, 10], counts[10, 4] = 50, 9, 4, 4
-    plot = decoded(draw_confusion_matrix(counts))
+    plot = decoded(draw_confusion_matrix(counts, KHMER_DIGITS))
     assert plot.shape == (580, 580, 3)
     assert near(cell(plot, 2, 2), BLUE)
     for true, read in ((5, 7), (3, 10), (10, 4)):
@@ -107,7 +110,7 @@ def test_correct_readings_are_blue_and_confusions_red() -> None:
 def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
     counts = np.zeros((11, 11), np.int64)
     counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
-    plot = decoded(draw_confusion_matrix(counts))
+    plot = decoded(draw_confusion_matrix(counts, KHMER_DIGITS))
     frequent, rare, empty = (cell(plot, 4, read)[1] for read in (5, 6, 7))
     assert frequent < rare < empty
 
@@ -115,11 +118,11 @@ def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
 def test_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
     counts = np.full((11, 11), count, np.int64)
-    assert decoded(draw_confusion_matrix(counts)).shape == (580, 580, 3)
+    assert decoded(draw_confusion_matrix(counts, KHMER_DIGITS)).shape == (580, 580, 3)
 
 
 def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() -> None:
-    plot = decoded(draw_confusion_matrix(np.zeros((11, 11), np.int64)))
+    plot = decoded(draw_confusion_matrix(np.zeros((11, 11), np.int64), KHMER_DIGITS))
     labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
     assert all((label < 128).any() for label in labels)
     ink = [np.argwhere((label < 128).all(-1)) for label in labels]
@@ -127,17 +130,58 @@ def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() ->
     assert len({(pixels - pixels.min(0)).tobytes() for pixels in ink}) == 10
 
 
+def test_large_matrix_shows_the_characters_with_the_most_errors_and_sums_the_others() -> None:
+    counts = np.diag(np.full(101, 1000))
+    counts[-1, -1] = 0
+    for true in range(5, 95):
+        counts[true, true + 1] = true
+    characters = [chr(0x4E00 + number) for number in range(100)]
+    assert most_confused(counts) == list(range(75, 95))
+    plot = decoded(draw_confusion_matrix(counts, characters))
+    first, size = int(0.14 * len(plot)) + 5, 0.84 * len(plot) / 22
+
+    def colour(true: int, read: int) -> npt.NDArray[np.int64]:
+        return plot[first + int(size * true), first + int(size * read)]
+
+    assert all(colour(index, index)[2] > colour(index, index)[0] + 100 for index in range(20))  # blue
+    # Of the other characters, only the confusions are counted.
+    assert colour(20, 20)[0] > colour(20, 20)[2] + 20  # red
+    assert colour(20, 0)[0] > colour(20, 0)[2]  # 74 read as 75
+    assert colour(19, 20)[0] > colour(19, 20)[2]  # 94 read as 95
+    assert colour(20, 5).min() > 235
+
+
+@pytest.mark.parametrize("text", ["A", "Ж", "ក", "ក្ក", "ب"])
+def test_text_is_drawn_with_a_font_that_has_its_characters(text: str) -> None:
+    def ink(text: str) -> bytes:
+        image = Image.new("L", (60, 60), 255)
+        draw_text(ImageDraw.Draw(image), (30, 30), text, 24, "black", "mm")
+        return image.tobytes()
+
+    blank = Image.new("L", (60, 60), 255).tobytes()
+    code_points = ink(" ".join(f"U+{ord(character):04X}" for character in text))
+    assert len({blank, code_points, ink(text), ink("B"), ink("ខ")}) == 5
+
+
+def test_character_without_a_font_is_written_as_its_code_point() -> None:
+    images = []
+    for text in ("\U0010fffd", "U+10FFFD"):
+        images.append(Image.new("L", (200, 40), 255))
+        draw_text(ImageDraw.Draw(images[-1]), (10, 20), text, 16, "black")
+    assert images[0].tobytes() == images[1].tobytes()
+
+
 def test_equal_input_gives_equal_bytes() -> None:
     counts = np.arange(121).reshape(11, 11)
     curves = metrics([0.9, 0.5], [0.1, 0.6])
-    assert draw_confusion_matrix(counts) == draw_confusion_matrix(counts)
+    assert draw_confusion_matrix(counts, KHMER_DIGITS) == draw_confusion_matrix(counts, KHMER_DIGITS)
     assert draw_learning_curves(curves, 2) == draw_learning_curves(curves, 2)
 
 
 def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
     code = """
 import sys
-from tuner.training.plots.confusion_matrix import draw_confusion_matrix
+from tuner.training.plots.confusion_matrix import draw_confusion_matrix, most_confused
 from tuner.training.plots.learning_curves import draw_learning_curves
 assert "matplotlib" not in sys.modules
 draw_learning_curves(dict.fromkeys(sys.argv[1:], [0.5]), 1)
@@ -156,7 +200,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
-    return np.array([encode_label(text) for text in texts])
+    return np.array([VOCABULARY.encode(text) for text in texts])
 
 
 @pytest.mark.parametrize(
@@ -180,15 +224,15 @@ def test_at_most_one_sheet_of_readings_is_selected() -> None:
 def test_reading_is_wrong_if_it_differs_before_the_end_mark() -> None:
     read = rows_of("១២", "១២", "១")
     read[1, 3:] = 5  # positions after the end mark are ignored
-    assert list(read_wrong(read, rows_of("១២", "១២", "១២"))) == [False, False, True]
+    assert list(read_wrong(read, rows_of("១២", "១២", "១២"), VOCABULARY)) == [False, False, True]
 
 
 @pytest.mark.parametrize("count", [1, 4, 24])
 def test_sheet_shows_correct_readings_green_and_wrong_ones_red(count: int) -> None:
     images = np.random.default_rng(0).integers(0, 2, (count, 64, 128), dtype=np.uint8) * 255
     labels, read = rows_of(*["១២៣"] * count), rows_of(*["១២៣"] * count)
-    read[0] = encode_label("១២៤៤")
-    plot = decoded(draw_readings(images, read, labels, [0.5] * count, "sheet"))
+    read[0] = VOCABULARY.encode("១២៤៤")
+    plot = decoded(draw_readings(images, read, labels, [0.5] * count, "sheet", VOCABULARY))
     assert np.array_equal(plot[46:110, 64:192, 0] > 128, images[0] > 128)
     first, others = plot[110:172, 12:244], plot[110:172, 256:]
     assert near(first, RED).any()

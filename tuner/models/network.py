@@ -11,8 +11,8 @@ from tuner.models.decoders import DECODERS
 from tuner.models.encoder import ColumnEncoder
 
 
-class DigitReader(nn.Module):
-    """Reads up to eight Khmer digits from a grey image.
+class OCRNetwork(nn.Module):
+    """Reads the characters in a grey image, from left to right.
 
     Shapes: N images, H = 64, W = 128, L label positions, C classes, T columns (32).
 
@@ -32,7 +32,7 @@ class DigitReader(nn.Module):
         return scores
 
     def read(self, scores: Tensor) -> Tensor:
-        """Map scores to label sequences ``(N, L)``: digits, ``<EOS>``, ``<PAD>``."""
+        """Map scores to label sequences ``(N, L)``: characters, ``<EOS>``, ``<PAD>``."""
         return self.decoder.read(scores)
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
