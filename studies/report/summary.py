@@ -67,7 +67,8 @@ def _best(snapshot: Snapshot) -> Fact:
         return Fact("Best", NOTHING, "no trial has completed yet")
     outcome = winner.outcome
     char, seq = value_text(outcome.best_val_char_accuracy), value_text(outcome.best_val_seq_accuracy)
-    return Fact("Best", winner.experiment_name, f"characters {char}, sequences {seq}, on validation data")
+    unseen = f"; on unseen designs: {outcome.unseen_text}" if outcome.unseen_text else ""
+    return Fact("Best", winner.experiment_name, f"characters {char}, sequences {seq}, on validation data{unseen}")
 
 
 def _state(snapshot: Snapshot) -> Fact:

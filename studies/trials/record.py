@@ -109,6 +109,9 @@ class TrialOutcome:
         micro_batch_size: Images per micro-batch, if memory ran out for whole batches; None if memory was sufficient.
         parameters: Number of the model's trainable parameters; None if the training did not finish.
         threads: Number of PyTorch threads on the CPU; None if the number is unknown or differs between epochs.
+        unseen_char_accuracy: Character accuracy of the best epoch on the dataset's split ``unseen``, 0 to 1; None
+            without such a split.
+        unseen_seq_accuracy: Sequence accuracy on the same split.
         error_type: Class name of the error; "" if there was no error.
         error_message: Message of the error; "" if there was no error.
     """
@@ -125,6 +128,8 @@ class TrialOutcome:
     micro_batch_size: int | None = None
     parameters: int | None = None
     threads: int | None = None
+    unseen_char_accuracy: float | None = None
+    unseen_seq_accuracy: float | None = None
     error_type: str = ""
     error_message: str = ""
 
@@ -132,6 +137,13 @@ class TrialOutcome:
     def succeeded(self) -> bool:
         """Whether the trial counts as completed; pruned trials do, diverged ones do not."""
         return self.why_ended in _SUCCESSES
+
+    @property
+    def unseen_text(self) -> str:
+        """The accuracies on unseen designs as text; "" if they are unknown."""
+        if self.unseen_char_accuracy is None or self.unseen_seq_accuracy is None:
+            return ""
+        return f"char {self.unseen_char_accuracy:.4f}, seq {self.unseen_seq_accuracy:.4f}"
 
 
 @dataclass(frozen=True)

@@ -102,14 +102,23 @@ def split_batch(batch: Batch, size: int | None) -> Iterator[Batch]:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The batches of a training run: shuffled for training, in the order of the split for validation."""
+    """The batches of a training run.
+
+    Attributes:
+        train: The training batches, shuffled.
+        val: The validation batches, in the order of the split.
+        unseen: Batches of designs that are in neither of the two, to score the best epoch; None without such a split.
+    """
 
     train: SplitBatches
     val: SplitBatches
+    unseen: SplitBatches | None = None
 
     @classmethod
-    def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
-        """Prepare the batches of the two splits of `cache` that `config` selects.
+    def of(
+        cls, config: TrainingConfig, cache: PixelCache, device: torch.device, unseen: CachedSplit | None = None
+    ) -> TrainingData:
+        """Prepare the batches of the two splits of `cache` that `config` selects, and of the split `unseen`, if any.
 
         Raises:
             ConfigurationError: `vocab_size` or `max_sequence_length` differs from the dataset.
@@ -122,7 +131,8 @@ class TrainingData:
             shuffle_seed=config.seed,
             augmented=config.augmentation,
         )
-        return cls(train, validation_batches(cache[config.val_split], device))
+        val = validation_batches(cache[config.val_split], device)
+        return cls(train, val, None if unseen is None else validation_batches(unseen, device))
 
 
 def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:

@@ -24,6 +24,7 @@ from tuner.data.vocabulary import (
 )
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
 
+UNSEEN_SPLIT = "unseen"  # fonts of designs that no other split contains
 _MAX_SHOWN = 20
 
 

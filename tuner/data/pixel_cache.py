@@ -22,7 +22,7 @@ from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, PixelFile,
 from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_lookup import ImageLookup, ImageName, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
-from tuner.data.metadata import DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
+from tuner.data.metadata import UNSEEN_SPLIT, DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
 from tuner.data.vocabulary import Labels, Vocabulary, code_point_text
 
 
@@ -130,6 +130,16 @@ class PixelCache:
 
     def __getitem__(self, split: str) -> CachedSplit:
         return self.splits[split]
+
+    def open_unseen(self) -> CachedSplit | None:
+        """Open the split `UNSEEN_SPLIT` of the dataset; return None if there is none, or if it is one of these splits.
+
+        Raises:
+            DataLoaderError: See `open_pixel_cache`.
+        """
+        if UNSEEN_SPLIT in self.splits or UNSEEN_SPLIT not in self.split_names:
+            return None
+        return open_pixel_cache(self.metadata_path, [UNSEEN_SPLIT])[UNSEEN_SPLIT]
 
 
 def open_pixel_cache(

@@ -29,6 +29,7 @@ class RunSummary:
         pending: The number of pending trials in the study.
         training_images: The number of training images.
         is_complete: Whether all trials of the study are finished.
+        unseen: The accuracies of the best trial on unseen designs, as text; "" if the dataset has none.
     """
 
     results: Mapping[str, Any]
@@ -42,6 +43,7 @@ class RunSummary:
     pending: int = 0
     training_images: int = 0
     is_complete: bool = False
+    unseen: str = ""
 
 
 class Display:

@@ -110,7 +110,8 @@ def _best_lines(summary: RunSummary) -> list[str]:
     if best is None:
         return ["best: none; no trial has completed", ""]
     char, seq = best["best_val_char_accuracy"], best["best_val_seq_accuracy"]
-    lines = [f"best: {best['experiment_name']}, char {char:.4f}, seq {seq:.4f}"]
+    unseen = f"; on unseen designs: {summary.unseen}" if summary.unseen else ""
+    lines = [f"best: {best['experiment_name']}, char {char:.4f}, seq {seq:.4f}{unseen}"]
     if summary.leader is not None:
         lines.append(f"by the monitored metric {summary.monitor}, {summary.leader} is better")
     return [*lines, *_data_lines(summary), ""]

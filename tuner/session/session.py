@@ -80,7 +80,8 @@ class Session:
         if request.experiments or not study_targets(study).goals():  # a search without experiments has no targets
             save_targets(study, request.targets)
         request.enqueue(study, folder, display.note)
-        context = RunContext(folder, cache, request.experiments, options.device, study_targets(study), display)
+        targets, unseen = study_targets(study), cache.open_unseen()
+        context = RunContext(folder, cache, unseen, request.experiments, options.device, targets, display)
         return cls(study, context, options.storage_url, token)
 
     @classmethod
@@ -114,7 +115,8 @@ class Session:
         invariants = current_invariants(existing.invariants, cache.fingerprint, cache.image_folder)
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
         require_same_threads(study, threads)
-        context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
+        targets, unseen = study_targets(study), cache.open_unseen()
+        context = RunContext(existing.folder, cache, unseen, experiments or {}, device, targets, display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
 

@@ -33,7 +33,7 @@ from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import SplitScore, score_split
+from tuner.training.validation import Accuracy, SplitScore, score_split
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def train(
         except NonFiniteLossError as error:
             log.warning("%s", error)
             why_ended = "nonfinite_loss"
-        _add_tta_confidence(training, checkpoints.best, data.val, before_save)
+        unseen = _score_best(training, checkpoints.best, data, before_save)
         plots = plot_updates.draw(training.history)
         recorder.ended(plots, len(training.history))
         on_plots(plots)
@@ -128,6 +128,8 @@ def train(
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
         threads=(next(iter(training.threads)) if len(training.threads) == 1 else None) or None,
+        unseen_char_accuracy=None if unseen is None else unseen.character_accuracy(),
+        unseen_seq_accuracy=None if unseen is None else unseen.sequence_accuracy(),
     )
 
 
@@ -214,25 +216,43 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
     }
 
 
-def _add_tta_confidence(
-    training: TrainingState, best: Path, val: SplitBatches, before_save: Callable[[], object]
-) -> None:
-    """Add test-time augmentation confidences to ``best.pt`` after training; this takes as long as four validations."""
-    model, size = training.ema.module, training.micro_batch_size
+def _score_best(
+    training: TrainingState, best: Path, data: TrainingData, before_save: Callable[[], object]
+) -> Accuracy | None:
+    """Score the best epoch after training, and return its accuracy on unseen designs; None without such designs.
+
+    The test-time augmentation confidences of the validation images are added to ``best.pt``; this takes as long as four
+    validations.
+    """
+
+    def score(batches: SplitBatches, *, distorted: bool) -> SplitScore:
+        size = training.micro_batch_size
+        with out_of_memory_as_exhausted(training.micro_batch_size_for(batches)):
+            return score_split(
+                training.ema.module,
+                training.loss,
+                batches,
+                training.autocast,
+                micro_batch_size=size,
+                distorted=distorted,
+            )
+
     try:
         state = load_checkpoint(best)
-        model.load_state_dict(state["model"])  # the training has ended, so its last weights are not needed
+        # The training has ended, so its last weights are not needed.
+        training.ema.module.load_state_dict(state["model"])
     except (FileNotFoundError, *WRONG_CONTENT):
-        return  # drawing the plots logs a warning
+        return None  # drawing the plots logs a warning
     try:
-        with out_of_memory_as_exhausted(training.micro_batch_size_for(val)):
-            score = score_split(model, training.loss, val, training.autocast, micro_batch_size=size, distorted=True)
+        unseen = None if data.unseen is None else score(data.unseen, distorted=False).accuracy
+        confidence = score(data.val, distorted=True).confidence
     except MemoryExhaustedError as error:
         log.warning(f"{error}; {best.name} has no test-time augmentation confidence, so fewer readings are flagged")
-        return
-    state.setdefault("validation", {})["tta_confidence"] = score.confidence
+        return None
+    state.setdefault("validation", {})["tta_confidence"] = confidence
     before_save()
     save_checkpoint(best, state)
+    return unseen
 
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:

@@ -13,8 +13,10 @@ from search_spaces.diagnostics.atomic_files import write_json
 from search_spaces.files.regular_files import parse_json, read_bytes
 from studies import (
     DATABASE_ERRORS,
+    best_records,
     default_results_name,
     default_storage_url,
+    ended_records,
     mask_password,
     own_records,
     render_results,
@@ -133,6 +135,7 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path | None) -> RunSummary:
     folder = session.context.folder
     status, best = study_status(session.study, folder), results["best_result"]
+    outcome = best_records(ended_records(session.study))[0].outcome if best else None
     invariants = study_invariants(session.study)
     leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)
@@ -148,4 +151,5 @@ def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, 
         pending=status.pending,
         training_images=len(session.context.cache[invariants.dataset["train_split"]]),
         is_complete=status.ended == status.total,
+        unseen=outcome.unseen_text if outcome else "",
     )

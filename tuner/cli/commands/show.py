@@ -106,6 +106,8 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
         yield f"micro-batch: {size}, because memory ran out with whole batches"
     if outcome is not None and outcome.parameters is not None:
         yield f"parameters: {outcome.parameters:,}"
+    if outcome is not None and outcome.unseen_text:
+        yield f"on unseen designs: {outcome.unseen_text}"
     if outcome is not None and outcome.error_message:
         yield f"error: {outcome.error_type} {outcome.error_message}".strip()
     yield from ("", "settings" if record.config else "settings: not sampled yet", *_indented(settings))
