@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tuner.data.vocabulary import (
     SPECIAL_SYMBOLS,
     Vocabulary,
     character_problems,
+    code_point_text,
     split_characters,
 )
 from tuner.data.yaml_loader import Node, YamlMapping, load_yaml
@@ -213,22 +214,43 @@ def _read_split(
         label = _text(sample, "label")
         name = ImageName(_text(sample, "image_path"), _text(sample, "image_filename"))
         invalid += [
-            f"{file}:{sample.line}: {split}.samples[{number}].{problem}"
-            for problem in _sample_problems(sample, name, label, vocabulary)
+            f"{file}:{sample.line}: {split}.samples[{number}].{problem}" for problem in _sample_problems(sample, name)
         ]
         names.append(name)
         entries.append((sample.line, number))
         labels.append(label)
         fonts.append(_text(sample, "font"))
+
+    def entry(at: int) -> str:
+        return f"{file}:{entries[at][0]}: {split}.samples[{entries[at][1]}]"
+
     problems += first_problems(invalid)
-    paths, missing = find_images(
-        names, file, split, lambda at: f"{file}:{entries[at][0]}: {split}.samples[{entries[at][1]}]"
-    )
+    if vocabulary:
+        problems += _label_problems(labels, vocabulary, entry)
+    paths, missing = find_images(names, file, split, entry)
     problems += first_problems(missing)
     return SplitMetadata(tuple(names), tuple(paths), tuple(labels), tuple(fonts))
 
 
-def _sample_problems(sample: YamlMapping, name: ImageName, label: str, vocabulary: Vocabulary | None) -> list[str]:
+def _label_problems(labels: Sequence[str], vocabulary: Vocabulary, entry: Callable[[int], str]) -> list[str]:
+    """Return a problem for all labels with unknown characters, and one for all labels that are too long."""
+    unknown = {at: found for at, label in enumerate(labels) if (found := vocabulary.unknown(label))}
+    lengths = {at: len(vocabulary.split(label)) for at, label in enumerate(labels) if at not in unknown}
+    longest = max(lengths, key=lengths.__getitem__, default=0)
+    too_long = sum(length > vocabulary.max_length for length in lengths.values())
+    problems = []
+    if unknown:
+        first, characters = next(iter(unknown)), sorted(set().union(*unknown.values()))
+        listed = ", ".join(map(code_point_text, characters[:_MAX_SHOWN]))
+        more = f" ({len(unknown):,} labels of this split have unknown characters: {listed})" if len(unknown) > 1 else ""
+        problems.append(f"{entry(first)}.label: {vocabulary.label_problem(labels[first])}{more}")
+    if too_long:
+        more = f" ({too_long:,} labels of this split are too long; this one is the longest)" if too_long > 1 else ""
+        problems.append(f"{entry(longest)}.label: {vocabulary.label_problem(labels[longest])}{more}")
+    return problems
+
+
+def _sample_problems(sample: YamlMapping, name: ImageName) -> list[str]:
     found = []
     if "label" not in sample:
         near = difflib.get_close_matches("label", sample, n=1)
@@ -236,8 +258,8 @@ def _sample_problems(sample: YamlMapping, name: ImageName, label: str, vocabular
         found.append(f"label: is missing; expected the text in the image; {remedy}")
     elif not isinstance(sample["label"], str):
         found.append(f"label: found {_kind(sample['label'])}; expected the text in the image; use, for example, ១២")
-    elif vocabulary and (problem := vocabulary.label_problem(label)):
-        found.append(f"label: {problem}")
+    elif not sample["label"]:
+        found.append("label: found an empty label; expected the text in the image; write it, or remove the sample")
     if not name.path and not name.filename:
         found.append("image_path: is missing; expected the path of an image; add the path")
     return found

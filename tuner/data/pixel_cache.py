@@ -80,9 +80,8 @@ class CachedSplit:
         if vocabulary == self.vocabulary:
             return self
         texts = list(map(self.vocabulary.decode, self.labels.tolist()))
-        characters = [vocabulary.split(text) for text in texts]
-        unknown = sorted(set().union(*characters) - set(vocabulary.characters))
-        longest = max(map(len, characters))
+        unknown = vocabulary.unknown("".join(texts))
+        longest = max(len(vocabulary.split(text)) for text in texts)
         problems = [f"the labels have {', '.join(map(code_point_text, unknown[:5]))}"] if unknown else []
         problems += [f"the longest label has {longest} characters"] if longest > vocabulary.max_length else []
         if problems:

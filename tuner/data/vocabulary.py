@@ -89,12 +89,16 @@ class Vocabulary:
         """Split a text into characters of this vocabulary, the longest first, and code points that it lacks."""
         return self._pattern.findall(unicodedata.normalize("NFC", text))
 
+    def unknown(self, text: str) -> list[str]:
+        """Return the characters of a text that this vocabulary lacks, each once."""
+        return sorted(set(self.split(text)) - self._class_of.keys())
+
     def label_problem(self, text: str) -> str | None:
         """Return why `text` is not a label of this vocabulary, with the remedy; None if it is one."""
         if not text:
             return f"found an empty label; expected 1 to {self.max_length} of the characters {self}; write the text"
         characters = self.split(text)
-        if unknown := sorted(set(characters) - self._class_of.keys()):
+        if unknown := self.unknown(text):
             listed = ", ".join(map(code_point_text, unknown[:5]))
             remedy = "correct the label, or add the missing characters to dataset_info.character_set"
             if in_own_digits := self._in_own_digits(characters):

@@ -296,8 +296,18 @@ def test_dataset_without_images_gives_one_problem_per_split(make_dataset: Any) -
     assert "all 30 images of this split are missing" in problems[0]
 
 
+def test_labels_with_unknown_characters_and_long_labels_are_one_problem_each(make_dataset: Any) -> None:
+    labels = ["១", "x១", *["yx", "១" * 9] * 10, "១" * 11, ""]
+    empty, unknown, long = problems_of(make_dataset({"train": labels}), "train")
+    assert "samples[23].label: found an empty label" in empty
+    assert "samples[1].label: found 'x១' with 'x' (U+0078); expected only the characters ០១២៣៤៥៦៧៨៩; " in unknown
+    assert "(11 labels of this split have unknown characters: 'x' (U+0078), 'y' (U+0079))" in unknown
+    assert f"samples[22].label: found {'១' * 11!r} with 11 characters; expected at most 8; set " in long
+    assert "dataset_info.max_sequence_length to 11, or remove the sample (11 labels of this split are too" in long
+
+
 def test_only_the_first_twenty_of_many_problems_are_listed(make_dataset: Any) -> None:
-    problems = problems_of(make_dataset({"train": ["x"] * 50}), "train")
+    problems = problems_of(make_dataset({"train": [""] * 50}), "train")
     assert len(problems) == 21
     assert "30 more" in problems[-1]
 
