@@ -35,6 +35,7 @@ from studies import (
     study_space,
 )
 from tuner.data.metadata import read_metadata_bytes
+from tuner.data.vocabulary import Vocabulary
 from tuner.session.run_options import RunOptions, TrialFilter, check_device, default_parallelism
 from tuner.session.study_setup import with_overrides
 
@@ -185,14 +186,17 @@ class RunRequest:
         return space
 
     def check_dataset(self) -> None:
-        """Check that the dataset's metadata can be read, unless a missing default dataset is generated later.
+        """Check that the dataset's metadata can be read, or that the experiments fit the default dataset.
 
         Raises:
+            ConfigurationError: An experiment states another vocabulary size than that of the missing default dataset.
             DataLoaderError: The dataset is missing, or its metadata cannot be read.
         """
         path = Path(self.first.metadata_path)
         if path.exists() or not self.may_generate:
             read_metadata_bytes(path)
+        else:
+            self.with_sizes(Vocabulary().sizes)
 
     def check(self) -> None:
         """Check the location of the study and the devices of the experiments; nothing is created.
