@@ -24,7 +24,6 @@ from benchmark.stopwatch import Stopwatch, TimedPart, refuse_uncalled
 from search_spaces import TrainingConfig
 from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.data.vocabulary import CHARACTER_SET
 from tuner.display.terminal import plain_table
 
 _TRAINING_IMAGES_PER_VALIDATION_IMAGE = 10
@@ -159,7 +158,6 @@ def _repeated(metadata: Path, work_dir: Path, images: int, config: TrainingConfi
             else:
                 os.link(folder / f"{original:06d}{file.suffix}", file)
             lines += [f"  - image_path: {json.dumps(f'data/{split}/{file.name}')}", f"    label: {labels[original]}"]
-    text = f"dataset_info:\n  character_set: {json.dumps(list(CHARACTER_SET), ensure_ascii=False)}\n"
     path = work_dir / "data" / "metadata.yaml"
-    path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -225,6 +225,3 @@ def _is_symbol(text: str) -> bool:
 
 def _is_number(character: str) -> bool:
     return unicodedata.bidirectional(character[0]) in ("EN", "AN")
-
-
-DIGITS, MAX_DIGITS, CHARACTER_SET = KHMER_DIGITS, DEFAULT_MAX_LENGTH, (*KHMER_DIGITS, *SPECIAL_SYMBOLS)

@@ -1,8 +1,9 @@
-"""Generate a dataset of Khmer digits.
+"""Generate a dataset of Khmer digits or other characters.
 
 Examples:
   khmer-tuner data
   khmer-tuner data --samples 500 --test-samples 100 --out small_data --seed 7
+  khmer-tuner data --characters ABCDEFGHIJKLMNOPQRSTUVWXYZ --max-length 12 --out latin_data
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--out", "DIR", non_empty, "dataset folder to create", default="generated_data")
     seed = "random seed; the same seed generates the same images"
     add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed, default=0)
-    fonts = "pinned: the built-in font; system: the built-in font and all Khmer fonts installed on this machine"
+    characters = "characters of the labels, or a UTF-8 text file with them; spaces are ignored"
+    add_option(parser, "--characters", "TEXT_OR_FILE", non_empty, characters, default="០១២៣៤៥៦៧៨៩")
+    max_length = "maximum number of characters in a label"
+    add_option(parser, "--max-length", "N", whole_number(1, 24), max_length, default=8)
+    fonts = "pinned: the built-in font; system: also all fonts installed on this machine that have all characters"
     add_option(parser, "--fonts", "SET", one_of("pinned", "system"), fonts, default="pinned")
     add_option(parser, "--fonts-dir", "DIR", non_empty, "folder with additional fonts")
+    held_out = "number of font designs that only an additional split, unseen, contains"
+    add_option(parser, "--hold-out-fonts", "N", whole_number(0, 1000), held_out, default=0)
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -37,6 +44,7 @@ def run(options: argparse.Namespace, prepared: None) -> int:
     """Generate the dataset, and print the path of its metadata file."""
     from tuner.cli.display_factory import open_display
     from tuner.data.generation import generate_dataset
+    from tuner.data.generation.recipe import Recipe
 
     generated = False
     with open_display(with_summary=False, debug=options.debug) as display:
@@ -53,8 +61,13 @@ def run(options: argparse.Namespace, prepared: None) -> int:
             seed=options.seed,
             fonts=options.fonts,
             fonts_dir=options.fonts_dir,
+            characters=options.characters,
+            max_length=options.max_length,
+            hold_out_fonts=options.hold_out_fonts,
             on_progress=on_progress,
         )
+    if options.hold_out_fonts and (recipe := Recipe.read(path.parent)):
+        print_message(f"font designs only in the split unseen: {', '.join(recipe.held_out_designs)}")
     print_message("dataset generated:" if generated else "the dataset already exists:")
     print_lines([str(path)])
     return SUCCESS

@@ -1,4 +1,4 @@
-"""Generating datasets of Khmer digits."""
+"""Generating datasets of Khmer digits or other characters."""
 
 from tuner.data.generation.dataset import generate_dataset
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import DataLoaderError
+from tuner.data.generation.characters import read_characters
 from tuner.data.generation.font_search import find_fonts
-from tuner.data.generation.recipe import RECIPE_FILE, Recipe, check_recipe_numbers
+from tuner.data.generation.recipe import RECIPE_FILE, UNSEEN_SPLIT, Recipe, check_recipe_numbers
 from tuner.data.generation.target_folder import check_target, temporary_folder
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.fonts import Font
 from tuner.data.rendering.png import encode_png
 from tuner.data.rendering.sample import Sample, render_sample
-from tuner.data.vocabulary import CHARACTER_SET, MAX_DIGITS
+from tuner.data.vocabulary import DEFAULT_MAX_LENGTH, KHMER_DIGITS, SPECIAL_SYMBOLS, Vocabulary
 
 _SAMPLES_BETWEEN_REPORTS = 128
 
@@ -29,30 +30,40 @@ def generate_dataset(
     seed: int = 0,
     fonts: str = "pinned",
     fonts_dir: str | os.PathLike[str] | None = None,
+    characters: str = KHMER_DIGITS,
+    max_length: int = DEFAULT_MAX_LENGTH,
+    hold_out_fonts: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Generate images of Khmer digits with their metadata, and return the path of `metadata.yaml`.
+    """Generate images of labels with their metadata, and return the path of `metadata.yaml`.
 
     The same arguments give the same bytes on every machine (fonts other than the pinned one also need the same font
-    files and FreeType version). The files are written to a hidden folder in the parent folder of `out_dir`; the
-    complete folder is renamed to `out_dir`. If `out_dir` already contains the same dataset, nothing is done.
+    files and FreeType version, shaped scripts the same HarfBuzz version). The files are written to a hidden folder in
+    the parent folder of `out_dir`; the complete folder is renamed to `out_dir`. If `out_dir` already contains the same
+    dataset, nothing is done.
 
     Args:
         out_dir: Folder to create; an existing one must be empty.
         samples: Number of training and validation samples, 10 or more; one fifth is for validation.
         test_samples: Number of samples of the `test` split, 1 or more.
         seed: Random seed, 0 to 2**32 - 1.
-        fonts: `pinned`, or `system` to add the installed fonts that have all ten digits.
-        fonts_dir: A folder; its fonts that have all ten digits are added.
+        fonts: `pinned`, or `system` to add the installed fonts that have all characters.
+        fonts_dir: A folder; its fonts that have all characters are added.
+        characters: The characters of the labels, or a UTF-8 text file with them; white space is ignored.
+        max_length: Maximum number of characters in a label, 1 to 24; all lengths are equally frequent.
+        hold_out_fonts: Number of font designs that only the additional split `unseen` has, as large as `test`.
         on_progress: Called every 128 samples and at the end, with the number of finished samples and the total.
 
     Raises:
         ConfigurationError: An argument is invalid, or `out_dir` contains other files.
         DataLoaderError: The dataset cannot be written.
     """
-    check_recipe_numbers(samples=samples, test_samples=test_samples, seed=seed)
-    font_list = find_fonts(fonts, Path(fonts_dir) if fonts_dir is not None else None)
-    recipe = Recipe.of(font_list, samples=samples, test_samples=test_samples, seed=seed)
+    numbers = {"samples": samples, "test_samples": test_samples, "seed": seed}
+    numbers |= {"max_length": max_length, "hold_out_fonts": hold_out_fonts}
+    check_recipe_numbers(**numbers)
+    vocabulary = Vocabulary(read_characters(characters), max_length)
+    font_list = find_fonts(fonts, Path(fonts_dir) if fonts_dir is not None else None, vocabulary.characters)
+    recipe = Recipe.of(font_list, vocabulary, **numbers)
     target = Path(out_dir)
     metadata_path = target / "metadata.yaml"
     if check_target(target, recipe):
@@ -60,7 +71,7 @@ def generate_dataset(
     try:
         with temporary_folder(target) as folder:
             written = _write_images(folder, recipe, font_list, on_progress)
-            text = _metadata_text(_image_path_prefix(target), written)
+            text = _metadata_text(_image_path_prefix(target), vocabulary, written)
             (folder / metadata_path.name).write_text(text, encoding="utf-8")
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
@@ -74,10 +85,12 @@ def _write_images(
 ) -> dict[str, list[Sample]]:
     written: dict[str, list[Sample]] = {split: [] for split in recipe.splits}
     done = 0
+    held_out, vocabulary = recipe.held_out_designs, Vocabulary(recipe.characters, recipe.max_length)
     for split_number, (split, count) in enumerate(recipe.splits.items()):
         (folder / split).mkdir()
+        split_fonts = [font for font in fonts if (font.design in held_out) == (split == UNSEEN_SPLIT)]
         for number in range(count):
-            sample, pixels = render_sample(fonts, recipe.seed, split_number, number)
+            sample, pixels = render_sample(split_fonts, vocabulary, recipe.seed, split_number, number)
             (folder / split / _image_filename(split, number)).write_bytes(encode_png(pixels))
             written[split].append(sample)
             done += 1
@@ -90,14 +103,16 @@ def _image_filename(split: str, number: int) -> str:
     return f"{split}_{number:06d}.png"
 
 
-def _metadata_text(image_folder: str, splits: Mapping[str, Sequence[Sample]]) -> str:
+def _metadata_text(image_folder: str, vocabulary: Vocabulary, splits: Mapping[str, Sequence[Sample]]) -> str:
     """Format `metadata.yaml`, in which each sample is one line of JSON."""
+    held_out = sorted({sample.font for sample in splits.get(UNSEEN_SPLIT, ())})
     info = {
-        "character_set": CHARACTER_SET,
+        "character_set": [*vocabulary.characters, *SPECIAL_SYMBOLS],
         "fonts_used": sorted({sample.font for samples in splits.values() for sample in samples}),
+        **({"held_out_fonts": held_out} if held_out else {}),
         "generated_by": "text",
         "image_size": [IMAGE_WIDTH_PX, IMAGE_HEIGHT_PX],
-        "max_sequence_length": MAX_DIGITS,
+        "max_sequence_length": vocabulary.max_length,
         "total_samples": sum(map(len, splits.values())),
         **{f"{split}_samples": len(samples) for split, samples in splits.items()},
     }
@@ -112,7 +127,7 @@ def _metadata_text(image_folder: str, splits: Mapping[str, Sequence[Sample]]) ->
                 "label": sample.label,
                 "font": sample.font,
                 "font_size": sample.font_size,
-                "sequence_length": len(sample.label),
+                "sequence_length": len(vocabulary.split(sample.label)),
                 "augmented": sample.augmented,
                 "text_color": sample.text_color,
                 "text_position": sample.text_position,

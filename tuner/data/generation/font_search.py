@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from fontTools.ttLib import TTFont
 from PIL import ImageFont
 
+from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
-from tuner.data.rendering.fonts import Font, pinned_font_file, pinned_fonts
-from tuner.data.vocabulary import DIGITS
+from tuner.data.rendering.fonts import Font, pinned_font_file, pinned_fonts, render_glyphs, shaping_direction
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, code_point_text
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
-_UNASSIGNED_CHARACTER = "\U0010ffff"  # every font renders it as its missing-character glyph
+NONCHARACTER = 0x10FFFF  # only fallback fonts, which show a placeholder for every character, have it
 _MAX_FONTS_PER_FILE = 64
+_MAX_LISTED = 3
+_STYLE_AT_END = re.compile(
+    r"([\s-]+(extra|ultra|semi|demi)?[\s-]*(thin|light|book|regular|medium|bold|black|heavy|italic|oblique|condensed"
+    r"|narrow|expanded|ui))+$",
+    re.IGNORECASE,
+)
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of harmless errors in fonts
 
 
-def find_fonts(choice: str, folder: Path | None) -> list[Font]:
+def find_fonts(choice: str, folder: Path | None, characters: tuple[str, ...] = tuple(KHMER_DIGITS)) -> list[Font]:
     """Return the fonts of a dataset, in an order that depends only on the fonts.
 
     Args:
-        choice: `pinned`, or `system` to add every installed font that has all ten digits.
-        folder: A folder that is searched with its subfolders; its fonts with all ten digits are added.
+        choice: `pinned`, or `system` to add every installed font; fonts that lack a character are left out.
+        folder: A folder that is searched with its subfolders; its fonts with all characters are added.
+        characters: The characters of the labels.
 
     Raises:
-        ConfigurationError: `choice` has another value, or `folder` does not exist or has no font with all ten digits.
+        ConfigurationError: `choice` has another value, or `folder` does not exist, or no font, in `folder` or at all,
+            has all characters.
     """
     if choice not in ("pinned", "system"):
         raise ConfigurationError(f"fonts: found {choice!r}; expected 'pinned' or 'system'; use one of these")
-    added = _fonts_with_digits(_font_files(system_font_folders())) if choice == "system" else []
-    if folder is not None:
-        added += _fonts_of_folder(folder)
-    return pinned_fonts() + _without_duplicates(added)
+    if folder is not None and not folder.is_dir():
+        raise ConfigurationError(
+            f"--fonts-dir: found {str(folder)!r}; expected a folder with font files; correct the path"
+        )
+    defects: list[str] = []
+    pinned = pinned_fonts()
+    if defect := _defect(pinned[0], characters):
+        pinned, defects = [], [f"{pinned[0].design} {defect}"]
+    in_folder = _complete_fonts([folder] if folder else [], characters, defects)
+    installed = _complete_fonts(system_font_folders() if choice == "system" else [], characters, defects)
+    fonts = pinned + _without_duplicates(in_folder + installed)
+    if not fonts or (folder and not in_folder):
+        where = f"--fonts-dir: found no font in {str(folder)!r}" if folder else "--characters: found no font"
+        raise ConfigurationError(
+            f"{where} with all of {Vocabulary(characters)} ({listed(defects, _MAX_LISTED) or 'it has no fonts'}); add "
+            ".ttf or .otf files of fonts with these characters by --fonts-dir or --fonts system, or change --characters"
+        )
+    return fonts
 
 
 def font_digest(font: Font) -> str:
@@ -58,28 +87,18 @@ def system_font_folders() -> list[Path]:
     ]
 
 
-def _fonts_with_digits(paths: Iterable[Path]) -> list[Font]:
-    """Return the fonts in these files that have all ten Khmer digits; other files are skipped."""
-    return [font for path in paths for font in _fonts_of_file(path)]
+def _complete_fonts(folders: Iterable[Path], characters: tuple[str, ...], defects: list[str]) -> list[Font]:
+    """Return the fonts in these folders that have all characters; append the defects of the others to `defects`."""
+    complete = []
+    for font in (font for path in font_files(folders) for font in _fonts_of_file(path)):
+        if defect := _defect(font, characters):
+            defects.append(f"{font.name} {defect}")
+        else:
+            complete.append(font)
+    return complete
 
 
-def _fonts_of_folder(folder: Path) -> list[Font]:
-    if not folder.is_dir():
-        raise ConfigurationError(
-            f"--fonts-dir: found {str(folder)!r}; expected a folder with font files; correct the path"
-        )
-    paths = list(_font_files([folder]))
-    fonts = _fonts_with_digits(paths)
-    if not fonts:
-        names = ", ".join(path.name for path in paths[:5]) or "no font file"
-        raise ConfigurationError(
-            f"--fonts-dir: found no font with all ten Khmer digits in {str(folder)!r} (it contains {names}); "
-            "put .ttf or .otf files of Khmer fonts there, for example those in Debian's package fonts-khmeros"
-        )
-    return fonts
-
-
-def _font_files(folders: Iterable[Path]) -> Iterator[Path]:
+def font_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         for parent, _, names in os.walk(folder):
             paths = (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
@@ -90,18 +109,28 @@ def _fonts_of_file(path: Path) -> Iterator[Font]:
     for index in range(_MAX_FONTS_PER_FILE):
         try:
             face = ImageFont.truetype(str(path), _PROBE_SIZE_PX, index=index, layout_engine=ImageFont.Layout.BASIC)
-            is_complete = _has_all_digits(face)
         except OSError:  # not a font, or past the last font of the file
             return
-        if is_complete:
-            yield Font(name=_font_name(face, path), path=str(path.resolve()), index=index)
+        design = _STYLE_AT_END.sub("", face.getname()[0] or path.stem)
+        yield Font(name=_font_name(face, path), path=str(path.resolve()), index=index, design=design)
 
 
-def _has_all_digits(face: ImageFont.FreeTypeFont) -> bool:
-    """Return whether the bitmaps of all digits differ, and none is empty or the missing-character glyph."""
-    bitmaps = {bytes(face.getmask(digit, mode="L")) for digit in DIGITS}
-    missing = bytes(face.getmask(_UNASSIGNED_CHARACTER, mode="L"))
-    return len(bitmaps) == len(DIGITS) and missing not in bitmaps and all(map(any, bitmaps))
+def _defect(font: Font, characters: tuple[str, ...]) -> str | None:
+    """Return which characters a font lacks, or shows empty or like others; None if it can render all labels."""
+    try:
+        with TTFont(font.path or pinned_font_file(), fontNumber=font.index, lazy=True) as file:
+            glyph_names = file.getBestCmap() or {}
+    except Exception as error:  # fontTools raises errors of many types for damaged files
+        return f"is damaged: {error}"
+    known = {chr(code) for code in glyph_names if glyph_names[code] != ".notdef" and NONCHARACTER not in glyph_names}
+    visible = {text: [part for part in text if unicodedata.category(part) != "Cf"] for text in characters}
+    if missing := [code_point_text(text) for text in characters if not known.issuperset(visible[text])]:
+        return f"lacks {listed(missing, _MAX_LISTED)}"
+    glyphs = render_glyphs.__wrapped__(font, _PROBE_SIZE_PX, characters, shaping_direction(characters))
+    bitmaps = [(glyph.top, glyph.coverage.shape, glyph.coverage.tobytes()) for glyph in glyphs.values()]
+    empty = [text for text in glyphs if not glyphs[text].coverage.any()]
+    unclear = empty or [text for text, bitmap in zip(glyphs, bitmaps, strict=True) if bitmaps.count(bitmap) > 1]
+    return f"shows {listed(unclear, _MAX_LISTED)} {'empty' if empty else 'alike'}" if unclear else None
 
 
 def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
@@ -115,8 +144,8 @@ def _without_duplicates(fonts: Iterable[Font]) -> list[Font]:
     by_content = {(font_digest(font), font.index): font for font in fonts}
     used_names = {font.name for font in pinned_fonts()}
     result = []
-    for (digest, index), font in sorted(by_content.items(), key=lambda item: (item[1].name, item[0])):
+    for (digest, _), font in sorted(by_content.items(), key=lambda item: (item[1].name, item[0])):
         name = f"{font.name}-{digest[:6]}" if font.name in used_names else font.name
         used_names.add(name)
-        result.append(Font(name=name, path=font.path, index=index))
+        result.append(replace(font, name=name))
     return result

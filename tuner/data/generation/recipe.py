@@ -11,71 +11,100 @@ from pathlib import Path
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import parse_json, read_bytes
 from tuner.data.generation.font_search import font_digest
-from tuner.data.rendering.fonts import Font
+from tuner.data.rendering.fonts import PINNED_DESIGN, Font
+from tuner.data.rendering.stable_random import StableRandom
+from tuner.data.vocabulary import DEFAULT_MAX_LENGTH, KHMER_DIGITS, MAX_LABEL_LENGTH, Vocabulary
 
 RECIPE_FILE = "recipe.json"
+UNSEEN_SPLIT = "unseen"
 
 # Increment this whenever the same recipe gives different images.
 _GENERATOR_VERSION = 1
 
-_MIN_SAMPLES = 10
-_MAX_SAMPLES = 10_000_000
-_MAX_SEED = 2**32 - 1
+_RANGES = {
+    "samples": (10, 10_000_000),
+    "test_samples": (1, 10_000_000),
+    "seed": (0, 2**32 - 1),
+    "max_length": (1, MAX_LABEL_LENGTH),
+    "hold_out_fonts": (0, 1000),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parameters of a generated dataset; `fonts` contains the name and the file digest of each font."""
+    """The parameters of a generated dataset.
+
+    `fonts` contains the name, the file digest and the design of each font; the pinned fonts have no design there.
+    """
 
     generator_version: int
     samples: int
     test_samples: int
     seed: int
-    fonts: tuple[tuple[str, str], ...]
+    fonts: tuple[tuple[str, ...], ...]
+    characters: tuple[str, ...] = tuple(KHMER_DIGITS)
+    max_length: int = DEFAULT_MAX_LENGTH
+    hold_out_fonts: int = 0
 
     @classmethod
-    def of(cls, fonts: Sequence[Font], *, samples: int, test_samples: int, seed: int) -> Recipe:
-        """Return the recipe of a dataset rendered in `fonts`."""
+    def of(cls, fonts: Sequence[Font], vocabulary: Vocabulary, **numbers: int) -> Recipe:
+        """Return the recipe of a dataset; `numbers` are the other fields.
+
+        Raises:
+            ConfigurationError: So many designs are held out that none remains for training.
+        """
+        designs = sorted({font.design for font in fonts})
+        if numbers["hold_out_fonts"] >= len(designs):
+            raise ConfigurationError(
+                f"--hold-out-fonts: found {numbers['hold_out_fonts']}; expected less than the number of designs, "
+                f"{len(designs)} ({', '.join(designs)}); add fonts with --fonts system or --fonts-dir"
+            )
         digests = {path: font_digest(Font("", path)) for path in {font.path for font in fonts}}
-        pairs = tuple((font.name, digests[font.path]) for font in fonts)
-        return cls(_GENERATOR_VERSION, samples, test_samples, seed, pairs)
+        entries = tuple((font.name, digests[font.path], *([font.design] if font.path else [])) for font in fonts)
+        return cls(_GENERATOR_VERSION, fonts=entries, characters=vocabulary.characters, **numbers)
 
     @classmethod
     def read(cls, folder: Path) -> Recipe | None:
         """Read the recipe of the dataset in `folder`; return None if it is missing or damaged."""
         try:
             content = parse_json(read_bytes(folder / RECIPE_FILE))
-            return cls(**{**content, "fonts": tuple(map(tuple, content["fonts"]))})
+            characters = tuple(content.get("characters", KHMER_DIGITS))
+            return cls(**{**content, "fonts": tuple(map(tuple, content["fonts"])), "characters": characters})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def as_json(self) -> str:
-        """Format the recipe as the text of the recipe file."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """Format the recipe as the text of the recipe file, without optional parameters that have their default."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self))
+        content = {name: value for name, value, default in values if value != default}
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def held_out_designs(self) -> list[str]:
+        """The designs that only the split `unseen` has, chosen by the seed."""
+        designs = sorted({(*entry, PINNED_DESIGN)[2] for entry in self.fonts})
+        rng = StableRandom(self.seed, 0, 0, 1)  # no sample has this key
+        return sorted(designs.pop(rng.below(len(designs))) for _ in range(self.hold_out_fonts))
 
     @property
     def splits(self) -> dict[str, int]:
         """Number of samples per split; do not reorder the splits, since their positions seed the random numbers."""
         train = self.samples * 4 // 5
-        return {"train": train, "val": self.samples - train, "test": self.test_samples}
+        splits = {"train": train, "val": self.samples - train, "test": self.test_samples}
+        return splits | {UNSEEN_SPLIT: self.test_samples} if self.hold_out_fonts else splits
 
     @property
     def total(self) -> int:
         """Number of samples in all splits."""
-        return self.samples + self.test_samples
+        return sum(self.splits.values())
 
 
-def check_recipe_numbers(*, samples: int, test_samples: int, seed: int) -> None:
+def check_recipe_numbers(**numbers: int) -> None:
     """Raise ConfigurationError with a problem for each number that is out of range."""
-    ranges = (
-        ("samples", samples, _MIN_SAMPLES, _MAX_SAMPLES),
-        ("test_samples", test_samples, 1, _MAX_SAMPLES),
-        ("seed", seed, 0, _MAX_SEED),
-    )
     problems = [
-        f"{name}: found {value!r}; expected a whole number from {low:,} to {high:,}"
-        for name, value, low, high in ranges
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high
+        f"{name}: found {value!r}; expected a whole number from {_RANGES[name][0]:,} to {_RANGES[name][1]:,}"
+        for name, value in numbers.items()
+        if not isinstance(value, int) or isinstance(value, bool) or not _RANGES[name][0] <= value <= _RANGES[name][1]
     ]
     if problems:
         raise ConfigurationError(problems)

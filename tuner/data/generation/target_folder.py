@@ -96,11 +96,12 @@ def _description(folder: Path, found: Recipe | None, requested: Recipe) -> str:
         return "the same dataset, but with missing or additional files"
     changed = [
         f"{field} {getattr(found, field)} instead of {getattr(requested, field)}"
-        for field in ("generator_version", "samples", "test_samples", "seed")
+        for field in ("generator_version", "samples", "test_samples", "seed", "max_length", "hold_out_fonts")
         if getattr(found, field) != getattr(requested, field)
     ]
-    if found.fonts != requested.fonts:
-        changed.append(f"other fonts: found {len(found.fonts)}, requested {len(requested.fonts)}")
+    for field in ("characters", "fonts"):
+        if (old := getattr(found, field)) != (new := getattr(requested, field)):
+            changed.append(f"other {field}: found {len(old)}, requested {len(new)}")
     return f"a dataset with different settings ({'; '.join(changed)})"
 
 

@@ -14,6 +14,7 @@ _LARGE_TEXT_PX = 22
 # Limits of legibility. They apply to the final image, since several mild degradations can add up.
 _MIN_CONTRAST = 64
 _NOISE_TIMES_SIZE = 144
+MIN_INK = 40  # a pixel of a mask with less ink is paper
 
 
 def degrade(rng: StableRandom, canvas: Canvas, size_px: int) -> Canvas:
@@ -67,7 +68,7 @@ def contrast_and_noise(part: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8])
     """
     red, green, blue = part.astype(np.int16).transpose(2, 0, 1)
     light = red + green + blue
-    paper = light[mask < 40]
+    paper = light[mask < MIN_INK]
     ink = light[mask > int(mask.max()) * 2 // 3]
     paper_level = int(paper.sum(dtype=np.int64)) // paper.size
     ink_level = int(ink.sum(dtype=np.int64)) // ink.size

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.rendering.backgrounds import Canvas, plain, random_background
-from tuner.data.rendering.degradations import degrade, is_legible, to_image
-from tuner.data.rendering.fonts import Font
+from tuner.data.rendering.degradations import MIN_INK, degrade, is_legible, to_image
+from tuner.data.rendering.fonts import Font, Glyph, is_mark, label_glyphs
 from tuner.data.rendering.stable_random import StableRandom
 from tuner.data.rendering.text import Mask, rotate_mask, rotated_size, text_mask, text_size
-from tuner.data.vocabulary import DIGITS, MAX_DIGITS
+from tuner.data.vocabulary import MAX_LABEL_LENGTH, Vocabulary
 
-_SIZES_PX = ((22, 38), (20, 38), (18, 36), (16, 34), (14, 32), (12, 32), (15, 28), (15, 26))
-"""Smallest and largest font size for labels of 1 to 8 digits; longer labels have smaller sizes on average."""
+_SIZES_PX = [(22, 38), (20, 38), (18, 36), (16, 34), (14, 32), (12, 32), (15, 28), (15, 26)]
+_SIZES_PX += [(120 // length, 208 // length) for length in range(9, MAX_LABEL_LENGTH + 1)]
+"""Smallest and largest font size for labels of 1 to 24 characters; longer labels have smaller sizes on average."""
 
 _MIN_SIZE_PX = 6
-_MIN_PITCH_PX = 9  # minimum for a digit and its gap: narrow fonts are enlarged, so that thin strokes stay visible
+_MIN_PITCH_PX = 9  # minimum for a character and its gap: narrow fonts are enlarged, so that thin strokes stay visible
 _MARGIN_PX = 2
 _MAX_SHIFT_PX = (18, 12)
 _MAX_ROTATION = 50  # tenths of a degree
@@ -28,13 +30,15 @@ _AUGMENTED_PERCENT = 67
 _MIN_CONTRAST = 100
 _ATTEMPTS = 8
 
+_GlyphsOfSize = Callable[[int], Sequence[Glyph]]
+
 
 @dataclass(frozen=True)
 class Sample:
     """The metadata of one image.
 
     Attributes:
-        label: 1 to 8 Khmer digits.
+        label: The text, in the order in which it is read.
         font: Name of the font.
         font_size: Pixels per em.
         augmented: Whether the text is rotated and the image may be blurred, noisy or of low contrast.
@@ -50,24 +54,53 @@ class Sample:
     text_position: tuple[int, int]
 
 
-def render_sample(fonts: Sequence[Font], seed: int, split: int, number: int) -> tuple[Sample, npt.NDArray[np.uint8]]:
+def render_sample(
+    fonts: Sequence[Font], vocabulary: Vocabulary, seed: int, split: int, number: int
+) -> tuple[Sample, npt.NDArray[np.uint8]]:
     """Render sample `number` of split number `split`; return its metadata and its RGB image `(64, 128, 3)`.
 
-    The result only depends on the arguments, so any process can render any sample.
+    The result only depends on the arguments, so any process can render any sample. All designs are equally frequent.
     """
     rng = StableRandom(seed, split, number)
-    length = 1 + rng.below(MAX_DIGITS)
-    label = "".join(rng.choice(DIGITS) for _ in range(length))
-    font = rng.choice(fonts)
+    label = _random_label(rng, vocabulary)
+    designs = list(dict.fromkeys(font.design for font in fonts))
+    design = rng.choice(designs) if len(designs) > 1 else designs[0]
+    font = rng.choice([font for font in fonts if font.design == design])
     augmented = rng.chance(_AUGMENTED_PERCENT)
     tenth_degrees = rng.between(-_MAX_ROTATION, _MAX_ROTATION) if augmented else 0
-    size_px, gap_px = _fitting_size(font, label, rng.between(*_SIZES_PX[length - 1]), rng.between(1, 3))
-    mask = text_mask(font, size_px, label, gap_px)
+    glyphs = partial(label_glyphs, font, label=label, characters=vocabulary.characters)
+    size_px, gap_px = _fitting_size(glyphs, len(label), rng.between(*_SIZES_PX[len(label) - 1]), rng.between(1, 3))
+    mask = _squeezed(text_mask(glyphs(size_px), gap_px))
     rotated = rotate_mask(mask, tenth_degrees)
     left, top = _random_position(rng, rotated)
     image, level = _legible_image(rng, rotated, left, top, size_px, augmented)
     position = (left + (rotated.shape[1] - mask.shape[1]) // 2, top + (rotated.shape[0] - mask.shape[0]) // 2)
-    return Sample(label, font.name, size_px, augmented, (level, level, level), position), image
+    return Sample("".join(label), font.name, size_px, augmented, (level, level, level), position), image
+
+
+def _random_label(rng: StableRandom, vocabulary: Vocabulary) -> list[str]:
+    """Return random characters, with combining marks only after bases, whose text is read as the same characters."""
+    characters = vocabulary.characters
+    bases = [character for character in characters if not is_mark(character)] or characters
+    label: list[str] = []
+    while not label or vocabulary.split("".join(label)) != label:
+        label = []
+        for _ in range(1 + rng.below(vocabulary.max_length)):
+            label.append(rng.choice(characters if label and not is_mark(label[-1]) else bases))
+    return label
+
+
+def _squeezed(mask: Mask) -> Mask:
+    """Return `mask`, narrowed if even the smallest size does not fit; its thin strokes remain."""
+    height, width = mask.shape
+    while not _fits(height, width):
+        height, width = min(height, IMAGE_HEIGHT_PX // 2), width - 1
+    return np.maximum.reduceat(mask[:height], np.arange(width) * mask.shape[1] // width, axis=1)
+
+
+def _fits(height: int, width: int) -> bool:
+    height, width = rotated_size(height, width, _MAX_ROTATION)
+    return height <= IMAGE_HEIGHT_PX - 2 * _MARGIN_PX and width <= IMAGE_WIDTH_PX - 2 * _MARGIN_PX
 
 
 def _legible_image(
@@ -77,6 +110,8 @@ def _legible_image(
 
     If all random attempts are illegible, the result has a plain background and no degradations.
     """
+    if mask.min() >= MIN_INK:  # the paper, with which ink is compared, is outside of characters such as a dash
+        mask, left, top = np.pad(mask, 1), left - 1, top - 1
     for attempt in range(_ATTEMPTS + 1):
         canvas = random_background(rng) if attempt < _ATTEMPTS else plain(rng)
         level = _text_level(rng, canvas)
@@ -89,24 +124,23 @@ def _legible_image(
     return image, level
 
 
-def _fitting_size(font: Font, label: str, requested_px: int, spacing: int) -> tuple[int, int]:
-    """Return the largest font size up to `requested_px` at which `label` fits, and the gap between digits.
+def _fitting_size(glyphs: _GlyphsOfSize, length: int, requested_px: int, spacing: int) -> tuple[int, int]:
+    """Return the largest font size up to `requested_px` at which a label fits, and the gap between its characters.
 
-    For a narrow font, `requested_px` is first increased until the digits have the minimum width. Every label must fit
+    For a narrow font, `requested_px` is first increased until the label has the minimum width. Every label must fit
     even with the maximum rotation, because its size would otherwise reveal whether it is rotated.
     """
-    min_width = _MIN_PITCH_PX * len(label)
-    while requested_px < _SIZES_PX[0][1] and _text_size(font, label, requested_px, spacing)[1] < min_width:
+    min_width = _MIN_PITCH_PX * length
+    while requested_px < _SIZES_PX[0][1] and _text_size(glyphs, requested_px, spacing)[1] < min_width:
         requested_px += 1
     for size_px in range(requested_px, _MIN_SIZE_PX, -1):
-        height, width = rotated_size(*_text_size(font, label, size_px, spacing), _MAX_ROTATION)
-        if height <= IMAGE_HEIGHT_PX - 2 * _MARGIN_PX and width <= IMAGE_WIDTH_PX - 2 * _MARGIN_PX:
+        if _fits(*_text_size(glyphs, size_px, spacing)):
             return size_px, _gap(size_px, spacing)
     return _MIN_SIZE_PX, 1
 
 
-def _text_size(font: Font, label: str, size_px: int, spacing: int) -> tuple[int, int]:
-    return text_size(font, size_px, label, _gap(size_px, spacing))
+def _text_size(glyphs: _GlyphsOfSize, size_px: int, spacing: int) -> tuple[int, int]:
+    return text_size(glyphs(size_px), _gap(size_px, spacing))
 
 
 def _gap(size_px: int, spacing: int) -> int:

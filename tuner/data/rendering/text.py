@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.rendering.fonts import Font, digit_glyphs
+from tuner.data.rendering.fonts import Glyph
 
 _BORDER = 2  # empty pixels around a mask, so that interpolation outside of it gives 0
 
 Mask = npt.NDArray[np.uint8]
 
 
-def text_size(font: Font, size_px: int, label: str, gap_px: int) -> tuple[int, int]:
-    """Return the height and width, in pixels, of the ink of `label` with gaps of `gap_px` between digits."""
-    glyphs = digit_glyphs(font, size_px)
-    inked = [glyphs[digit] for digit in label]
-    height = max(glyph.bottom for glyph in inked) - min(glyph.top for glyph in inked)
-    return height, sum(glyph.width for glyph in inked) + gap_px * (len(label) - 1)
+def text_size(glyphs: Sequence[Glyph], gap_px: int) -> tuple[int, int]:
+    """Return the height and width, in pixels, of the ink of `glyphs` in a line with gaps of `gap_px` between them."""
+    height = max(glyph.bottom for glyph in glyphs) - min(glyph.top for glyph in glyphs)
+    return height, sum(glyph.width for glyph in glyphs) + gap_px * (len(glyphs) - 1)
 
 
-def text_mask(font: Font, size_px: int, label: str, gap_px: int) -> Mask:
-    """Render `label` as a mask of ink `(height, width)`, 0 none to 255 full, cropped to its bounding box.
+def text_mask(glyphs: Sequence[Glyph], gap_px: int) -> Mask:
+    """Return the mask of ink `(height, width)` of `glyphs` in a line, 0 none to 255 full, cropped to its bounding box.
 
     Values are scaled to a maximum of 255, because thin strokes of small text would otherwise be too pale.
     """
-    glyphs = digit_glyphs(font, size_px)
-    mask = np.zeros(text_size(font, size_px, label, gap_px), np.uint8)
-    top = min(glyphs[digit].top for digit in label)
+    mask = np.zeros(text_size(glyphs, gap_px), np.uint8)
+    top = min(glyph.top for glyph in glyphs)
     left = 0
-    for digit in label:
-        glyph = glyphs[digit]
+    for glyph in glyphs:
         mask[glyph.top - top : glyph.bottom - top, left : left + glyph.width] = glyph.coverage
         left += glyph.width + gap_px
     return (mask.astype(np.uint16) * 255 // int(mask.max())).astype(np.uint8)

@@ -3,22 +3,42 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import yaml
 from PIL import Image
 
 from search_spaces.errors import ConfigurationError, DataLoaderError
 from tuner.data.generation import generate_dataset
-from tuner.data.rendering.fonts import pinned_font_file
-from tuner.data.vocabulary import CHARACTER_SET
+from tuner.data.generation.font_search import find_fonts
+from tuner.data.generation.recipe import Recipe
+from tuner.data.rendering.fonts import pinned_font_file, pinned_fonts
+from tuner.data.vocabulary import KHMER_DIGITS, SPECIAL_SYMBOLS, Vocabulary
+
+DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
 
 ROOT = Path(__file__).parents[4]
+NUMBERS = {"samples": 60, "test_samples": 12, "seed": 0}
+HELD_OUT: dict[str, Any] = {
+    "samples": 60,
+    "test_samples": 40,
+    "characters": "ABC",
+    "fonts_dir": DEJAVU,
+    "hold_out_fonts": 2,
+}
+
+
+def recipe_of(folder: Path) -> Recipe:
+    recipe = Recipe.read(folder)
+    assert recipe is not None
+    return recipe
 
 
 def digest(folder: Path) -> str:
@@ -37,7 +57,7 @@ def test_metadata_have_the_documented_keys(generated_once: Path) -> None:
         *("character_set", "fonts_used", "generated_by", "image_size", "max_sequence_length"),
         *("total_samples", "train_samples", "val_samples", "test_samples"),
     ]
-    assert info["character_set"] == list(CHARACTER_SET)
+    assert info["character_set"] == [*KHMER_DIGITS, *SPECIAL_SYMBOLS]
     assert info["generated_by"] == "text"
     assert info["image_size"] == [128, 64]
     assert info["max_sequence_length"] == 8
@@ -67,6 +87,124 @@ def test_same_arguments_give_the_same_bytes(
     monkeypatch.chdir(tmp_path)
     generate_dataset("generated_data", samples=30, test_samples=10)
     assert digest(tmp_path / "generated_data") == digest(generated_once)
+
+
+def test_default_dataset_is_pinned(generated_once: Path) -> None:
+    """If this fails, existing default datasets are refused, or are not the ones that are generated now."""
+    assert digest(generated_once) == "566b3fb75386c6360ed01f888bc84600f3a2821f6ae17d4e7bebbeb9741bdfef"
+
+
+@pytest.fixture(scope="session")
+def khmer_syllables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a dataset whose characters are clusters of several code points; tests must not change it."""
+    folder = tmp_path_factory.mktemp("syllables")
+    (folder / "syllables.txt").write_text("ក្ក ខ្ម ស្ត្រី ក\n", encoding="utf-8-sig")
+    generate_dataset(
+        folder / "data", samples=40, test_samples=5, characters=str(folder / "syllables.txt"), max_length=3
+    )
+    return folder / "data"
+
+
+def test_metadata_and_recipe_name_the_characters(khmer_syllables: Path) -> None:
+    content = yaml.safe_load((khmer_syllables / "metadata.yaml").read_text(encoding="utf-8"))
+    assert content["dataset_info"]["character_set"] == ["ក្ក", "ខ្ម", "ស្ត្រី", "ក", *SPECIAL_SYMBOLS]
+    assert content["dataset_info"]["max_sequence_length"] == 3
+    vocabulary = Vocabulary(("ក្ក", "ខ្ម", "ស្ត្រី", "ក"), 3)
+    samples = content["train"]["samples"] + content["val"]["samples"]
+    assert {sample["sequence_length"] for sample in samples} == {1, 2, 3}
+    for sample in samples:
+        assert vocabulary.label_problem(sample["label"]) is None
+        assert len(vocabulary.split(sample["label"])) == sample["sequence_length"]
+    recipe = json.loads((khmer_syllables / "recipe.json").read_text(encoding="utf-8"))
+    assert (recipe["characters"], recipe["max_length"]) == (["ក្ក", "ខ្ម", "ស្ត្រី", "ក"], 3)
+    default = json.loads(Recipe.of(pinned_fonts(), Vocabulary(), **NUMBERS, max_length=8, hold_out_fonts=0).as_json())
+    assert list(default) == ["generator_version", "samples", "test_samples", "seed", "fonts"]
+
+
+def test_dataset_with_the_same_characters_is_not_generated_again(khmer_syllables: Path) -> None:
+    numbers = {"samples": 40, "test_samples": 5, "max_length": 3}
+    calls: list[Any] = []
+    generate_dataset(khmer_syllables, characters="ក្ក ខ្ម ស្ត្រី ក", **numbers, on_progress=lambda *done: calls.append(done))
+    assert not calls
+    with pytest.raises(ConfigurationError, match="other characters: found 4, requested 2"):
+        generate_dataset(khmer_syllables, characters="ក្ក ខ្ម", **numbers)
+
+
+@pytest.mark.parametrize("characters", ["\"'\\#:-{}[]", "اب١٢", "éàß"])
+def test_metadata_of_characters_that_yaml_or_json_escape_are_read_unchanged(characters: str, tmp_path: Path) -> None:
+    path = generate_dataset(tmp_path / "data", samples=30, test_samples=1, characters=characters, fonts_dir=DEJAVU)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert content["dataset_info"]["character_set"] == [*characters, *SPECIAL_SYMBOLS]
+    labels = [sample["label"] for sample in content["train"]["samples"]]
+    assert set("".join(labels)) == set(characters)
+
+
+@pytest.fixture(scope="session")
+def with_held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a dataset of Latin letters with two held-out designs; tests must not change it."""
+    folder = tmp_path_factory.mktemp("held_out") / "data"
+    generate_dataset(folder, **HELD_OUT)
+    return folder
+
+
+def test_held_out_designs_are_only_in_the_split_unseen(with_held_out: Path) -> None:
+    content = yaml.safe_load((with_held_out / "metadata.yaml").read_text(encoding="utf-8"))
+    fonts = {
+        split: {sample["font"] for sample in content[split]["samples"]} for split in recipe_of(with_held_out).splits
+    }
+    assert list(fonts) == ["train", "val", "test", "unseen"]
+    assert content["dataset_info"]["unseen_samples"] == content["dataset_info"]["test_samples"] == 40
+    assert content["dataset_info"]["total_samples"] == 140
+    assert content["dataset_info"]["held_out_fonts"] == sorted(fonts["unseen"])
+    design_of = {font.name: font.design for font in find_fonts("pinned", DEJAVU, tuple("ABC"))}
+    designs = {split: {design_of[name] for name in names} for split, names in fonts.items()}
+    assert sorted(designs["unseen"]) == recipe_of(with_held_out).held_out_designs
+    assert len(designs["unseen"]) == 2
+    assert not designs["unseen"] & (designs["train"] | designs["val"] | designs["test"])
+    assert len(list((with_held_out / "unseen").glob("*.png"))) == 40
+
+
+def test_seed_chooses_the_held_out_designs() -> None:
+    fonts = find_fonts("pinned", DEJAVU, tuple("ABC"))
+
+    def held_out(seed: int, max_length: int) -> str:
+        numbers = NUMBERS | {"seed": seed, "max_length": max_length, "hold_out_fonts": 1}
+        (design,) = Recipe.of(fonts, Vocabulary(("A", "B", "C")), **numbers).held_out_designs
+        return design
+
+    assert len({held_out(seed, 8) for seed in range(20)}) > 4
+    assert all(held_out(seed, 8) == held_out(seed, 3) for seed in range(5))
+
+
+def test_dataset_with_held_out_fonts_is_complete_only_with_all_their_images(
+    with_held_out: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(with_held_out, tmp_path / "data")
+    before = digest(folder)
+    generate_dataset(folder, **HELD_OUT)
+    assert digest(folder) == before
+    with pytest.raises(ConfigurationError, match="hold_out_fonts 2 instead of 1"):
+        generate_dataset(folder, **{**HELD_OUT, "hold_out_fonts": 1})
+    (folder / "unseen" / "unseen_000000.png").unlink()
+    with pytest.raises(ConfigurationError, match="missing or additional files"):
+        generate_dataset(folder, **HELD_OUT)
+
+
+def test_holding_out_all_designs_is_refused(tmp_path: Path) -> None:
+    message = r"--hold-out-fonts: found 3; expected less than .*, 3 .DejaVu Sans, DejaVu Sans Mono, Noto Sans Khmer."
+    for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf"):
+        shutil.copy(DEJAVU / name, tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        generate_dataset(tmp_path / "data", characters="AB", fonts_dir=tmp_path, hold_out_fonts=3)
+    with pytest.raises(ConfigurationError, match=r"expected less than .*, 1 .Noto Sans Khmer."):
+        generate_dataset(tmp_path / "data", hold_out_fonts=1)
+    assert not (tmp_path / "data").exists()
+
+
+def test_recipe_of_other_fonts_has_their_design(with_held_out: Path) -> None:
+    fonts = json.loads((with_held_out / "recipe.json").read_text(encoding="utf-8"))["fonts"]
+    assert {len(entry) for entry in fonts if entry[0].startswith("NotoSansKhmer-")} == {2}
+    assert ["DejaVu Serif"] in [entry[2:] for entry in fonts]
 
 
 def test_each_sample_is_a_line_of_json(generated_once: Path) -> None:
@@ -162,8 +300,9 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
 
 def test_all_numbers_out_of_range_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        generate_dataset(tmp_path / "data", samples=9, test_samples=0, seed=-1)
-    assert [problem.split(":")[0] for problem in caught.value.problems] == ["samples", "test_samples", "seed"]
+        generate_dataset(tmp_path / "data", samples=9, test_samples=0, seed=-1, max_length=25, hold_out_fonts=-1)
+    names = ["samples", "test_samples", "seed", "max_length", "hold_out_fonts"]
+    assert [problem.split(":")[0] for problem in caught.value.problems] == names
     assert "found 9; expected a whole number from 10" in str(caught.value)
     assert os.listdir(tmp_path) == []
 

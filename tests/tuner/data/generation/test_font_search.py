@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from pathlib import Path
 
+import matplotlib
 import pytest
-from PIL import ImageFont
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation import font_search
 from tuner.data.generation.font_search import find_fonts
-from tuner.data.rendering.fonts import digit_glyphs, pinned_font_file, pinned_fonts
+from tuner.data.rendering.fonts import pinned_font_file, pinned_fonts, render_glyphs
+from tuner.data.vocabulary import KHMER_DIGITS
+
+DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
 
 
 @pytest.fixture
@@ -23,49 +29,146 @@ def folder(tmp_path: Path) -> Path:
     return fonts
 
 
-def latin_font(folder: Path) -> Path:
-    """Write a font without Khmer digits: Pillow's default font."""
-    path = folder / "latin.ttf"
-    font = ImageFont.load_default(size=20)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    path.write_bytes(font.font_bytes)
+def font_with(characters: str, path: Path, family: str = "Made", *, glyph: str = "box") -> Path:
+    """Write a font in which all characters have the same glyph: a box, an empty one or the missing-character glyph."""
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "box", "empty"])
+    builder.setupCharacterMap({ord(character): glyph for character in characters})
+    box = TTGlyphPen(None)
+    for number, point in enumerate([(0, 0), (0, 500), (500, 500), (500, 0)]):
+        (box.lineTo if number else box.moveTo)(point)
+    box.closePath()
+    outline = box.glyph()
+    builder.setupGlyf({".notdef": outline, "box": outline, "empty": TTGlyphPen(None).glyph()})
+    builder.setupHorizontalMetrics(dict.fromkeys((".notdef", "box", "empty"), (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
     return path
+
+
+def names(choice: str, folder: Path | None, characters: str | list[str] = KHMER_DIGITS) -> list[str]:
+    """Return the names of the fonts that are found, without the pinned ones."""
+    return [font.name for font in find_fonts(choice, folder, tuple(characters)) if font.path]
 
 
 def test_choice_pinned_only_gives_the_pinned_fonts() -> None:
     assert find_fonts("pinned", None) == pinned_fonts()
 
 
+@pytest.mark.parametrize("characters", ["ABCxyz019", "កខគ", ["ក្ក", "ខ្ម"]])
+def test_pinned_font_has_khmer_and_latin_letters(characters: str | list[str]) -> None:
+    assert find_fonts("pinned", None, tuple(characters)) == pinned_fonts()
+
+
 def test_fonts_of_a_folder_are_added(folder: Path) -> None:
-    latin_font(folder)
+    font_with("ABC", folder / "latin.ttf")
     added = find_fonts("pinned", folder)[len(pinned_fonts()) :]
     assert [font.name for font in added] == ["NotoSansKhmer"]
-    assert len(digit_glyphs(added[0], 20)) == 10
+    assert len(render_glyphs(added[0], 20, tuple(KHMER_DIGITS), None)) == 10
+
+
+def test_only_fonts_with_all_characters_are_added() -> None:
+    latin = names("pinned", DEJAVU, "AWé")
+    assert {"DejaVuSans-Book", "DejaVuSerif-Bold", "DejaVuSansMono-Oblique"} <= set(latin)
+    assert "cmex10" not in latin
+    cyrillic = find_fonts("pinned", DEJAVU, tuple("АБЖ"))
+    assert {"DejaVuSans-Book", "DejaVuSerif-Book"} <= {font.name for font in cyrillic}
+    assert all(font.path for font in cyrillic)  # the pinned font has no Cyrillic letters
+    arabic = {font.design for font in find_fonts("pinned", DEJAVU, tuple("ابت"))}
+    assert arabic == {"DejaVu Sans", "DejaVu Sans Mono"}
+
+
+def test_fallback_font_with_a_placeholder_for_every_character_is_refused(tmp_path: Path) -> None:
+    shutil.copy(DEJAVU / "LastResortHE-Regular.ttf", tmp_path)
+    with pytest.raises(ConfigurationError, match="LastResortHigh-Efficiency lacks 'A'"):
+        find_fonts("pinned", tmp_path, ("A", "Ж"))
 
 
 def test_installed_fonts_are_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(font_search, "system_font_folders", lambda: [folder, folder / "khmer", folder / "none"])
-    names = [font.name for font in find_fonts("system", folder)]
-    assert names[len(pinned_fonts()) :] == ["NotoSansKhmer"]  # found three times, added once
+    assert names("system", folder) == ["NotoSansKhmer"]  # found three times, added once
 
 
 def test_installed_fonts_of_this_system_have_all_digits() -> None:
     for font in find_fonts("system", None):
-        glyphs = digit_glyphs(font, 24)
+        glyphs = render_glyphs(font, 24, tuple(KHMER_DIGITS), None)
         assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
 
 
 def test_different_fonts_with_the_same_name_get_different_names(folder: Path) -> None:
     other = folder / "khmer" / "Other.ttf"
     other.write_bytes(pinned_font_file().read_bytes() + b"\0")
-    names = [font.name for font in find_fonts("pinned", folder)]
-    assert len(set(names)) == len(names) == len(pinned_fonts()) + 2
+    found = names("pinned", folder)
+    assert len(set(found)) == len(found) == 2
 
 
-def test_folder_without_a_khmer_font_is_refused(tmp_path: Path) -> None:
-    latin_font(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"all ten Khmer digits.*latin\.ttf"):
+@pytest.mark.parametrize(
+    ("family", "design"),
+    [
+        ("Khmer OS Battambang", "Khmer OS Battambang"),
+        ("Khmer OS Battambang Light", "Khmer OS Battambang"),
+        ("Made Semi Bold Condensed", "Made"),
+        ("Made ExtraLight Italic", "Made"),
+        ("Noto Sans Khmer UI Thin", "Noto Sans Khmer"),
+        ("Nightlight", "Nightlight"),
+        ("Bold", "Bold"),
+        ("Black Book Serif", "Black Book Serif"),
+    ],
+)
+def test_design_is_the_family_without_style_words_at_its_end(family: str, design: str, tmp_path: Path) -> None:
+    font_with("A", tmp_path / "font.ttf", family)
+    (font,) = (font for font in find_fonts("pinned", tmp_path, ("A",)) if font.path)
+    assert font.design == design
+
+
+def test_all_weights_and_slants_are_one_design() -> None:
+    designs = {font.name: font.design for font in find_fonts("pinned", DEJAVU, tuple("AB"))}
+    serif = {name for name, design in designs.items() if design == "DejaVu Serif"}
+    assert {"DejaVuSerif-Book", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"} == serif
+    assert {font.design for font in pinned_fonts()} == {"Noto Sans Khmer"}
+
+
+def test_installed_noto_sans_khmer_is_the_pinned_design(folder: Path) -> None:
+    assert {font.design for font in find_fonts("pinned", folder)} == {"Noto Sans Khmer"}
+
+
+@pytest.mark.parametrize(
+    ("characters", "glyph", "defect"),
+    [
+        ("A", "box", r"Made lacks '០' \(U\+17E0\), '១' \(U\+17E1\), '២' \(U\+17E2\) and 7 more"),
+        (KHMER_DIGITS, "box", "Made shows ០, ១, ២ and 7 more alike"),
+        (KHMER_DIGITS, "empty", "Made shows ០, ១, ២ and 7 more empty"),
+        (KHMER_DIGITS, ".notdef", "Made lacks '០'"),
+    ],
+)
+def test_folder_without_a_suitable_font_is_refused(characters: str, glyph: str, defect: str, tmp_path: Path) -> None:
+    font_with(characters, tmp_path / "made.ttf", glyph=glyph)
+    with pytest.raises(ConfigurationError, match=f"--fonts-dir: found no font in .* with all of ០១.*{defect}"):
         find_fonts("pinned", tmp_path)
+
+
+def test_folder_without_fonts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"it has no fonts.*add \.ttf or \.otf files"):
+        find_fonts("pinned", tmp_path)
+
+
+def test_damaged_font_is_refused(tmp_path: Path) -> None:
+    content = bytearray(font_with(KHMER_DIGITS, tmp_path / "made.ttf").read_bytes())
+    at = content.index(b"cmap")
+    (offset,) = struct.unpack_from(">I", content, at + 8)
+    content[offset + 4 : offset + 12] = b"\xff" * 8
+    (tmp_path / "made.ttf").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"found no font in .*Made (is damaged|lacks)"):
+        find_fonts("pinned", tmp_path)
+
+
+def test_characters_that_no_font_has_are_refused() -> None:
+    message = r"--characters: found no font with all of AЖ .Noto Sans Khmer lacks 'Ж' .U\+0416.*--fonts system"
+    with pytest.raises(ConfigurationError, match=message):
+        find_fonts("pinned", None, ("A", "Ж"))
 
 
 @pytest.mark.parametrize(("choice", "message"), [("sytem", "'pinned' or 'system'"), ("", "'pinned' or 'system'")])

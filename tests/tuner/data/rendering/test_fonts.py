@@ -1,11 +1,24 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
+import matplotlib
+import numpy as np
 import pytest
 
-from tuner.data.rendering.fonts import digit_glyphs, pinned_fonts
+from tuner.data.rendering.fonts import Font, Glyph, label_glyphs, pinned_fonts, render_glyphs, shaping_direction
 from tuner.data.vocabulary import KHMER_DIGITS
+
+DEJAVU_SANS = Font("DejaVuSans", str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")))
+
+
+def digit_glyphs(font: Font, size_px: int) -> dict[str, Glyph]:
+    return render_glyphs(font, size_px, tuple(KHMER_DIGITS), None)
+
+
+def same_ink(one: Glyph, other: Glyph) -> bool:
+    return np.array_equal(one.coverage, other.coverage)
 
 
 def test_pinned_fonts_vary_in_weight_and_width() -> None:
@@ -42,3 +55,50 @@ def test_bitmaps_of_the_pinned_font_are_pinned() -> None:
             for glyph in digit_glyphs(font, size_px).values():
                 digest.update(f"{glyph.top} {glyph.coverage.shape} ".encode() + glyph.coverage.tobytes())
     assert digest.hexdigest() == "962e6f2a78e96a4c4e6d0a8058e1c86636963bbd734b922ce21bb2cea2067e9f"
+
+
+@pytest.mark.parametrize(
+    ("characters", "direction"),
+    [
+        ("០១២", None),
+        ("កខគ", None),
+        ("AWé中ア한", None),
+        ("٠١٢", None),  # Arabic digits neither join nor run from right to left
+        (["ក", "ក្ក"], "ltr"),
+        ("កា", "ltr"),  # the vowel on its own is a combining mark
+        ("अब", "ltr"),
+        ("কখ", "ltr"),
+        ("ਕਖ", "ltr"),
+        ("اب", "rtl"),
+        ("1א", "rtl"),
+        ("ߊߋ", "rtl"),
+        ("ܐܒ", "rtl"),
+    ],
+)
+def test_scripts_whose_characters_change_their_neighbours_are_shaped(characters: str, direction: str | None) -> None:
+    assert shaping_direction(tuple(characters)) == direction
+
+
+def test_label_without_shaping_has_the_same_glyphs_in_any_vocabulary() -> None:
+    for characters in ("AW", "WXYAZ"):
+        first, second = label_glyphs(DEJAVU_SANS, 24, ["W", "A"], tuple(characters))
+        assert same_ink(first, render_glyphs(DEJAVU_SANS, 24, ("W",), None)["W"])
+        assert same_ink(second, render_glyphs(DEJAVU_SANS, 24, ("A",), None)["A"])
+
+
+def test_arabic_letters_of_a_label_are_joined_from_right_to_left() -> None:
+    beh, alef = "\u0628", "\u0627"
+    (shaped,) = label_glyphs(DEJAVU_SANS, 40, [beh, alef], (alef, beh))
+    separate = label_glyphs(DEJAVU_SANS, 40, [beh], (alef, beh)) + label_glyphs(DEJAVU_SANS, 40, [alef], (alef, beh))
+    assert shaped.coverage.any(axis=0).all()  # no gap: the letters are joined
+    assert shaped.width < sum(glyph.width for glyph in separate)
+    tall = (shaped.coverage > 128).sum(axis=0)
+    assert tall.argmax() < shaped.width / 3  # alef, the tall second letter, is at the left
+
+
+def test_khmer_subscript_is_below_its_consonant() -> None:
+    font = pinned_fonts()[8]
+    characters = ("\u1780", "\u1780\u17d2\u1780")
+    (consonant,), (cluster,) = (label_glyphs(font, 40, [character], characters) for character in characters)
+    assert cluster.bottom > consonant.bottom + 5
+    assert cluster.width < consonant.width * 1.3  # below it, not beside it

@@ -2,36 +2,50 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tuner.data.rendering.fonts import pinned_fonts
+from tuner.data.rendering.fonts import Font, is_mark, pinned_fonts
 from tuner.data.rendering.png import encode_png
 from tuner.data.rendering.sample import Sample, render_sample
+from tuner.data.vocabulary import Vocabulary, split_characters
 
 FONTS = pinned_fonts()
+DIGITS = Vocabulary()
+DEJAVU_SANS = Font(
+    "DejaVuSans", str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), design="DejaVu Sans"
+)
+
+
+def labels(vocabulary: Vocabulary, count: int, fonts: list[Font] = FONTS) -> list[list[str]]:
+    """Return the characters of the labels of `count` samples."""
+    samples = (render_sample(fonts, vocabulary, 0, 0, number)[0] for number in range(count))
+    return [vocabulary.split(sample.label) for sample in samples]
 
 
 @pytest.fixture(scope="module")
 def rendered() -> list[tuple[Sample, npt.NDArray[np.uint8]]]:
-    return [render_sample(FONTS, 0, 0, number) for number in range(600)]
+    return [render_sample(FONTS, DIGITS, 0, 0, number) for number in range(600)]
 
 
 def test_bytes_are_pinned() -> None:
     """If this fails, increment `_GENERATOR_VERSION` in recipe.py, or undo the change if it was unintentional."""
     digest = hashlib.sha256()
     for number in range(40):
-        sample, pixels = render_sample(FONTS, 5, 1, number)
+        sample, pixels = render_sample(FONTS, DIGITS, 5, 1, number)
         digest.update(repr(sample).encode() + encode_png(pixels))
     assert digest.hexdigest() == "9ad0bf5d23eeea29b53723f7b6e8829a17eacda1deb6e7a8e3f3b1d9094c7cba"
 
 
 def test_sample_only_depends_on_seed_split_and_number() -> None:
-    again = render_sample(FONTS, 0, 0, 7)
-    assert again[0] == render_sample(FONTS, 0, 0, 7)[0]
-    others = [render_sample(FONTS, *key)[1] for key in [(1, 0, 7), (0, 1, 7), (0, 0, 8)]]
+    again = render_sample(FONTS, DIGITS, 0, 0, 7)
+    assert again[0] == render_sample(FONTS, DIGITS, 0, 0, 7)[0]
+    others = [render_sample(FONTS, DIGITS, *key)[1] for key in [(1, 0, 7), (0, 1, 7), (0, 0, 8)]]
     assert all(not np.array_equal(again[1], other) for other in others)
 
 
@@ -87,3 +101,61 @@ def test_text_position_varies(
     short = [sample.text_position for sample, _ in rendered if len(sample.label) == 2]
     assert np.ptp([left for left, _ in short]) > 25
     assert np.ptp([top for _, top in short]) > 15
+
+
+def test_lengths_and_characters_of_any_vocabulary_are_nearly_uniform() -> None:
+    found = labels(Vocabulary(tuple("ABCDE"), 12), 360)
+    lengths = Counter(map(len, found))
+    assert set(lengths) == set(range(1, 13))
+    assert min(lengths.values()) > 15
+    characters = Counter(character for label in found for character in label)
+    assert set(characters) == set("ABCDE")
+    assert min(characters.values()) > 0.8 * characters.total() / 5
+
+
+@pytest.mark.parametrize(
+    ("characters", "font"),
+    [("WM", FONTS[-1]), ("កឈញណ", FONTS[-1]), ("lI|-.", DEJAVU_SANS), ("\ufdfa\ufdfb", DEJAVU_SANS)],
+    ids=["wide letters", "consonants", "strokes without paper around them", "ligatures of whole sentences"],
+)
+def test_labels_of_24_characters_are_inside_the_image(characters: str, font: Font) -> None:
+    vocabulary = Vocabulary(tuple(characters), 24)
+    widths = []
+    for number in range(60):
+        sample, pixels = render_sample([font], vocabulary, 0, 0, number)
+        if len(sample.label) > 20 and not sample.augmented:
+            left, top = sample.text_position
+            assert left >= 2
+            assert top >= 2
+            ink = pixels.astype(int).sum(axis=2) <= 3 * sample.text_color[0] + 60
+            widths.append(np.flatnonzero(ink.any(axis=0)).max())
+    assert widths
+    assert max(widths) < 126
+
+
+@pytest.mark.parametrize("characters", ["ABCDEFGHIJKLMNOPQRSTUVWXYZ", "កខគឃងចឆជឈញដឋឌឍណតថទធនបផពភមយរលវសហឡអ"])
+def test_twelve_letters_have_a_legible_size(characters: str) -> None:
+    vocabulary = Vocabulary(tuple(characters), 12)
+    samples = [render_sample(FONTS, vocabulary, 0, 0, number)[0] for number in range(200)]
+    assert min(sample.font_size for sample in samples if len(sample.label) == 12) >= 10
+
+
+def test_marks_follow_bases_and_labels_are_read_as_the_same_characters() -> None:
+    clusters = Vocabulary(("ក", "ខ", "ា", "ិ", "្ខ", "ក្ខ"), 6)  # ក and ្ខ together are read as ក្ខ
+    found = labels(clusters, 150)
+    assert {character for label in found for character in label} == set(clusters.characters)
+    assert not any(is_mark(label[0]) for label in found)
+    assert not any(is_mark(one) and is_mark(two) for label in found for one, two in pairwise(label))
+    composed = Vocabulary(("e", "\u0301"), 4)  # NFC would compose them to a third character
+    assert {"".join(label) for label in labels(composed, 40)} == {"e", "ee", "eee", "eeee"}
+
+
+def test_shaped_label_is_a_number_of_clusters() -> None:
+    vocabulary = Vocabulary(tuple(split_characters("ក្ក ខ្ម ស្ត្រី កា")), 8)
+    assert {len(label) for label in labels(vocabulary, 100)} == set(range(1, 9))
+
+
+def test_designs_are_equally_frequent() -> None:
+    counts = Counter(render_sample([*FONTS, DEJAVU_SANS], Vocabulary(("A",), 1), 0, 0, n)[0].font for n in range(300))
+    assert 110 < counts["DejaVuSans"] < 190  # one font of 23, but one design of two
+    assert len(counts) > 20
