@@ -99,6 +99,7 @@ def _complete_fonts(folders: Iterable[Path], characters: tuple[str, ...], defect
 
 
 def font_files(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the font files in these folders and their subfolders."""
     for folder in folders:
         for parent, _, names in os.walk(folder):
             paths = (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in _FONT_SUFFIXES)
