@@ -66,7 +66,7 @@ def draw_confusion_matrix(counts: Counts, characters: Sequence[str]) -> bytes:
     left, top, cell = _LEFT * width, _TOP * width, _SIZE * width / size
     for number, (true_name, read_name) in enumerate(zip([*names, "none"], [*names, "missed"], strict=True)):
         middle = (number + 0.5) * cell
-        size_px = 22 if number < len(shown) else 12
+        size_px = 22 if number < len(shown) else min(12, int(cell / 3.3))
         draw_text(draw, (left + middle, top - 18), read_name, size_px, INK, "mm")
         draw_text(draw, (left - 8, top + middle), true_name, size_px, INK, "rm")
     draw_text(draw, (left + _SIZE * width / 2, 14), "read", 14, FAINT, "mm")
