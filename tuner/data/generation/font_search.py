@@ -122,14 +122,14 @@ def _defect(font: Font, characters: tuple[str, ...]) -> str | None:
             glyph_names = file.getBestCmap() or {}
     except Exception as error:  # fontTools raises errors of many types for damaged files
         return f"is damaged: {error}"
-    known = {chr(code) for code in glyph_names if glyph_names[code] != ".notdef" and _NONCHARACTER not in glyph_names}
+    known = set() if _NONCHARACTER in glyph_names else set(map(chr, glyph_names))
     visible = {text: [part for part in text if unicodedata.category(part) != "Cf"] for text in characters}
     if missing := [code_point_text(text) for text in characters if not known.issuperset(visible[text])]:
         return f"lacks {listed(missing, _MAX_LISTED)}"
     glyphs = render_glyphs.__wrapped__(font, _PROBE_SIZE_PX, characters, shaping_direction(characters))
     bitmaps = [(glyph.top, glyph.coverage.shape, glyph.coverage.tobytes()) for glyph in glyphs.values()]
     empty = [text for text in glyphs if not glyphs[text].coverage.any()]
-    unclear = empty or [text for text, bitmap in zip(glyphs, bitmaps, strict=True) if bitmaps.count(bitmap) > 1]
+    unclear = [text for text, bitmap in zip(glyphs, bitmaps, strict=True) if bitmaps.count(bitmap) > 1]
     return f"shows {listed(unclear, _MAX_LISTED)} {'empty' if empty else 'alike'}" if unclear else None
 
 
