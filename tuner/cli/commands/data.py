@@ -27,8 +27,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--seed", "SEED", whole_number(0, LARGEST_SEED), seed, default=0)
     characters = "characters of the labels, or a UTF-8 text file with them; spaces are ignored"
     add_option(parser, "--characters", "TEXT_OR_FILE", non_empty, characters, default="០១២៣៤៥៦៧៨៩")
-    max_length = "maximum number of characters in a label"
-    add_option(parser, "--max-length", "N", whole_number(1, 24), max_length, default=8)
+    add_option(parser, "--max-length", "N", whole_number(1, 24), "maximum number of characters in a label", default=8)
     fonts = "pinned: the built-in font; system: also all fonts installed on this machine that have all characters"
     add_option(parser, "--fonts", "SET", one_of("pinned", "system"), fonts, default="pinned")
     add_option(parser, "--fonts-dir", "DIR", non_empty, "folder with additional fonts")

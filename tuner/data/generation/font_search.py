@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
@@ -22,7 +23,7 @@ from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, code_point_text
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
 _PROBE_SIZE_PX = 48
-NONCHARACTER = 0x10FFFF  # only fallback fonts, which show a placeholder for every character, have it
+_NONCHARACTER = 0x10FFFF  # only fallback fonts, which show a placeholder for every character, have it
 _MAX_FONTS_PER_FILE = 64
 _MAX_LISTED = 3
 _STYLE_AT_END = re.compile(
@@ -106,6 +107,17 @@ def font_files(folders: Iterable[Path]) -> Iterator[Path]:
             yield from (path for path in paths if path.is_file())  # FreeType would block if it opened a pipe
 
 
+@cache
+def font_characters(path: Path, index: int = 0) -> frozenset[str]:
+    """Return the characters of a font; none if it is damaged, or shows the same placeholder for every character."""
+    try:
+        with TTFont(path, fontNumber=index, lazy=True) as file:
+            glyph_names = file.getBestCmap() or {}
+    except Exception:  # fontTools raises errors of many types for damaged files
+        return frozenset()
+    return frozenset() if _NONCHARACTER in glyph_names else frozenset(map(chr, glyph_names))
+
+
 def _fonts_of_file(path: Path) -> Iterator[Font]:
     for index in range(_MAX_FONTS_PER_FILE):
         try:
@@ -118,12 +130,7 @@ def _fonts_of_file(path: Path) -> Iterator[Font]:
 
 def _defect(font: Font, characters: tuple[str, ...]) -> str | None:
     """Return which characters a font lacks, or shows empty or like others; None if it can render all labels."""
-    try:
-        with TTFont(font.path or pinned_font_file(), fontNumber=font.index, lazy=True) as file:
-            glyph_names = file.getBestCmap() or {}
-    except Exception as error:  # fontTools raises errors of many types for damaged files
-        return f"is damaged: {error}"
-    known = {chr(code) for code in glyph_names if glyph_names[code] != ".notdef" and NONCHARACTER not in glyph_names}
+    known = font_characters(Path(font.path) if font.path else pinned_font_file(), font.index)
     visible = {text: [part for part in text if unicodedata.category(part) != "Cf"] for text in characters}
     if missing := [code_point_text(text) for text in characters if not known.issuperset(visible[text])]:
         return f"lacks {listed(missing, _MAX_LISTED)}"

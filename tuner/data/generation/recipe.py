@@ -51,7 +51,7 @@ class Recipe:
         """Return the recipe of a dataset; `numbers` are the other fields.
 
         Raises:
-            ConfigurationError: So many designs are held out that none remains for training.
+            ConfigurationError: No design would remain for training.
         """
         designs = sorted({font.design for font in fonts})
         if numbers["hold_out_fonts"] >= len(designs):
@@ -75,8 +75,8 @@ class Recipe:
 
     def as_json(self) -> str:
         """Format the recipe as the text of the recipe file, without optional parameters that have their default."""
-        values = ((field.name, getattr(self, field.name), field.default) for field in dataclasses.fields(self))
-        content = {name: value for name, value, default in values if value != default}
+        values = dataclasses.asdict(self).items()
+        content = {name: value for name, value in values if value != getattr(Recipe, name, None)}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     @property

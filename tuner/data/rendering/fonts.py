@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from fontTools.ttLib import TTFont
+from fontTools.ttLib.tables.DefaultTable import DefaultTable
 from fontTools.unicodedata import script
 from PIL import ImageFont
 
@@ -99,8 +100,7 @@ def is_mark(character: str) -> bool:
 
 def label_glyphs(font: Font, size_px: int, label: Sequence[str], characters: tuple[str, ...]) -> list[Glyph]:
     """Render a label of these characters at `size_px` pixels per em: a glyph for each character, or one if shaped."""
-    direction = shaping_direction(characters)
-    if direction:
+    if direction := shaping_direction(characters):
         return [*render_glyphs(font, size_px, ("".join(label),), direction).values()]
     glyphs = render_glyphs(font, size_px, characters, None)
     return [glyphs[character] for character in label]
@@ -144,23 +144,10 @@ def _unhinted_pinned_font() -> bytes:
     The font has no hints, so FreeType hints it automatically, and version 2.14 does this differently than earlier
     versions. A font program switches automatic hinting off; FreeType 2.13.2 to 2.14.3 then render identical bitmaps.
     """
-    data = pinned_font_file().read_bytes()
-    (count,) = struct.unpack_from(">H", data, 4)
-    tables = {b"fpgm": _IDLE_PROGRAM}
-    for number in range(count):
-        tag, _, offset, length = struct.unpack_from(">4sIII", data, 12 + 16 * number)
-        tables[tag] = data[offset : offset + length]
-    return _font_file(data[:4], tables)
-
-
-def _font_file(version: bytes, tables: dict[bytes, bytes]) -> bytes:
-    count = len(tables)
-    power = count.bit_length() - 1
-    directory = [version, struct.pack(">HHHH", count, 16 << power, power, 16 * (count - (1 << power)))]
-    bodies = []
-    offset = 12 + 16 * count
-    for tag, body in sorted(tables.items()):
-        directory.append(struct.pack(">4sIII", tag, 0, offset, len(body)))  # FreeType ignores the checksums
-        bodies.append(body + bytes(-len(body) % 4))
-        offset += len(bodies[-1])
-    return b"".join(directory + bodies)
+    program = DefaultTable("fpgm")
+    program.data = _IDLE_PROGRAM
+    content = io.BytesIO()
+    with TTFont(pinned_font_file(), lazy=True, recalcTimestamp=False) as font:
+        font["fpgm"] = program
+        font.save(content)
+    return content.getvalue()

@@ -30,8 +30,6 @@ _AUGMENTED_PERCENT = 67
 _MIN_CONTRAST = 100
 _ATTEMPTS = 8
 
-_GlyphsOfSize = Callable[[int], Sequence[Glyph]]
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -124,23 +122,23 @@ def _legible_image(
     return image, level
 
 
-def _fitting_size(glyphs: _GlyphsOfSize, length: int, requested_px: int, spacing: int) -> tuple[int, int]:
+def _fitting_size(
+    glyphs: Callable[[int], Sequence[Glyph]], length: int, requested_px: int, spacing: int
+) -> tuple[int, int]:
     """Return the largest font size up to `requested_px` at which a label fits, and the gap between its characters.
 
     For a narrow font, `requested_px` is first increased until the label has the minimum width. Every label must fit
     even with the maximum rotation, because its size would otherwise reveal whether it is rotated.
     """
     min_width = _MIN_PITCH_PX * length
-    while requested_px < _SIZES_PX[0][1] and _text_size(glyphs, requested_px, spacing)[1] < min_width:
+    while (
+        requested_px < _SIZES_PX[0][1] and text_size(glyphs(requested_px), _gap(requested_px, spacing))[1] < min_width
+    ):
         requested_px += 1
     for size_px in range(requested_px, _MIN_SIZE_PX, -1):
-        if _fits(*_text_size(glyphs, size_px, spacing)):
+        if _fits(*text_size(glyphs(size_px), _gap(size_px, spacing))):
             return size_px, _gap(size_px, spacing)
     return _MIN_SIZE_PX, 1
-
-
-def _text_size(glyphs: _GlyphsOfSize, size_px: int, spacing: int) -> tuple[int, int]:
-    return text_size(glyphs(size_px), _gap(size_px, spacing))
 
 
 def _gap(size_px: int, spacing: int) -> int:

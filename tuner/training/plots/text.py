@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from fontTools.ttLib import TTFont
 from PIL import ImageDraw, ImageFont
 
-from tuner.data.generation.font_search import NONCHARACTER, font_files, system_font_folders
+from tuner.data.generation.font_search import font_characters, font_files, system_font_folders
 from tuner.data.rendering.fonts import pinned_font_file
 
 
@@ -26,7 +25,7 @@ def draw_text(
 @cache
 def _font_file(characters: frozenset[str]) -> Path | None:
     """Return the first font file that has all characters; None if there is none."""
-    return next((file for file in _font_files() if characters <= _font_characters(file)), None)
+    return next((file for file in _font_files() if characters <= font_characters(file)), None)
 
 
 def _font_files() -> Iterator[Path]:
@@ -35,17 +34,6 @@ def _font_files() -> Iterator[Path]:
 
     yield pinned_font_file()
     yield from font_files([Path(matplotlib.get_data_path(), "fonts", "ttf"), *system_font_folders()])
-
-
-@cache
-def _font_characters(file: Path) -> frozenset[str]:
-    """Return the characters of a font file; none of a font that shows a placeholder for every character."""
-    try:
-        with TTFont(file, fontNumber=0, lazy=True) as font:
-            glyphs = font.getBestCmap() or {}
-    except Exception:  # fontTools raises errors of many types for damaged files
-        return frozenset()
-    return frozenset(map(chr, glyphs)) if NONCHARACTER not in glyphs else frozenset()
 
 
 @cache

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def font_with(characters: str, path: Path, family: str = "Made", *, glyph: str = "box") -> Path:
-    """Write a font in which all characters have the same glyph: a box, an empty one or the missing-character glyph."""
+    """Write a font in which all characters have the same glyph: a box or an empty one."""
     builder = FontBuilder(1000, isTTF=True)
     builder.setupGlyphOrder([".notdef", "box", "empty"])
     builder.setupCharacterMap({ord(character): glyph for character in characters})
@@ -141,13 +141,18 @@ def test_installed_noto_sans_khmer_is_the_pinned_design(folder: Path) -> None:
         ("A", "box", r"Made lacks '០' \(U\+17E0\), '១' \(U\+17E1\), '២' \(U\+17E2\) and 7 more"),
         (KHMER_DIGITS, "box", "Made shows ០, ១, ២ and 7 more alike"),
         (KHMER_DIGITS, "empty", "Made shows ០, ១, ២ and 7 more empty"),
-        (KHMER_DIGITS, ".notdef", "Made lacks '០'"),
     ],
 )
 def test_folder_without_a_suitable_font_is_refused(characters: str, glyph: str, defect: str, tmp_path: Path) -> None:
     font_with(characters, tmp_path / "made.ttf", glyph=glyph)
     with pytest.raises(ConfigurationError, match=f"--fonts-dir: found no font in .* with all of ០១.*{defect}"):
         find_fonts("pinned", tmp_path)
+
+
+def test_font_with_one_empty_glyph_is_refused(tmp_path: Path) -> None:
+    font_with("A", tmp_path / "made.ttf", glyph="empty")
+    with pytest.raises(ConfigurationError, match="Made shows A empty"):
+        find_fonts("pinned", tmp_path, ("A",))
 
 
 def test_folder_without_fonts_is_refused(tmp_path: Path) -> None:

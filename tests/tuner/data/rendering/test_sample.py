@@ -133,6 +133,25 @@ def test_labels_of_24_characters_are_inside_the_image(characters: str, font: Fon
     assert max(widths) < 126
 
 
+@pytest.mark.parametrize("character", ["|", "-", ".", "█"])
+def test_stroke_without_paper_around_it_is_darker_than_the_image(character: str) -> None:
+    for number in range(20):
+        sample, pixels = render_sample([DEJAVU_SANS], Vocabulary((character,), 1), 0, 0, number)
+        left, top = sample.text_position
+        assert pixels[top : top + 3, left : left + 3].mean() < pixels.mean() - 20
+
+
+def test_long_labels_are_smaller_but_vary_in_size() -> None:
+    vocabulary = Vocabulary(tuple("0123456789"), 12)
+    sizes: dict[int, list[int]] = {}
+    for number in range(400):
+        sample = render_sample([DEJAVU_SANS], vocabulary, 0, 0, number)[0]
+        sizes.setdefault(len(sample.label), []).append(sample.font_size)
+    averages = [np.mean(sizes[length]) for length in (8, 9, 10, 12)]
+    assert averages == sorted(averages, reverse=True)
+    assert max(sizes[9]) - min(sizes[9]) >= 5
+
+
 @pytest.mark.parametrize("characters", ["ABCDEFGHIJKLMNOPQRSTUVWXYZ", "កខគឃងចឆជឈញដឋឌឍណតថទធនបផពភមយរលវសហឡអ"])
 def test_twelve_letters_have_a_legible_size(characters: str) -> None:
     vocabulary = Vocabulary(tuple(characters), 12)
