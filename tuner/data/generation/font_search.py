@@ -18,7 +18,7 @@ from PIL import ImageFont
 
 from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
-from tuner.data.rendering.fonts import Font, pinned_font_file, pinned_fonts, render_glyphs, shaping_direction
+from tuner.data.rendering.fonts import Font, Glyph, pinned_font_file, pinned_fonts, render_glyphs, shaping_direction
 from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, code_point_text
 
 _FONT_SUFFIXES = {".ttf", ".otf", ".ttc", ".otc"}
@@ -39,7 +39,8 @@ def find_fonts(choice: str, folder: Path | None, characters: tuple[str, ...] = t
 
     Args:
         choice: `pinned`, or `system` to add every installed font; fonts that lack a character are left out.
-        folder: A folder that is searched with its subfolders; its fonts with all characters are added.
+        folder: A folder that is searched with its subfolders; its fonts with all characters are added. Of fonts that
+            render all characters alike, one is added.
         characters: The characters of the labels.
 
     Raises:
@@ -58,7 +59,7 @@ def find_fonts(choice: str, folder: Path | None, characters: tuple[str, ...] = t
         pinned, defects = [], [f"{pinned[0].design} {defect}"]
     in_folder = _complete_fonts([folder] if folder else [], characters, defects)
     installed = _complete_fonts(system_font_folders() if choice == "system" else [], characters, defects)
-    fonts = pinned + _without_duplicates(in_folder + installed)
+    fonts = pinned + _without_duplicates(in_folder + installed, characters)
     if not fonts or (folder and not in_folder):
         where = f"--fonts-dir: found no font in {str(folder)!r}" if folder else "--characters: found no font"
         raise ConfigurationError(
@@ -92,7 +93,11 @@ def _complete_fonts(folders: Iterable[Path], characters: tuple[str, ...], defect
     """Return the fonts in these folders that have all characters; append the defects of the others to `defects`."""
     complete = []
     for font in (font for path in font_files(folders) for font in _fonts_of_file(path)):
-        if defect := _defect(font, characters):
+        try:
+            defect = _defect(font, characters)
+        except OSError as error:  # FreeType cannot render a character
+            defect = f"is damaged: {error}"
+        if defect:
             defects.append(f"{font.name} {defect}")
         else:
             complete.append(font)
@@ -134,11 +139,15 @@ def _defect(font: Font, characters: tuple[str, ...]) -> str | None:
     visible = {text: [part for part in text if unicodedata.category(part) != "Cf"] for text in characters}
     if missing := [code_point_text(text) for text in characters if not known.issuperset(visible[text])]:
         return f"lacks {listed(missing, _MAX_LISTED)}"
-    glyphs = render_glyphs.__wrapped__(font, _PROBE_SIZE_PX, characters, shaping_direction(characters))
+    glyphs = _probe(font, characters)
     bitmaps = [(glyph.top, glyph.coverage.shape, glyph.coverage.tobytes()) for glyph in glyphs.values()]
     empty = [text for text in glyphs if not glyphs[text].coverage.any()]
     unclear = empty or [text for text, bitmap in zip(glyphs, bitmaps, strict=True) if bitmaps.count(bitmap) > 1]
     return f"shows {listed(unclear, _MAX_LISTED)} {'empty' if empty else 'alike'}" if unclear else None
+
+
+def _probe(font: Font, characters: tuple[str, ...]) -> dict[str, Glyph]:
+    return render_glyphs.__wrapped__(font, _PROBE_SIZE_PX, characters, shaping_direction(characters))
 
 
 def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
@@ -147,13 +156,15 @@ def _font_name(face: ImageFont.FreeTypeFont, path: Path) -> str:
     return name if style in (None, "", "Regular") else f"{name}-{style.replace(' ', '')}"
 
 
-def _without_duplicates(fonts: Iterable[Font]) -> list[Font]:
-    """Return `fonts` without duplicates, in order of name and content; names already in use get a digest as suffix."""
-    by_content = {(font_digest(font), font.index): font for font in fonts}
+def _without_duplicates(fonts: Iterable[Font], characters: tuple[str, ...]) -> list[Font]:
+    """Return one of the fonts with the same bitmaps, by name and content; names in use get a digest as suffix."""
+    by_bitmaps: dict[tuple[bytes, ...], Font] = {}
+    for font in sorted(fonts, key=lambda font: (font.name, font_digest(font), font.index)):
+        by_bitmaps.setdefault(tuple(glyph.coverage.tobytes() for glyph in _probe(font, characters).values()), font)
     used_names = {font.name for font in pinned_fonts()}
     result = []
-    for (digest, _), font in sorted(by_content.items(), key=lambda item: (item[1].name, item[0])):
-        name = f"{font.name}-{digest[:6]}" if font.name in used_names else font.name
+    for font in by_bitmaps.values():
+        name = f"{font.name}-{font_digest(font)[:6]}" if font.name in used_names else font.name
         used_names.add(name)
         result.append(replace(font, name=name))
     return result

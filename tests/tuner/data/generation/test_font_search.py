@@ -8,6 +8,7 @@ import matplotlib
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
 
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation import font_search
@@ -99,10 +100,20 @@ def test_installed_fonts_of_this_system_have_all_digits() -> None:
 
 
 def test_different_fonts_with_the_same_name_get_different_names(folder: Path) -> None:
-    other = folder / "khmer" / "Other.ttf"
-    other.write_bytes(pinned_font_file().read_bytes() + b"\0")
+    with TTFont(pinned_font_file()) as font:
+        font["head"].unitsPerEm = 1500  # smaller glyphs
+        font.save(folder / "khmer" / "Other.ttf")
     found = names("pinned", folder)
     assert len(set(found)) == len(found) == 2
+
+
+def test_fonts_that_render_all_characters_alike_are_one(folder: Path) -> None:
+    other = shutil.copy(folder / "khmer" / "Noto.TTF", folder / "khmer" / "other.ttf")
+    renamed = TTFont(other)
+    for record in renamed["name"].names:
+        record.string = "Zoo" if record.nameID in (1, 16) else str(record)
+    renamed.save(other)
+    assert names("pinned", folder) == ["NotoSansKhmer"]
 
 
 @pytest.mark.parametrize(
