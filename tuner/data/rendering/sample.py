@@ -91,8 +91,11 @@ def _random_label(rng: StableRandom, vocabulary: Vocabulary) -> list[str]:
 def _squeezed(mask: Mask) -> Mask:
     """Return `mask`, narrowed if even the smallest size does not fit; its thin strokes remain."""
     height, width = mask.shape
+    if _fits(height, width):
+        return mask
+    height = min(height, IMAGE_HEIGHT_PX // 2)
     while not _fits(height, width):
-        height, width = min(height, IMAGE_HEIGHT_PX // 2), width - 1
+        width -= 1
     return np.maximum.reduceat(mask[:height], np.arange(width) * mask.shape[1] // width, axis=1)
 
 
