@@ -133,10 +133,8 @@ def _fitting_size(
     For a narrow font, `requested_px` is first increased until the label has the minimum width. Every label must fit
     even with the maximum rotation, because its size would otherwise reveal whether it is rotated.
     """
-    min_width = _MIN_PITCH_PX * length
-    while (
-        requested_px < _SIZES_PX[0][1] and text_size(glyphs(requested_px), _gap(requested_px, spacing))[1] < min_width
-    ):
+    min_width, largest_px = _MIN_PITCH_PX * length, _SIZES_PX[0][1]
+    while requested_px < largest_px and text_size(glyphs(requested_px), _gap(requested_px, spacing))[1] < min_width:
         requested_px += 1
     for size_px in range(requested_px, _MIN_SIZE_PX, -1):
         if _fits(*text_size(glyphs(size_px), _gap(size_px, spacing))):
