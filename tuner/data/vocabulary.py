@@ -138,13 +138,13 @@ class Vocabulary:
     def _left_to_right(self, characters: list[str]) -> list[str]:
         """Reorder characters between the order of the text and their order in an image, from left to right.
 
-        The two orders differ in right-to-left scripts: the text is reversed, but not the numbers in it. The function
-        is its own inverse.
+        The two orders differ in right-to-left scripts: the text is reversed, but not the numbers and left-to-right
+        letters in it. The function is its own inverse.
         """
         if not self._is_right_to_left:
             return characters
-        runs = [(is_number, list(run)) for is_number, run in groupby(characters, _is_number)]
-        return [character for is_number, run in reversed(runs) for character in (run if is_number else reversed(run))]
+        runs = [(is_kept, list(run)) for is_kept, run in groupby(characters, _is_left_to_right)]
+        return [character for is_kept, run in reversed(runs) for character in (run if is_kept else reversed(run))]
 
     def _in_own_digits(self, characters: Sequence[str]) -> str | None:
         """Convert a number in the digits of another script to the digits of this vocabulary; None if impossible."""
@@ -223,5 +223,5 @@ def _is_symbol(text: str) -> bool:
     return len(split_characters(text)) < 2 or (text.startswith("<") and text.endswith(">"))
 
 
-def _is_number(character: str) -> bool:
-    return unicodedata.bidirectional(character[0]) in ("EN", "AN")
+def _is_left_to_right(character: str) -> bool:
+    return unicodedata.bidirectional(character[0]) in ("L", "EN", "AN")

@@ -8,7 +8,7 @@ from tuner.data.vocabulary import KHMER_DIGITS, SpecialIndices, Vocabulary, char
 DIGITS = Vocabulary()
 LETTERS = Vocabulary(tuple("CAB"), 3)
 KHMER = Vocabulary(("ក", "ក្ក", "ា", "ខ"), 4)
-HEBREW = Vocabulary(tuple("אבג12"), 5)
+HEBREW = Vocabulary(tuple("אבג12a"), 6)
 LARGE = Vocabulary(tuple(chr(0x4E00 + number) for number in range(500)), 24)
 
 
@@ -29,7 +29,7 @@ def test_default_vocabulary_is_that_of_khmer_digits() -> None:
         (LARGE, chr(0x4E00 + 499), [499, 500, *[501] * 23]),
         (Vocabulary(("é", "e"), 2), "e\u0301e", [0, 1, 2]),
         # From left to right in the image: the letters are reversed, the number is not.
-        (HEBREW, "אב12ג", [2, 3, 4, 1, 0, 5]),
+        (HEBREW, "אב1aג", [2, 3, 5, 1, 0, 6, 7]),
     ],
 )
 def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(
