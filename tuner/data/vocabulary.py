@@ -73,7 +73,7 @@ class Vocabulary:
         """The fields of `TrainingConfig` that this vocabulary determines."""
         return {"vocab_size": self.size, "max_sequence_length": self.positions}
 
-    @property
+    @cached_property
     def special(self) -> SpecialIndices:
         """The classes of the special symbols."""
         return SpecialIndices.of(self.size)
@@ -127,11 +127,11 @@ class Vocabulary:
 
     def decode(self, classes: Iterable[int]) -> str:
         """Decode classes to text: the characters before the first ``<EOS>``, without the other special symbols."""
-        characters = []
+        characters, eos = [], self.special.eos
         for index in classes:
-            if index == self.special.eos:
+            if index == eos:
                 break
-            if 0 <= index < len(self.characters):
+            if 0 <= index < eos:
                 characters.append(self.characters[index])
         return "".join(self._left_to_right(characters))
 
