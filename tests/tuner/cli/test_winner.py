@@ -191,14 +191,14 @@ def test_predict_refuses_an_empty_name(images, cli, run_study):
 PREDICT = ("predict", "images", "--json", "--output-dir")
 
 
-def test_evaluate_reports_confused_digits(cli, run_study, tiny_dataset):
+def test_evaluate_reports_confused_characters(cli, run_study, tiny_dataset):
     argv = ["evaluate", "--metadata", tiny_dataset, "--output-dir", run_study.folder]
     table, plain = cli(*argv).out, json.loads(cli(*argv, "--json").out)
     rows = [line.split() for line in table.splitlines() if re.match(f"[{KHMER_DIGITS}] ", line)]
     assert [row[0] for row in rows] == list(KHMER_DIGITS)
     labels = re.findall(r'"label": "(.+?)"', tiny_dataset.read_text(encoding="utf-8").split("\ntest:\n")[1])
     for digit, row in zip(KHMER_DIGITS, rows, strict=True):
-        score = plain["by_digit"][digit]
+        score = plain["by_character"][digit]
         assert int(row[1]) == score["count"] == sum(label.count(digit) for label in labels[:10])
         assert row[2] == ("-" if score["recall"] is None else f"{score['recall']:.4f}")
         assert sum(score["read_as"].values()) == round(score["count"] * (1 - (score["recall"] or 0)))

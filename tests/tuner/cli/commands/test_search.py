@@ -365,7 +365,7 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
     assert list(states(out).values()) == ["completed"] * 6
 
 
-@pytest.mark.parametrize("files", [12, 15])
+@pytest.mark.parametrize("files", [12, 13])
 def test_too_few_open_files_fail_no_trial(files, cli, working_dir, write_config, write_space):
     search = ["search", "--trials", "3", "--config", str(write_config({"one": ONE_EPOCH}))]
     search += ["--space", str(write_space(base={"num_epochs": 1}))]
