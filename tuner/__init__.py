@@ -1,4 +1,4 @@
-"""Hyperparameter search for a Khmer-digit OCR network.
+"""Hyperparameter search for an OCR network that reads Khmer digits or other characters.
 
 Each public name is imported on first use, so that commands that do not need PyTorch start quickly.
 """

@@ -91,7 +91,7 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
     output_dir = shlex.quote(str(folder.path))
     commands = [f"khmer-tuner {command} --output-dir {output_dir}" for command in ("status", "resume", "report")]
-    title = "Hyperparameter search for a Khmer-digit OCR network."
+    title = "Hyperparameter search for an OCR network."
     text = "\n".join([title, "", *_table(rows), "", *_block(commands)])
     from optuna_dashboard import get_note
 

@@ -127,7 +127,7 @@ def winner_lines(winner: Winner) -> list[str]:
         f"validation  {_metrics_text(winner)}",
     ]
     if outcome.unseen_text:
-        lines.append(f"unseen      {outcome.unseen_text} (designs that training never saw)")
+        lines.append(f"unseen      {outcome.unseen_text} (designs that are in no other split)")
     if winner.leader is not None:
         lines.append(f"            {winner.leader} has a better {winner.invariants.monitor}, the monitored metric")
     missing = "" if winner.checkpoint.is_file() else " (missing)"

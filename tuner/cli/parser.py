@@ -11,7 +11,7 @@ from tuner.cli.options import Command, InvalidValue, suggestion
 
 PROGRAM = "khmer-tuner"
 
-_DESCRIPTION = "Hyperparameter search with Optuna for a Khmer-digit OCR network."
+_DESCRIPTION = "Hyperparameter search with Optuna for an OCR network."
 _EPILOG = f"""first steps:
   {PROGRAM} run                      train the three built-in presets
   {PROGRAM} status                   show the trials and the remaining time

@@ -115,9 +115,7 @@ class TrainingData:
     unseen: SplitBatches | None = None
 
     @classmethod
-    def of(
-        cls, config: TrainingConfig, cache: PixelCache, device: torch.device, unseen: CachedSplit | None = None
-    ) -> TrainingData:
+    def of(cls, config: TrainingConfig, cache: PixelCache, device: torch.device) -> TrainingData:
         """Prepare the batches of the two splits of `cache` that `config` selects, and of the split `unseen`, if any.
 
         Raises:
@@ -132,7 +130,7 @@ class TrainingData:
             augmented=config.augmentation,
         )
         val = validation_batches(cache[config.val_split], device)
-        return cls(train, val, None if unseen is None else validation_batches(unseen, device))
+        return cls(train, val, None if cache.unseen is None else validation_batches(cache.unseen, device))
 
 
 def validation_batches(split: CachedSplit, device: torch.device) -> SplitBatches:

@@ -80,7 +80,7 @@ class CachedSplit:
         if vocabulary == self.vocabulary:
             return self
         texts = list(map(self.vocabulary.decode, self.labels.tolist()))
-        unknown = vocabulary.unknown("".join(texts))
+        unknown = sorted(set().union(*map(vocabulary.unknown, texts)))
         longest = max(len(vocabulary.split(text)) for text in texts)
         problems = [f"the labels have {', '.join(map(code_point_text, unknown[:5]))}"] if unknown else []
         problems += [f"the longest label has {longest} characters"] if longest > vocabulary.max_length else []
@@ -130,8 +130,9 @@ class PixelCache:
     def __getitem__(self, split: str) -> CachedSplit:
         return self.splits[split]
 
-    def open_unseen(self) -> CachedSplit | None:
-        """Open the split `UNSEEN_SPLIT` of the dataset; return None if there is none, or if it is one of these splits.
+    @cached_property
+    def unseen(self) -> CachedSplit | None:
+        """The split `UNSEEN_SPLIT` of the dataset; None if there is none, or if it is one of these splits.
 
         Raises:
             DataLoaderError: See `open_pixel_cache`.

@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -95,10 +95,10 @@ class Vocabulary:
 
     def label_problem(self, text: str) -> str | None:
         """Return why `text` is not a label of this vocabulary, with the remedy; None if it is one."""
-        if not text:
+        characters, unknown = self.split(text), self.unknown(text)
+        if not characters:
             return f"found an empty label; expected 1 to {self.max_length} of the characters {self}; write the text"
-        characters = self.split(text)
-        if unknown := self.unknown(text):
+        if unknown:
             listed = ", ".join(map(code_point_text, unknown[:5]))
             remedy = "correct the label, or add the missing characters to dataset_info.character_set"
             if in_own_digits := self._in_own_digits(characters):
@@ -138,13 +138,13 @@ class Vocabulary:
     def _left_to_right(self, characters: list[str]) -> list[str]:
         """Reorder characters between the order of the text and their order in an image, from left to right.
 
-        The two orders differ in right-to-left scripts: the text is reversed, but not the numbers and left-to-right
-        letters in it. The function is its own inverse.
+        The two orders differ in right-to-left scripts: the text is reversed, but not the numbers in it. The function
+        is its own inverse.
         """
-        if not self._is_right_to_left:
+        if not is_right_to_left(self.characters):
             return characters
-        runs = [(is_kept, list(run)) for is_kept, run in groupby(characters, _is_left_to_right)]
-        return [character for is_kept, run in reversed(runs) for character in (run if is_kept else reversed(run))]
+        runs = [(is_number, list(run)) for is_number, run in groupby(characters, _is_number)]
+        return [character for is_number, run in reversed(runs) for character in (run if is_number else reversed(run))]
 
     def _in_own_digits(self, characters: Sequence[str]) -> str | None:
         """Convert a number in the digits of another script to the digits of this vocabulary; None if impossible."""
@@ -161,10 +161,6 @@ class Vocabulary:
     def _pattern(self) -> re.Pattern[str]:
         longest_first = sorted(self.characters, key=len, reverse=True)
         return re.compile("|".join([*map(re.escape, longest_first), "."]), re.DOTALL)
-
-    @cached_property
-    def _is_right_to_left(self) -> bool:
-        return any(unicodedata.bidirectional(character[0]) in ("R", "AL") for character in self.characters)
 
 
 def split_characters(text: str) -> list[str]:
@@ -198,14 +194,28 @@ def character_problems(characters: Sequence[str]) -> list[str]:
     ]
     problems += [
         f"found {character!r}; expected one character for each entry, or {', '.join(SPECIAL_SYMBOLS)}; "
-        + ("remove this entry" if _is_symbol(character) else f"use [{', '.join(split_characters(character))}]")
+        + (f"use [{', '.join(split_characters(character))}]" if _is_word(character) else "remove this entry")
         for character in dict.fromkeys(characters)
         if not _is_character(character)
     ]
+    if is_right_to_left(tuple(filter(None, characters))):
+        # The position of any other character in an image depends on its neighbours.
+        problems += [
+            f"found {code_point_text(character)} in a right-to-left character set; expected only letters of such a "
+            "script, their marks and digits; remove this entry"
+            for character in dict.fromkeys(filter(None, characters))
+            if unicodedata.bidirectional(character[0]) not in ("R", "AL", "NSM", "EN", "AN")
+        ]
     if not 1 <= len(characters) <= MAX_CHARACTERS:
         remedy = "list the characters of the labels" if not characters else "remove the characters that no label has"
         problems.append(f"found {len(characters)} characters; expected 1 to {MAX_CHARACTERS}; {remedy}")
     return problems
+
+
+@cache
+def is_right_to_left(characters: tuple[str, ...]) -> bool:
+    """Return whether there are letters of a right-to-left script among these characters."""
+    return any(unicodedata.bidirectional(character[0]) in ("R", "AL") for character in characters)
 
 
 def code_point_text(character: str) -> str:
@@ -219,9 +229,9 @@ def _is_character(text: str) -> bool:
     return split_characters(text) == [text]
 
 
-def _is_symbol(text: str) -> bool:
-    return len(split_characters(text)) < 2 or (text.startswith("<") and text.endswith(">"))
+def _is_word(text: str) -> bool:
+    return len(split_characters(text)) > 1 and not (text.startswith("<") and text.endswith(">"))
 
 
-def _is_left_to_right(character: str) -> bool:
-    return unicodedata.bidirectional(character[0]) in ("L", "EN", "AN")
+def _is_number(character: str) -> bool:
+    return unicodedata.bidirectional(character[0]) in ("EN", "AN")

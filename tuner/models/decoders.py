@@ -21,6 +21,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from tuner.data.vocabulary import SpecialIndices
+from tuner.models.encoder import COLUMNS
 
 # Log probability of impossible classes (a blank, or padding at the start): finite, so that label smoothing has a finite
 # loss.
@@ -67,7 +68,7 @@ class MonotonicAttention(Decoder):
         super().__init__(width, positions, classes)
         self.character = nn.Linear(width, self.special.eos)
         self.reads = nn.Linear(width, 1)
-        rate = positions / 2 / 32  # an untrained model reads a label of medium length in 32 columns
+        rate = positions / 2 / COLUMNS  # an untrained model reads a label of medium length
         # Start with equal probabilities: a high initial learning rate would make random initial guesses certain.
         nn.init.zeros_(self.character.weight)
         nn.init.zeros_(self.reads.weight)

@@ -135,7 +135,7 @@ def _train(
     device, _ = setup_training_environment(config)
     result = train(
         config,
-        TrainingData.of(config, context.cache, device, context.unseen),
+        TrainingData.of(config, context.cache, device),
         folder,
         on_epoch_end=on_epoch_end,
         should_prune=_pruning_rule(claim, reported),

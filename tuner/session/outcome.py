@@ -22,8 +22,8 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         micro_batch_size=result.micro_batch_size,
         parameters=result.parameters,
         threads=result.threads,
-        unseen_char_accuracy=result.unseen_char_accuracy,
-        unseen_seq_accuracy=result.unseen_seq_accuracy,
+        unseen_char_accuracy=result.unseen and result.unseen[0],
+        unseen_seq_accuracy=result.unseen and result.unseen[1],
         error_message="the loss is infinite or not a number; use a lower learning_rate" if diverged else "",
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from search_spaces import Targets, TrainingConfig
 from search_spaces.training_config import WITHOUT_EFFECT
 from studies import OutputFolder
-from tuner.data.pixel_cache import CachedSplit, PixelCache
+from tuner.data.pixel_cache import PixelCache
 from tuner.display import Display
 
 
@@ -24,7 +24,6 @@ class RunContext:
     Attributes:
         folder: The study's output folder.
         cache: The pixel cache of the dataset.
-        unseen: The dataset's split of unseen designs; None if it has no such split.
         experiments: The experiments of this run, keyed by name. Their settings without effect on the result
             (`WITHOUT_EFFECT`) replace those stored in the study.
         device: The device of all trials; None for the device in each configuration.
@@ -39,7 +38,6 @@ class RunContext:
 
     folder: OutputFolder
     cache: PixelCache
-    unseen: CachedSplit | None
     experiments: Mapping[str, TrainingConfig]
     device: str | None
     targets: Targets

@@ -70,7 +70,7 @@ class Session:
         folder.owner()  # the owner with which `check_in_place` compares from now on
         token = _check_against_study(request)
         _ensure_dataset(Path(first.metadata_path), request.may_generate, display)
-        cache = open_pixel_cache(first.metadata_path, [first.train_split, first.val_split])
+        cache = _open_cache(first.metadata_path, [first.train_split, first.val_split])
         request = request.with_sizes(cache.vocabulary.sizes)
         invariants = invariants_of(request.first, cache.fingerprint, cache.image_folder)
         study = _join(options.storage_url, options.study_name, folder, invariants, display)
@@ -80,8 +80,7 @@ class Session:
         if request.experiments or not study_targets(study).goals():  # a search without experiments has no targets
             save_targets(study, request.targets)
         request.enqueue(study, folder, display.note)
-        targets, unseen = study_targets(study), cache.open_unseen()
-        context = RunContext(folder, cache, unseen, request.experiments, options.device, targets, display)
+        context = RunContext(folder, cache, request.experiments, options.device, study_targets(study), display)
         return cls(study, context, options.storage_url, token)
 
     @classmethod
@@ -115,8 +114,7 @@ class Session:
         invariants = current_invariants(existing.invariants, cache.fingerprint, cache.image_folder)
         study = _join(existing.storage_url, existing.name, existing.folder, invariants, display)
         require_same_threads(study, threads)
-        targets, unseen = study_targets(study), cache.open_unseen()
-        context = RunContext(existing.folder, cache, unseen, experiments or {}, device, targets, display)
+        context = RunContext(existing.folder, cache, experiments or {}, device, study_targets(study), display)
         return cls(study, context, existing.storage_url, existing.stop_token)
 
 
@@ -164,4 +162,10 @@ def _cache_of(invariants: StudyInvariants, folder: OutputFolder, metadata: str |
             f"{path}: the dataset of the study in {folder.path} is missing; restore the dataset, set its new path "
             "with --metadata, or run `khmer-tuner run` with a --config that contains the new path"
         )
-    return open_pixel_cache(path, [invariants.dataset["train_split"], invariants.dataset["val_split"]])
+    return _open_cache(path, [invariants.dataset["train_split"], invariants.dataset["val_split"]])
+
+
+def _open_cache(path: str | Path, splits: list[str]) -> PixelCache:
+    cache = open_pixel_cache(path, splits)
+    _ = cache.unseen  # opened now, because a trial would fail at its end
+    return cache

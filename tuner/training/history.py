@@ -84,8 +84,7 @@ class TrainingResult:
         parameters: Number of trainable parameters of the model.
         micro_batch_size: Maximum number of images per pass after memory ran out; None if it never ran out.
         threads: Number of PyTorch threads on the CPU; None if it changed between epochs, or on a GPU.
-        unseen_char_accuracy: Character accuracy of the best epoch on unseen designs, 0 to 1; None if not measured.
-        unseen_seq_accuracy: Sequence accuracy of the best epoch on unseen designs, 0 to 1; None if not measured.
+        unseen: Character and sequence accuracy of the best epoch on unseen designs, 0 to 1; None if not measured.
     """
 
     why_ended: str
@@ -94,5 +93,4 @@ class TrainingResult:
     parameters: int
     micro_batch_size: int | None = None
     threads: int | None = None
-    unseen_char_accuracy: float | None = None
-    unseen_seq_accuracy: float | None = None
+    unseen: tuple[float, float] | None = None

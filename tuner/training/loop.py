@@ -14,7 +14,7 @@ import torch
 from search_spaces import TrainingConfig
 from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
-from tuner.models.encoder import count_parameters
+from tuner.models.encoder import COLUMNS, count_parameters
 from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resume, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
@@ -33,7 +33,7 @@ from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import Accuracy, SplitScore, score_split
+from tuner.training.validation import SplitScore, score_split
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +128,7 @@ def train(
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
         threads=(next(iter(training.threads)) if len(training.threads) == 1 else None) or None,
-        unseen_char_accuracy=None if unseen is None else unseen.character_accuracy(),
-        unseen_seq_accuracy=None if unseen is None else unseen.sequence_accuracy(),
+        unseen=unseen,
     )
 
 
@@ -218,23 +217,18 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
 
 def _score_best(
     training: TrainingState, best: Path, data: TrainingData, before_save: Callable[[], object]
-) -> Accuracy | None:
-    """Score the best epoch after training, and return its accuracy on unseen designs; None without such designs.
+) -> tuple[float, float] | None:
+    """Score the best epoch after training; return its character and sequence accuracy on unseen designs, if any.
 
     The test-time augmentation confidences of the validation images are added to ``best.pt``; this takes as long as four
     validations.
     """
 
     def score(batches: SplitBatches, *, distorted: bool) -> SplitScore:
-        size = training.micro_batch_size
+        model, size = training.ema.module, training.micro_batch_size
         with out_of_memory_as_exhausted(training.micro_batch_size_for(batches)):
             return score_split(
-                training.ema.module,
-                training.loss,
-                batches,
-                training.autocast,
-                micro_batch_size=size,
-                distorted=distorted,
+                model, training.loss, batches, training.autocast, micro_batch_size=size, distorted=distorted
             )
 
     try:
@@ -243,12 +237,15 @@ def _score_best(
         training.ema.module.load_state_dict(state["model"])
     except (FileNotFoundError, *WRONG_CONTENT):
         return None  # drawing the plots logs a warning
+    unseen = None
     try:
-        unseen = None if data.unseen is None else score(data.unseen, distorted=False).accuracy
+        if data.unseen is not None:
+            accuracy = score(data.unseen, distorted=False).accuracy
+            unseen = accuracy.character_accuracy(), accuracy.sequence_accuracy()
         confidence = score(data.val, distorted=True).confidence
     except MemoryExhaustedError as error:
         log.warning(f"{error}; {best.name} has no test-time augmentation confidence, so fewer readings are flagged")
-        return None
+        return unseen
     state.setdefault("validation", {})["tta_confidence"] = confidence
     before_save()
     save_checkpoint(best, state)
@@ -271,6 +268,14 @@ def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:
 
 
 def _log_start(training: TrainingState, data: TrainingData) -> None:
+    labels, eos = data.train.split.labels, training.loss.special.eos
+    repeats = ((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] < eos)).sum(1)
+    unreadable = int((data.train.split.lengths + repeats > COLUMNS).sum())
+    if unreadable and training.config.loss_type == "ctc":
+        log.warning(
+            f"{unreadable:,} training labels have more than {COLUMNS} characters, counting one more for each repeated "
+            "neighbour; a CTC model cannot learn them; use a model with the decoder attention"
+        )
     config, precision = training.config, amp_dtype(training.device) if training.use_amp else torch.float32
     log.info(
         f"training {config.experiment_name}: model {config.model_name}, {count_parameters(training.model)} parameters, "

@@ -13,7 +13,6 @@ from search_spaces.diagnostics.atomic_files import write_json
 from search_spaces.files.regular_files import parse_json, read_bytes
 from studies import (
     DATABASE_ERRORS,
-    best_records,
     default_results_name,
     default_storage_url,
     ended_records,
@@ -135,7 +134,8 @@ def write_results(results: Mapping[str, Any], results_file: str | None) -> Path:
 def _summary(session: Session, trial_filter: TrialFilter, results: Mapping[str, Any], path: Path | None) -> RunSummary:
     folder = session.context.folder
     status, best = study_status(session.study, folder), results["best_result"]
-    outcome = best_records(ended_records(session.study))[0].outcome if best else None
+    outcomes = {record.experiment_name: record.outcome for record in ended_records(session.study)}
+    outcome = outcomes.get(best["experiment_name"]) if best else None
     invariants = study_invariants(session.study)
     leader = None if best is None else status.leader_over(best["experiment_name"])
     in_folder = session.storage_url == default_storage_url(folder.path)

@@ -127,3 +127,33 @@ def test_model_is_not_scored_on_characters_that_it_does_not_read(cli, run_study,
     assert refused.code == 2
     assert f"{letters}: split 'test': the labels have 'a' (U+0061)" in refused.err
     assert f"the model reads up to 8 of the characters {KHMER_DIGITS}" in refused.err
+
+
+def test_damaged_split_of_unseen_designs_is_refused_before_a_study_is_created(
+    cli, write_config, tiny_dataset, letters, tmp_path
+):
+    folder = shutil.copytree(letters.parent, tmp_path / "letters", ignore=shutil.ignore_patterns(".pixel_cache"))
+    config = with_dataset(write_config({"one": {}}), tiny_dataset, folder / "metadata.yaml")
+    assert "all images read: train 48, val 12, unseen 10" in cli("validate", config).out
+    (folder / "unseen" / "unseen_000003.png").unlink()
+    for command in (["validate", config], ["run", "--config", config]):
+        refused = cli(*command)
+        assert (refused.code, "unseen.samples[3]: its image does not exist" in refused.err) == (2, True)
+    assert not Path("training_output", "study.db").exists()
+
+
+def test_labels_too_long_for_a_ctc_model_are_reported(cli, write_config, tiny_dataset, tmp_path):
+    folder = tmp_path / "long"
+    generate_dataset(folder, samples=20, test_samples=1, characters="1", max_length=24)
+    metadata = folder / "metadata.yaml"
+    models = ("tiny", "crossentropy"), ("tiny_ctc", "ctc")
+    for model, loss in models:
+        experiment = {"model": {"name": model}, "training": {"loss_type": loss, "num_epochs": 1}}
+        config = with_dataset(write_config({model: experiment}, file_name=f"{model}.yaml"), tiny_dataset, metadata)
+        content = yaml.safe_load(config.read_text())
+        content["experiments"][model]["model"]["name"] = model
+        content["experiments"][model]["training"] |= {"loss_type": loss, "num_epochs": 1}
+        config.write_text(yaml.safe_dump(content))
+        ran = cli("run", "--config", config, "--output-dir", model)
+        assert ran.code == 0, ran.err
+        assert ("training labels have more than 32 characters" in ran.err) == (loss == "ctc")

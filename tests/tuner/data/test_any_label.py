@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, character_problems
 
-POOL = [*KHMER_DIGITS, *"abAé -", "ក", "ក្ក", "្ក", "ា", "カ", "א", "ب", "1", "٢"]
+POOL = [*KHMER_DIGITS, *"abAé -", "ក", "ក្ក", "្ក", "ា", "カ", "1", "٢"]
+RIGHT_TO_LEFT = ["א", "ב", "ب", "\u064e", "1", "2", "٢"]
 VOCABULARIES = st.builds(
     Vocabulary,
-    st.lists(st.sampled_from(POOL), min_size=1, max_size=12, unique=True).map(tuple),
+    st.sampled_from([POOL, RIGHT_TO_LEFT]).flatmap(
+        lambda pool: st.lists(st.sampled_from(pool), min_size=1, max_size=12, unique=True).map(tuple)
+    ),
     st.integers(1, 24),
 )
 

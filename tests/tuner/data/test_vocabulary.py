@@ -8,7 +8,7 @@ from tuner.data.vocabulary import KHMER_DIGITS, SpecialIndices, Vocabulary, char
 DIGITS = Vocabulary()
 LETTERS = Vocabulary(tuple("CAB"), 3)
 KHMER = Vocabulary(("ក", "ក្ក", "ា", "ខ"), 4)
-HEBREW = Vocabulary(tuple("אבג12a"), 6)
+HEBREW = Vocabulary(tuple("אבג12"), 5)
 LARGE = Vocabulary(tuple(chr(0x4E00 + number) for number in range(500)), 24)
 
 
@@ -29,7 +29,7 @@ def test_default_vocabulary_is_that_of_khmer_digits() -> None:
         (LARGE, chr(0x4E00 + 499), [499, 500, *[501] * 23]),
         (Vocabulary(("é", "e"), 2), "e\u0301e", [0, 1, 2]),
         # From left to right in the image: the letters are reversed, the number is not.
-        (HEBREW, "אב1aג", [2, 3, 5, 1, 0, 6, 7]),
+        (HEBREW, "אב12ג", [2, 3, 4, 1, 0, 5]),
     ],
 )
 def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(
@@ -90,7 +90,10 @@ def test_text_is_split_into_characters_with_their_marks(text: str, expected: lis
     assert split_characters(text) == expected
 
 
-@pytest.mark.parametrize("characters", [list(KHMER_DIGITS), ["ក្ក", "ក", "ា"], [" ", "-"], list(LARGE.characters)])
+@pytest.mark.parametrize(
+    "characters",
+    [list(KHMER_DIGITS), ["ក្ក", "ក", "ា"], [" ", "-"], ["א", "ב", "1"], ["ب", "\u064e", "٢"], list(LARGE.characters)],
+)
 def test_characters_of_any_script_are_accepted(characters: list[str]) -> None:
     assert character_problems(characters) == []
 
@@ -105,6 +108,8 @@ def test_characters_of_any_script_are_accepted(characters: list[str]) -> None:
         (["a", "\n"], "found '\\n'; expected one character"),
         ([], "found 0 characters; expected 1 to 500; list the characters of the labels"),
         ([*LARGE.characters, "a"], "found 501 characters; expected 1 to 500"),
+        (["א", "a"], "found 'a' (U+0061) in a right-to-left character set; expected only letters of such a script"),
+        (["ب", " "], "found ' ' (U+0020) in a right-to-left character set"),
     ],
 )
 def test_problem_of_a_character_set_names_the_entry_and_the_remedy(characters: list[str], message: str) -> None:

@@ -31,7 +31,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     fonts = "pinned: the built-in font; system: also all fonts installed on this machine that have all characters"
     add_option(parser, "--fonts", "SET", one_of("pinned", "system"), fonts, default="pinned")
     add_option(parser, "--fonts-dir", "DIR", non_empty, "folder with additional fonts")
-    held_out = "number of font designs that only an additional split, unseen, contains"
+    held_out = "number of font designs for an additional split, unseen, that are in no other split"
     add_option(parser, "--hold-out-fonts", "N", whole_number(0, 1000), held_out, default=0)
 
 

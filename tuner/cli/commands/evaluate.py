@@ -107,6 +107,7 @@ def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:
 
 def _characters_table(scores: Sequence[CharacterScore]) -> Table:
     """Return a table with a row per character: count, recall, precision and the characters that are read instead."""
+    from tuner.data.vocabulary import code_point_text
     from tuner.display.terminal import plain_table
 
     table = plain_table("character", "count", "recall", "precision", "read instead", right=(1, 2, 3))
@@ -115,7 +116,7 @@ def _characters_table(scores: Sequence[CharacterScore]) -> Table:
         shown = [f"{read} {count:,}" for read, count in mistakes[:_MISTAKES_SHOWN]]
         more = sum(count for _, count in mistakes[_MISTAKES_SHOWN:])
         table.add_row(
-            score.character,
+            code_point_text(score.character) if score.character.isspace() else score.character,
             f"{score.count:,}",
             _fraction(score.recall),
             _fraction(score.precision),

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     if options.json:
         print_json([_plain(reading) for reading in readings])
     else:
-        _print(read, reader.vocabulary.max_length + 1)
+        _print(read)
     flagged = sum(reading.flagged for reading in read)
     if flagged >= max(5, 0.3 * len(read)):  # about one in ten images like the validation images is flagged
         print_message(
@@ -76,15 +76,14 @@ def _plain(reading: Reading) -> dict[str, object]:
     return plain | ({"problem": reading.problem} if reading.problem else {})
 
 
-def _print(readings: Sequence[Reading], width: int) -> None:
-    """Print a line per image, with the path last because it can be long; below, the reasons for a flag.
-
-    `width` is the number of terminal columns of the text.
-    """
+def _print(readings: Sequence[Reading]) -> None:
+    """Print a line per image, with the path last because it can be long; below, the reasons for a flag."""
     from rich.cells import cell_len
 
     from tuner.display.terminal import printable
 
+    width = max((cell_len(reading.text) for reading in readings), default=0)
+    width = max(width, len("text"))
     lines = [f"{'text':{width}}  confidence  image"] if readings else []
     for reading in readings:
         text = reading.text + " " * (width - cell_len(reading.text))

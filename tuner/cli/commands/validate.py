@@ -76,6 +76,7 @@ def _parse_experiments(document: YamlDocument, model_config: str | None) -> Expe
 
 def _print_experiments(file: ExperimentFile) -> None:
     from tuner.cli.plan import characters_line, input_lines, print_plan
+    from tuner.data.metadata import UNSEEN_SPLIT
     from tuner.data.pixel_cache import open_pixel_cache
     from tuner.session.run_request import RunRequest
 
@@ -85,7 +86,8 @@ def _print_experiments(file: ExperimentFile) -> None:
     if Path(config.metadata_path).exists():
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split], verify=True)
         RunRequest.from_file(file).with_sizes(cache.vocabulary.sizes)
-        splits = ", ".join(f"{name} {len(split):,}" for name, split in cache.splits.items())
+        read = {**cache.splits, **({} if cache.unseen is None else {UNSEEN_SPLIT: cache.unseen})}
+        splits = ", ".join(f"{name} {len(split):,}" for name, split in read.items())
         print_lines([f"all images read: {splits}", characters_line(cache.vocabulary)])
     print_lines(["the configuration is valid"])
 

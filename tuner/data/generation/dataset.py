@@ -11,9 +11,10 @@ from typing import Any
 from search_spaces.errors import DataLoaderError
 from tuner.data.generation.characters import read_characters
 from tuner.data.generation.font_search import find_fonts
-from tuner.data.generation.recipe import RECIPE_FILE, UNSEEN_SPLIT, Recipe, check_recipe_numbers
+from tuner.data.generation.recipe import RECIPE_FILE, Recipe, check_recipe_numbers
 from tuner.data.generation.target_folder import check_target, temporary_folder
 from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.metadata import UNSEEN_SPLIT
 from tuner.data.rendering.fonts import Font
 from tuner.data.rendering.png import encode_png
 from tuner.data.rendering.sample import Sample, render_sample

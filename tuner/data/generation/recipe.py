@@ -11,12 +11,12 @@ from pathlib import Path
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import parse_json, read_bytes
 from tuner.data.generation.font_search import font_digest
+from tuner.data.metadata import UNSEEN_SPLIT
 from tuner.data.rendering.fonts import PINNED_DESIGN, Font
 from tuner.data.rendering.stable_random import StableRandom
 from tuner.data.vocabulary import DEFAULT_MAX_LENGTH, KHMER_DIGITS, MAX_LABEL_LENGTH, Vocabulary
 
 RECIPE_FILE = "recipe.json"
-UNSEEN_SPLIT = "unseen"
 
 # Increment this whenever the same recipe gives different images.
 _GENERATOR_VERSION = 1
@@ -70,7 +70,7 @@ class Recipe:
             content = parse_json(read_bytes(folder / RECIPE_FILE))
             characters = tuple(content.get("characters", KHMER_DIGITS))
             return cls(**{**content, "fonts": tuple(map(tuple, content["fonts"])), "characters": characters})
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def as_json(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from search_spaces.diagnostics.plural import listed
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation.recipe import Recipe
 
@@ -101,7 +102,9 @@ def _description(folder: Path, found: Recipe | None, requested: Recipe) -> str:
     ]
     for field in ("characters", "fonts"):
         if (old := getattr(found, field)) != (new := getattr(requested, field)):
-            changed.append(f"other {field}: found {len(old)}, requested {len(new)}")
+            different = [entry for entry in (*old, *new) if (entry in old) != (entry in new)]
+            names = [entry if isinstance(entry, str) else entry[0] for entry in different]
+            changed.append(f"other {field}: {listed(names, 3)}" if names else f"another order of the {field}")
     return f"a dataset with different settings ({'; '.join(changed)})"
 
 

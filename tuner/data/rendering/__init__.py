@@ -1,1 +1,1 @@
-"""Images of Khmer digits: fonts, backgrounds, degradations, PNG. Pure functions of seed, split and sample number."""
+"""Images of labels: fonts, backgrounds, degradations, PNG. Pure functions of seed, split and sample number."""

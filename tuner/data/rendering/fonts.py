@@ -17,6 +17,8 @@ from fontTools.ttLib.tables.DefaultTable import DefaultTable
 from fontTools.unicodedata import script
 from PIL import ImageFont
 
+from tuner.data.vocabulary import is_right_to_left
+
 PINNED_DESIGN = "Noto Sans Khmer"
 
 _PINNED_PACKAGE = "fontpkg_noto_sans_khmer"
@@ -87,7 +89,7 @@ def shaping_direction(characters: tuple[str, ...]) -> str | None:
     Combining marks, and letters of joined or right-to-left scripts, change or move their neighbours. Labels with them
     are shaped: each is rendered as one text in this direction, which needs libraqm.
     """
-    if any(unicodedata.bidirectional(character[0]) in ("R", "AL") for character in characters):
+    if is_right_to_left(characters):
         return "rtl"
     shaped = any(len(text) > 1 or is_mark(text) or script(text) in _JOINED_SCRIPTS for text in characters)
     return "ltr" if shaped else None
@@ -106,7 +108,7 @@ def label_glyphs(font: Font, size_px: int, label: Sequence[str], characters: tup
     return [glyphs[character] for character in label]
 
 
-@lru_cache(maxsize=4096)  # all sizes of a hundred fonts
+@lru_cache(maxsize=2048)  # all sizes of sixty fonts
 def render_glyphs(font: Font, size_px: int, texts: tuple[str, ...], direction: str | None) -> dict[str, Glyph]:
     """Render each text with FreeType, shaped if there is a direction.
 

@@ -80,10 +80,10 @@ def _random_label(rng: StableRandom, vocabulary: Vocabulary) -> list[str]:
     """Return random characters, with combining marks only after bases, whose text is read as the same characters."""
     characters = vocabulary.characters
     bases = [character for character in characters if not is_mark(character)] or characters
-    label: list[str] = []
+    length, label = 1 + rng.below(vocabulary.max_length), list[str]()
     while not label or vocabulary.split("".join(label)) != label:
         label = []
-        for _ in range(1 + rng.below(vocabulary.max_length)):
+        for _ in range(length):
             label.append(rng.choice(characters if label and not is_mark(label[-1]) else bases))
     return label
 

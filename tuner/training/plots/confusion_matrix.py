@@ -11,7 +11,7 @@ from PIL import ImageDraw
 from tuner.training.plots.figure import BLUE, FAINT, INK, RED, figure_image, new_figure, to_png
 from tuner.training.plots.text import draw_text
 
-MAX_CHARACTERS = 20  # in the plot; more would be unreadable
+MAX_SHOWN = 20  # in the plot; more would be unreadable
 _EMPTY = "#f1f5f9"
 # Exponent of the colour scale for confusions, so that 1 % is visible.
 _STRENGTH = 0.35
@@ -21,7 +21,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def draw_confusion_matrix(counts: Counts, characters: Sequence[str]) -> bytes:
-    """Draw the confusion matrix of K characters: all, or the `MAX_CHARACTERS` with the most errors.
+    """Draw the confusion matrix of K characters: all, or the `MAX_SHOWN` with the most errors.
 
     Args:
         counts: ``(K + 1, K + 1)``: rows are true characters, then insertions; columns are read characters, then missed
@@ -75,9 +75,9 @@ def draw_confusion_matrix(counts: Counts, characters: Sequence[str]) -> bytes:
 
 
 def most_confused(counts: Counts) -> list[int]:
-    """Return the indices of the `MAX_CHARACTERS` characters with the most errors, in the order of the vocabulary."""
+    """Return the indices of the `MAX_SHOWN` characters with the most errors, in the order of the vocabulary."""
     errors = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
-    return sorted(np.argsort(-errors[:-1], kind="stable")[:MAX_CHARACTERS].tolist())
+    return sorted(np.argsort(-errors[:-1], kind="stable")[:MAX_SHOWN].tolist())
 
 
 def _grouped(counts: Counts, shown: Sequence[int]) -> Counts:
