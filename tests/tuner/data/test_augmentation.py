@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tuner.data.augmentation import (
+    MAX_BEND_PX,
     MAX_BLUR,
     MAX_NOISE,
     Distortions,
@@ -16,6 +17,7 @@ from tuner.data.augmentation import (
     _apply_tone_curves,
     _blur,
     _grid,
+    _warp,
     augment,
     distorted_copies,
     normalise,
@@ -110,6 +112,44 @@ def test_ink_stays_in_the_image(images: Tensor) -> None:
     assert (dark / (16 * 8)).max() < 1.6
 
 
+def test_a_label_that_fills_the_image_keeps_its_outer_strokes() -> None:
+    label = torch.zeros(2, 1, 64, 128)
+    label[0, :, 8:28, 2:8] = label[1, :, 36:56, 120:126] = 1  # the first stroke of a high label, the last of a low one
+    left = _warped(label.repeat(500, 1, 1, 1)).sum((1, 2, 3)) / (20 * 6)
+    assert left.min() > 0.4
+
+
+def test_few_images_are_as_slanted_as_italics() -> None:
+    line = torch.zeros(1, 1, 64, 128)
+    line[:, :, 12:52, 63:65] = 1
+    warped = _warped(line.expand(1000, -1, -1, -1))[:, 0]
+    centres = (warped * torch.arange(128.0)).sum(2) / warped.sum(2)
+    slants = (centres[:, 22] - centres[:, 42]).abs() / 20
+    assert slants.median() < 0.1
+    assert slants.quantile(0.95) > 0.2
+    assert slants.max() < 0.5
+
+
+def test_bends_change_the_distances_between_strokes_by_a_few_pixels() -> None:
+    strokes = torch.zeros(300, 1, 64, 128)
+    strokes[:, :, :, 8::16] = 1
+    upright = torch.eye(2, 3).expand(300, 2, 3)
+    bent = _warp(strokes, upright, distortions_of(seeded(), 300).bends)[:, 0, 32].view(300, 8, 16)
+    positions = (bent * torch.arange(16.0)).sum(2) / bent.sum(2)
+    assert (positions - 8).abs().max() < 2 * MAX_BEND_PX + 0.5  # 0.5 for the width of a stroke
+    gaps = positions.diff(dim=1)
+    assert gaps.abs().max() > 1
+    assert gaps.std(1).median() > 0.2
+
+
+def test_sampling_grid_of_an_image_does_not_depend_on_its_batch(images: Tensor) -> None:
+    distortions = distortions_of(seeded())
+    whole = _grid(distortions.affine_matrices, images, distortions.bends)
+    for number in range(12):
+        one = distortions[number : number + 1]
+        assert torch.equal(_grid(one.affine_matrices, images[:1], one.bends), whole[number : number + 1])
+
+
 @pytest.mark.parametrize("offset", [0.0, 0.4, 0.9999])
 @pytest.mark.parametrize("count", [1, 12, 700])
 def test_noise_is_white_and_proportional_to_the_contrast_of_its_image(
@@ -138,6 +178,11 @@ def test_sampling_grid_equals_that_of_pytorch(images: Tensor) -> None:
     matrices = torch.rand((12, 2, 3), generator=seeded())
     expected = F.affine_grid(matrices, list(images.shape), align_corners=False)
     assert torch.allclose(_grid(matrices, images), expected, atol=1e-6)
+
+
+def _warped(images: Tensor) -> Tensor:
+    distortions = distortions_of(seeded(), len(images))
+    return _warp(images, distortions.affine_matrices, distortions.bends)
 
 
 def _scaled(images: Tensor) -> Tensor:
