@@ -16,11 +16,10 @@ from torch.nn import functional as F
 
 from tuner.seeds import derived_seed
 
-# Chosen so that distorted images stay readable: the digits of an eight-digit label are 8 pixels wide.
+# Chosen so that distorted images stay readable: the characters of a label of eight are 8 pixels wide.
 MAX_ROTATION = math.radians(2.5)
 MAX_SHEAR = 0.35  # more than most italic fonts; half of the images get less than an eighth of it
 ZOOM = (0.97, 1.12)  # above 1, the text shrinks: mostly so, because labels can fill the image
-SHEAR_MARGIN = 0.6  # height for which sheared text gets more width, as a fraction of the image's height
 MAX_BEND_PX = 1.5  # of each displacement; the sum of two moves a pixel horizontally, and of two vertically
 MIN_SHIFT = 0.03  # smallest limit of a shift, in units of half the width or height
 MAX_TONE_CURVE = 0.6
@@ -70,11 +69,13 @@ class Distortions:
             generator: A CPU generator, so that the distortions are the same on every device.
             device: The device of the images.
         """
-        uniform = torch.rand((11 + 4 * _BEND_KNOTS, count), generator=generator)
+        uniform = torch.rand((10, count), generator=generator)
+        knots = torch.rand((count, 2, 2, _BEND_KNOTS), generator=generator).to(device)
+        strengths = torch.rand((count, 1, 1, 1), generator=generator).to(device)
         noise_offsets = uniform[9]
         uniform = uniform.to(device)
         curves, blurs, noises = _signed(uniform[6]) * MAX_TONE_CURVE, uniform[7] * MAX_BLUR, uniform[8] * MAX_NOISE
-        bends = _bends(uniform[10:], size)
+        bends = _signed(knots) * strengths * MAX_BEND_PX * torch.tensor([[2 / size[1]], [2 / size[0]]], device=device)
         return cls(_affine_matrices(uniform, size), bends, curves, blurs, noises, noise_offsets)
 
     def __getitem__(self, images: slice) -> Distortions:
@@ -115,16 +116,9 @@ def _affine_matrices(uniform: Tensor, size: Sequence[int]) -> Tensor:
         for number, zoom in ((uniform[4], zoom_x), (uniform[5], zoom_y))
     )
     aspect = size[0] / size[1]  # angles and shears apply to pixels, coordinates are -1 to 1 in both directions
-    zoom_x = zoom_x + shear.abs() * aspect * SHEAR_MARGIN
     row_x = torch.stack([angle.cos() * zoom_x, (shear - angle.sin()) * zoom_y * aspect, shift_x], dim=1)
     row_y = torch.stack([angle.sin() * zoom_x / aspect, angle.cos() * zoom_y, shift_y], dim=1)
     return torch.stack([row_x, row_y], dim=1)
-
-
-def _bends(uniform: Tensor, size: Sequence[int]) -> Tensor:
-    """Convert uniform random numbers ``(1 + 4 K, N)``, 0 to 1, to bends ``(N, 2, 2, K)``."""
-    knots = (_signed(uniform[1:]) * uniform[0] * MAX_BEND_PX).T.reshape(-1, 2, 2, _BEND_KNOTS)
-    return knots * torch.tensor([[2 / size[1]], [2 / size[0]]], device=uniform.device)
 
 
 def _warp(images: Tensor, matrices: Tensor, bends: Tensor | None = None) -> Tensor:
@@ -134,9 +128,9 @@ def _warp(images: Tensor, matrices: Tensor, bends: Tensor | None = None) -> Tens
 def _grid(matrices: Tensor, images: Tensor, bends: Tensor | None = None) -> Tensor:
     """Return the same sampling grid ``(N, H, W, 2)`` as `F.affine_grid`, but 20 times as fast, displaced by the bends.
 
-    The bends are an elastic distortion, linear between their knots. Those from left to right make digits narrower,
-    wider, higher or lower than their neighbours; those from top to bottom change the proportions of each digit. Each
-    depends on one coordinate only, so they take almost no time.
+    The bends are an elastic distortion. Those from left to right make characters narrower, wider, higher or lower than
+    their neighbours; those from top to bottom change the proportions of each character. Each depends on one coordinate
+    only, so they take almost no time.
 
     `F.grid_sample` is faster too, because the x and y coordinates of an image are stored in separate blocks.
     """
@@ -145,9 +139,17 @@ def _grid(matrices: Tensor, images: Tensor, bends: Tensor | None = None) -> Tens
     from_x = matrices[:, :, :1] * across
     from_y = matrices[:, :, 1:2] * down + matrices[:, :, 2:]
     if bends is not None:
-        from_x += F.interpolate(bends[:, 0], width, mode="linear", align_corners=True)
-        from_y += F.interpolate(bends[:, 1], height, mode="linear", align_corners=True)
+        from_x += bends[:, 0] @ _between_knots(width, images.device)
+        from_y += bends[:, 1] @ _between_knots(height, images.device)
     return (from_x[:, :, None] + from_y[..., None]).permute(0, 2, 3, 1)
+
+
+@cache
+def _between_knots(size: int, device: torch.device) -> Tensor:
+    """Return the weights ``(K, size)`` of K knots at each pixel centre; between two knots, they follow a cosine."""
+    at = (torch.arange(size, device=device) + 0.5) / size * (_BEND_KNOTS - 1)
+    distance = (at - torch.arange(_BEND_KNOTS, device=device)[:, None]).abs().clamp_max(1)
+    return 0.5 + 0.5 * torch.cos(math.pi * distance)
 
 
 @cache
