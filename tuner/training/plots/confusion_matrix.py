@@ -35,14 +35,13 @@ def draw_confusion_matrix(counts: Counts, characters: Sequence[str]) -> bytes:
     from matplotlib.colors import to_rgb
 
     shown = most_confused(counts)
-    names = [*(characters[index] for index in shown), *(["other"] if len(shown) < len(characters) else [])]
-    totals = _grouped(counts, shown).sum(1, keepdims=True)
-    if len(shown) < len(characters):
-        counts = counts.copy()
-        others = np.setdiff1d(np.arange(len(characters)), shown)
-        counts[others, others] = 0
+    names = [characters[index] for index in shown]
+    correct_others = counts.trace() - counts.diagonal()[shown].sum()
     counts = _grouped(counts, shown)
-    size = len(counts)
+    totals, size = counts.sum(1, keepdims=True), len(counts)
+    if len(shown) < len(characters):
+        names.append("other")
+        counts[-2, -2] -= correct_others
     is_correct = np.diag(np.arange(size) < len(shown))
     fractions = counts / np.maximum(totals, 1)
     strength = np.where(is_correct, fractions, fractions**_STRENGTH)
