@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,19 +26,19 @@ def draw_text(
     draw.text(at, text, font=font, fill=color, anchor=anchor)
 
 
-@cache
 def _font(characters: frozenset[str], size_px: int) -> ImageFont.FreeTypeFont | None:
     """Return the first font that has all characters; None if there is none."""
     files = (file for file in _font_files() if characters <= font_characters(file))
     return next(filter(None, (_opened(file, size_px) for file in files)), None)
 
 
-def _font_files() -> Iterator[Path]:
-    """Yield the pinned font, the fonts of matplotlib, and the installed fonts."""
+@cache
+def _font_files() -> tuple[Path, ...]:
+    """Return the pinned font, the fonts of matplotlib, and the installed fonts."""
     import matplotlib
 
-    yield pinned_font_file()
-    yield from font_files([Path(matplotlib.get_data_path(), "fonts", "ttf"), *system_font_folders()])
+    folders = [Path(matplotlib.get_data_path(), "fonts", "ttf"), *system_font_folders()]
+    return pinned_font_file(), *font_files(folders)
 
 
 @cache
