@@ -15,7 +15,7 @@ WORKER = Path(__file__).with_name("memory_worker.py")
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_from_ten_to_two_hundred_trials(
+def test_memory_does_not_grow_from_twenty_to_two_hundred_trials(
     write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1, "use_tensorboard": True}}})
@@ -29,4 +29,5 @@ def test_memory_does_not_grow_from_ten_to_two_hundred_trials(
     )
     used = [float(line) for line in done.stdout.split()]
     assert len(used) == TRIALS
-    assert max(used[10:]) <= 1.05 * used[9], " ".join(f"{mib:.0f}" for mib in used)
+    # In the first trials, memory grows until the garbage collector runs for the first time.
+    assert max(used[20:]) <= 1.05 * used[19], " ".join(f"{mib:.0f}" for mib in used)
