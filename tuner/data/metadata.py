@@ -234,8 +234,9 @@ def _read_split(
 
 def _label_problems(labels: Sequence[str], vocabulary: Vocabulary, entry: Callable[[int], str]) -> list[str]:
     """Return a problem for all labels with unknown characters, and one for all labels that are too long."""
-    unknown = {at: found for at, label in enumerate(labels) if (found := vocabulary.unknown(label))}
-    lengths = {at: len(vocabulary.split(label)) for at, label in enumerate(labels) if at not in unknown}
+    split = list(map(vocabulary.split, labels))
+    unknown = {at: found for at, characters in enumerate(split) if (found := vocabulary.unknown(characters))}
+    lengths = {at: len(characters) for at, characters in enumerate(split) if at not in unknown}
     longest = max(lengths, key=lengths.__getitem__, default=0)
     too_long = sum(length > vocabulary.max_length for length in lengths.values())
     problems = []

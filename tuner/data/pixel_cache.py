@@ -80,8 +80,8 @@ class CachedSplit:
         if vocabulary == self.vocabulary:
             return self
         texts = list(map(self.vocabulary.decode, self.labels.tolist()))
-        unknown = sorted(set().union(*map(vocabulary.unknown, texts)))
-        longest = max(len(vocabulary.split(text)) for text in texts)
+        split = list(map(vocabulary.split, texts))
+        unknown, longest = vocabulary.unknown(character for text in split for character in text), max(map(len, split))
         problems = [f"the labels have {', '.join(map(code_point_text, unknown[:5]))}"] if unknown else []
         problems += [f"the longest label has {longest} characters"] if longest > vocabulary.max_length else []
         if problems:

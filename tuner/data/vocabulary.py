@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 KHMER_DIGITS = "០១២៣៤៥៦៧៨៩"
 DEFAULT_MAX_LENGTH = 8
-MAX_CHARACTERS = 500
-MAX_LABEL_LENGTH = 24
+MAX_CHARACTERS = 500  # with the special symbols, the limit of `vocab_size` in `search_spaces/experiments/schema.py`
+MAX_LABEL_LENGTH = 24  # with <EOS>, the limit of `max_sequence_length` there
 SPECIAL_SYMBOLS = ("<EOS>", "<PAD>", "<BLANK>")
 
 Labels = npt.NDArray[np.int16]
@@ -89,16 +89,16 @@ class Vocabulary:
         """Split a text into characters of this vocabulary, the longest first, and code points that it lacks."""
         return self._pattern.findall(unicodedata.normalize("NFC", text))
 
-    def unknown(self, text: str) -> list[str]:
-        """Return the characters of a text that this vocabulary lacks, each once."""
-        return sorted(set(self.split(text)) - self._class_of.keys())
+    def unknown(self, characters: Iterable[str]) -> list[str]:
+        """Return the characters that this vocabulary lacks, each once."""
+        return sorted(set(characters) - self._class_of.keys())
 
     def label_problem(self, text: str) -> str | None:
         """Return why `text` is not a label of this vocabulary, with the remedy; None if it is one."""
-        characters, unknown = self.split(text), self.unknown(text)
+        characters = self.split(text)
         if not characters:
             return f"found an empty label; expected 1 to {self.max_length} of the characters {self}; write the text"
-        if unknown:
+        if unknown := self.unknown(characters):
             listed = ", ".join(map(code_point_text, unknown[:5]))
             remedy = "correct the label, or add the missing characters to dataset_info.character_set"
             if in_own_digits := self._in_own_digits(characters):

@@ -142,6 +142,16 @@ def test_bends_change_the_distances_between_strokes_by_a_few_pixels() -> None:
     assert gaps.std(1).median() > 0.2
 
 
+def test_bends_from_top_to_bottom_differ_from_those_from_left_to_right() -> None:
+    upright = torch.eye(2, 3).expand(300, 2, 3)
+    grid = _grid(upright, torch.zeros(300, 1, 64, 64), distortions_of(seeded(), 300).bends)
+    moved = grid - _grid(upright, torch.zeros(300, 1, 64, 64))
+    across, down = moved[:, 32, :, 0] - moved[:, 32, :1, 0], moved[:, :, 32, 0] - moved[:, :1, 32, 0]
+    assert across.abs().max(1).values.median() > 0.005
+    assert down.abs().max(1).values.median() > 0.005
+    assert (across - down).abs().max(1).values.median() > 0.005
+
+
 def test_sampling_grid_of_an_image_does_not_depend_on_its_batch(images: Tensor) -> None:
     distortions = distortions_of(seeded())
     whole = _grid(distortions.affine_matrices, images, distortions.bends)

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.data.vocabulary import KHMER_DIGITS, SpecialIndices, Vocabulary, character_problems, split_characters
+from search_spaces import ConfigurationError, create_training_config
+from tuner.data.vocabulary import (
+    KHMER_DIGITS,
+    MAX_CHARACTERS,
+    MAX_LABEL_LENGTH,
+    SpecialIndices,
+    Vocabulary,
+    character_problems,
+    split_characters,
+)
 
 DIGITS = Vocabulary()
 LETTERS = Vocabulary(tuple("CAB"), 3)
@@ -16,6 +25,15 @@ def test_default_vocabulary_is_that_of_khmer_digits() -> None:
     assert [ord(digit) for digit in DIGITS.characters] == list(range(0x17E0, 0x17EA))
     assert DIGITS.sizes == {"vocab_size": 13, "max_sequence_length": 9}
     assert DIGITS.special == SpecialIndices(eos=10, pad=11, blank=12)
+
+
+def test_largest_vocabulary_is_the_largest_that_an_experiment_can_state() -> None:
+    sizes = {"vocab_size": MAX_CHARACTERS + 3, "max_sequence_length": MAX_LABEL_LENGTH + 1}
+    assert LARGE.sizes == sizes
+    create_training_config({"model": sizes})
+    for field, size in sizes.items():
+        with pytest.raises(ConfigurationError, match=field):
+            create_training_config({"model": {field: size + 1}})
 
 
 @pytest.mark.parametrize(
