@@ -11,13 +11,18 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import optuna
 import sqlalchemy
 from optuna.artifacts import ArtifactMeta
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialModel
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 _TRIALS = sqlalchemy.table(
@@ -158,6 +163,32 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
     if attribute not in trial._cached_frozen_trial.system_attrs:
         trial.storage.set_trial_system_attr(trial._trial_id, attribute, json.dumps(asdict(meta)))
         trial._cached_frozen_trial.system_attrs[attribute] = json.dumps(asdict(meta))
+
+
+class NarrowTPESampler(TPESampler):
+    """Optuna's TPE sampler, except that the kernels around the good trials are half as wide.
+
+    TPE models the best tenth of the trials by one kernel each. The standard deviation of the only kernel of up to ten
+    trials is half of a parameter's range or more, and with two kernels a quarter, so that dozens of trials are sampled
+    nearly at random. The kernels of the other trials and the prior keep their width.
+    """
+
+    def _build_parzen_estimator(
+        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
+    ) -> _ParzenEstimator:
+        estimator = super()._build_parzen_estimator(study, search_space, trials, handle_below)
+        if handle_below:
+            mixture = estimator._mixture_distribution
+            narrowed = [_with_narrow_kernels(distribution) for distribution in mixture.distributions]
+            estimator._mixture_distribution = mixture._replace(distributions=narrowed)
+        return estimator
+
+
+def _with_narrow_kernels(distribution: Any) -> Any:
+    """Return the kernels of one parameter with half the width; those of choices, and the last one, the prior, as is."""
+    if not hasattr(distribution, "sigma"):
+        return distribution
+    return distribution._replace(sigma=np.append(distribution.sigma[:-1] / 2, distribution.sigma[-1:]))
 
 
 def hide_gp_warnings() -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import statistics
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import ThresholdPruner
+from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from search_spaces import TrainingConfig
 from studies import OutputFolder, load_study
 from studies.storage.optuna_private import (
+    NarrowTPESampler,
     claim_waiting,
     continue_trial,
     hide_gp_warnings,
@@ -103,3 +109,40 @@ def test_gp_sampler_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureF
     logger.error("cannot continue")
     logging.getLogger("optuna").removeHandler(caplog.handler)
     assert caplog.messages == ["cannot continue"]
+
+
+@pytest.mark.parametrize("finished", [6, 15, 40])
+def test_narrow_tpe_samples_numbers_closer_to_the_best_trials(finished: int) -> None:
+    distributions: dict[str, BaseDistribution] = {
+        "rate": FloatDistribution(1e-5, 1e-1, log=True),
+        "width": IntDistribution(8, 96, step=8),
+        "kind": CategoricalDistribution(["a", "b", "c"]),
+    }
+    study = optuna.create_study(direction="maximize")
+    for number in range(finished):
+        rate, width = 10 ** -(1 + number * 0.7 % 4), 8 + number * 40 % 96
+        score = -abs(math.log10(rate) + 3) - abs(width - 48) / 40
+        params = {"rate": rate, "width": width, "kind": "abc"[number % 3]}
+        study.add_trial(create_trial(value=score, params=params, distributions=distributions))
+    best = sorted(study.get_trials(), key=lambda trial: trial.value or 0, reverse=True)[: math.ceil(finished / 10)]
+    study.add_trial(create_trial(state=TrialState.RUNNING))
+    running = study.get_trials()[-1]
+
+    def samples(sampler: type[TPESampler]) -> list[dict[str, Any]]:
+        samplers = [sampler(seed=seed, n_startup_trials=0) for seed in range(100)]
+        return [sampler.sample_relative(study, running, distributions) for sampler in samplers]
+
+    def distance(drawn: list[dict[str, Any]]) -> float:
+        """Return the mean distance to the nearest of the best trials, relative to the ranges."""
+        return statistics.mean(
+            min(
+                abs(math.log10(item["rate"] / trial.params["rate"])) / 4
+                + abs(item["width"] - trial.params["width"]) / 88
+                for trial in best
+            )
+            for item in drawn
+        )
+
+    narrow, wide = samples(NarrowTPESampler), samples(TPESampler)
+    assert distance(narrow) < 0.8 * distance(wide)
+    assert all(item["width"] in range(8, 97, 8) and 1e-5 <= item["rate"] <= 1e-1 for item in narrow)
