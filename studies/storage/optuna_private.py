@@ -166,7 +166,7 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
 
 
 class NarrowTPESampler(TPESampler):
-    """Optuna's TPE sampler, except that the kernels around the good trials are half as wide.
+    """Optuna's TPE sampler, except that the kernels around the good trials are a third as wide.
 
     TPE models the best tenth of the trials by one kernel each. The standard deviation of the only kernel of up to ten
     trials is half of a parameter's range or more, and with two kernels a quarter, so that dozens of trials are sampled
@@ -185,10 +185,10 @@ class NarrowTPESampler(TPESampler):
 
 
 def _with_narrow_kernels(distribution: Any) -> Any:
-    """Return the kernels of one parameter with half the width; those of choices, and the last one, the prior, as is."""
+    """Return the kernels of one parameter with a third of the width; those of choices, and the last one, the prior, as is."""
     if not hasattr(distribution, "sigma"):
         return distribution
-    return distribution._replace(sigma=np.append(distribution.sigma[:-1] / 2, distribution.sigma[-1:]))
+    return distribution._replace(sigma=np.append(distribution.sigma[:-1] / 3, distribution.sigma[-1:]))
 
 
 def hide_gp_warnings() -> None:
