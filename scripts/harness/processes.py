@@ -72,10 +72,12 @@ def started(arguments: Sequence[str], folder: Path, **changes: str) -> Iterator[
             _stop(process)
 
 
-def run_tuner(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_tuner(
+    folder: Path, *arguments: str, timeout_s: float | None = PROCESS_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     """Run ``khmer-tuner ARGUMENTS`` in a folder; return its exit code and output.
 
-    A command that exceeds `PROCESS_TIMEOUT_S` is killed; its error output then says so.
+    A command that takes longer than `timeout_s` is killed; its error output then says so.
     """
     try:
         return subprocess.run(
@@ -85,10 +87,10 @@ def run_tuner(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
             capture_output=True,
             text=True,
             process_group=0,
-            timeout=PROCESS_TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
-        problem = f"killed by the harness because it did not exit within {PROCESS_TIMEOUT_S:.0f} s"
+        problem = f"killed by the harness because it did not exit within {timeout_s:.0f} s"
         return subprocess.CompletedProcess(error.cmd, -signal.SIGKILL, "", problem)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,12 @@ from search_comparison.own_search import search_with_khmer_tuner
 from search_comparison.smac_search import search_with_smac
 from search_comparison.tasks import Problem
 from search_comparison.trainings import BudgetSpentError, Trainings, TrialResult, load_results, save_results
+from search_spaces.files.file_locks import wait_for_lock
 from studies import suggest_all
 
 PRESETS = "presets"
 OWN = "khmer-tuner"
-Searches = Callable[[Problem, Trainings, int], None]
+Search = Callable[[Problem, Trainings, int], None]
 
 
 def search_with_optuna(
@@ -52,13 +54,13 @@ def search_with_optuna(
         study.enqueue_trial(problem.parameters(preset))
 
     def objective(trial: optuna.Trial) -> float:
-        def keeps_going(epoch: int, value: float) -> bool:
+        def should_continue(epoch: int, value: float) -> bool:
             trial.report(value, epoch)
             return not trial.should_prune()
 
         config = suggest_all(trial, problem.space, problem.start, adjust=problem.adjusted)
-        result = trainings.run(config, keeps_going)
-        if result.why_ended == "pruned":
+        result = trainings.run(config, should_continue)
+        if result.why_ended == "pruned" or not result.best:  # a trial that diverges in its first epoch has no value
             raise optuna.TrialPruned
         return result.best
 
@@ -87,7 +89,7 @@ def _none(num_epochs: int) -> BasePruner:
     return NopPruner()
 
 
-COMPETITORS: dict[str, Searches] = {
+COMPETITORS: dict[str, Search] = {
     PRESETS: train_presets,
     "TPE, MedianPruner": partial(search_with_optuna, _tpe, _median),
     "TPE, Hyperband": partial(search_with_optuna, _tpe, _hyperband),
@@ -108,11 +110,15 @@ def run_search(task_folder: str, name: str, seed: int, budget: int) -> None:
     """
     os.chdir(task_folder)
     trainings = Path("trainings") / results_path(name, seed).stem
-    if name.startswith(OWN):
-        results = search_with_khmer_tuner(trainings, seed, budget, name.split()[1:])
-    else:
-        results = _search(name, trainings, seed, budget)
-    save_results(results, results_path(name, seed))
+    trainings.parent.mkdir(exist_ok=True)
+    with wait_for_lock(trainings.with_suffix(".lock")):  # another command may run the same search
+        if results_path(name, seed).exists():
+            return
+        if name.startswith(OWN):
+            results = search_with_khmer_tuner(trainings, seed, budget, shlex.split(name)[1:])
+        else:
+            results = _search(name, trainings, seed, budget)
+        save_results(results, results_path(name, seed))
 
 
 def _search(name: str, folder: Path, seed: int, budget: int) -> list[TrialResult]:

@@ -1,4 +1,4 @@
-"""A search with ``khmer-tuner run``, whose study is then read trial by trial."""
+"""A search with ``khmer-tuner run``, and the trials of its study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.run import HarnessError
 
 from search_comparison.tasks import EXPERIMENTS_FILE, SPACE_FILE
 from search_comparison.trainings import TrialResult
-from search_spaces import load_experiments
+from search_spaces import config_digest, load_experiments
 from studies import TrialRecord, ended_records, load_study
 from tuner.training.history import read_metrics
 
@@ -32,9 +32,9 @@ def search_with_khmer_tuner(folder: Path, seed: int, budget: int, options: list[
     arguments += ["--seed", str(seed), "--results-file", f"{folder}.json", *options]
     trials, results = 0, list[TrialResult]()
     left = budget - longest * len(presets)
-    while left > 0:
+    while left > 0 and trials < budget:  # trials that diverge in their first epoch cost no epochs
         trials += max(1, left // longest)
-        done = run_tuner(Path.cwd(), *arguments, "--trials", str(trials))
+        done = run_tuner(Path.cwd(), *arguments, "--trials", str(trials), timeout_s=None)
         if done.returncode != 0:
             raise HarnessError(f"khmer-tuner {' '.join(arguments)} exited with {done.returncode}:\n{done.stderr}")
         results = _read(folder)
@@ -53,17 +53,18 @@ def _result(record: TrialRecord, folder: Path) -> TrialResult:
     assert outcome is not None, f"{record.experiment_name} has ended"
     values = [metrics.value(record.training_config.early_stopping_monitor) for metrics in read_metrics(folder)]
     test = outcome.unseen_char_accuracy, outcome.unseen_seq_accuracy
-    return TrialResult(record.config_digest, values, max(values, default=0.0), *test, str(outcome.why_ended))
+    digest = config_digest(record.training_config)
+    return TrialResult(digest, values, max(values, default=0.0), *test, str(outcome.why_ended))
 
 
 def cut(results: list[TrialResult], budget: int) -> list[TrialResult]:
     """Return the results with at most `budget` epochs; the last trial may be cut, as for the other competitors."""
-    cut = []
+    kept = []
     for result in results:
         if len(result.values) > budget:
             values = result.values[:budget]
-            cut.append(TrialResult(result.digest, values, max(values, default=0.0)))
+            kept.append(TrialResult(result.digest, values, max(values, default=0.0)))
             break
-        cut.append(result)
+        kept.append(result)
         budget -= len(result.values)
-    return cut
+    return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import stats
 
 from search_comparison.trainings import TrialResult
+from tuner.analysis.paired_t_test import compare
 
 QUALITIES = (0.8, 0.85, 0.9, 0.925, 0.95)
 _QUARTILES = (25, 50, 75)
@@ -42,11 +43,15 @@ class Curves:
         """The median over the seeds of the best validation accuracy at the end of the budget."""
         return float(np.median(self.best[:, -1]))
 
-    def epochs_to(self, quality: float) -> list[float]:
-        """Return for each seed the number of epochs after which the quality was reached; infinite if never."""
-        return [
-            float(reached[0]) + 1 if len(reached := np.flatnonzero(row >= quality)) else math.inf for row in self.best
-        ]
+    def median_epochs_to(self, quality: float) -> float | None:
+        """Return the median over the seeds of the number of epochs after which a quality was reached.
+
+        Of an even number of seeds, it is the lower one of the two middle numbers. None if fewer than half of the seeds
+        have reached the quality.
+        """
+        reached = [np.flatnonzero(row >= quality) for row in self.best]
+        median = statistics.median_low([float(epochs[0]) + 1 if len(epochs) else math.inf for epochs in reached])
+        return median if math.isfinite(median) else None
 
 
 def _curves(results: Sequence[TrialResult], budget: int) -> tuple[list[float], list[float]]:
@@ -58,8 +63,9 @@ def _curves(results: Sequence[TrialResult], budget: int) -> tuple[list[float], l
             errors.append(errors[-1])
         if result.test_seq is not None and result.best > chosen:
             chosen, errors[-1] = result.best, 1 - result.test_seq
-    best, errors = best[1:], errors[1:]
-    return best + best[-1:] * (budget - len(best)), errors + errors[-1:] * (budget - len(errors))
+    # The first items are from before the first epoch; those after the last epoch equal the last ones.
+    best, errors = (values + values[-1:] * budget for values in (best, errors))
+    return best[1 : budget + 1], errors[1 : budget + 1]
 
 
 def summary(curves: dict[str, Curves], presets: Curves, own: str) -> dict[str, Any]:
@@ -68,20 +74,24 @@ def summary(curves: dict[str, Curves], presets: Curves, own: str) -> dict[str, A
     Args:
         curves: The curves, keyed by competitor.
         presets: The curves of the presets alone, for the same seeds.
-        own: Name of the competitor that is compared with the best of the others.
+        own: Name of the own search; names of its variants start with it, and they are not compared.
     """
-    others = {name: curve for name, curve in curves.items() if name != own}
+    others = {name: curve for name, curve in curves.items() if not name.startswith(own)}
     best_name = max(others, key=lambda name: others[name].final)
     target = others[best_name].final
-    needed = {name: float(np.median(curve.epochs_to(target))) for name, curve in curves.items()}
+    needed = {name: curve.median_epochs_to(target) for name, curve in curves.items()}
+    own_needed, best_needed = needed[own], needed[best_name]
     before, after = presets.test_error[:, -1], curves[own].test_error[:, -1]
+    reductions = [(1 - end / start, 0.0) for start, end in zip(before, after, strict=True) if start]
+    reduction = compare(own, "best preset", reductions)
     return {
         "competitors": {name: _figures(curve) for name, curve in curves.items()},
         "best_competitor": best_name,
         "its_final_accuracy": target,
-        "epochs_to_that_accuracy": {name: _or_none(epochs) for name, epochs in needed.items()},
-        "ratio": _or_none(needed[own] / needed[best_name]),
-        "test_error": {"best_preset": before.tolist(), own: after.tolist(), "reduction": _interval(1 - after / before)},
+        "epochs_to_that_accuracy": needed,
+        "ratio": own_needed / best_needed if own_needed and best_needed else None,
+        "test_error": {"best_preset": before.tolist(), own: after.tolist()},
+        "reduction": [reduction.difference, reduction.low, reduction.high],
     }
 
 
@@ -94,26 +104,13 @@ def _figures(curve: Curves) -> dict[str, Any]:
     return {
         "best_val_char_accuracy": at_points(curve.best),
         "test_seq_error": at_points(curve.test_error),
-        "epochs_to": {quality: _or_none(float(np.median(curve.epochs_to(quality)))) for quality in QUALITIES},
+        "epochs_to": {quality: curve.median_epochs_to(quality) for quality in QUALITIES},
         "final_per_seed": curve.best[:, -1].tolist(),
     }
 
 
-def _interval(values: np.ndarray) -> list[float]:
-    """Return the mean and its 95 % confidence interval by Student's t distribution."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return [mean, math.nan, math.nan]
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return [mean, mean - half, mean + half]
-
-
-def _or_none(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
 def table(task: str, data: dict[str, Any]) -> str:
-    """Format the summary of one task as Markdown tables."""
+    """Format the summary of one task as Markdown: a table, and the sentences below it."""
     figures = data["competitors"]
     points = list(next(iter(figures.values()))["best_val_char_accuracy"])
     head = ["", *(f"val after {point}" for point in points), f"test seq error after {points[-1]}"]
@@ -123,16 +120,20 @@ def table(task: str, data: dict[str, Any]) -> str:
         row = [name, *(_quartiles(figure["best_val_char_accuracy"][point]) for point in points)]
         row.append(_quartiles(figure["test_seq_error"][points[-1]]))
         rows.append([*row, *(_whole(epochs) for epochs in figure["epochs_to"].values())])
-    lines = [f"## {task}", "", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    best, ratio = data["best_competitor"], data["ratio"]
+    best, target = data["best_competitor"], data["its_final_accuracy"]
+    ratio = "not reached" if data["ratio"] is None else f"{data['ratio']:.2f}"
     needed = ", ".join(f"{name} {_whole(epochs)}" for name, epochs in data["epochs_to_that_accuracy"].items())
-    target = data["its_final_accuracy"]
-    lines.append(f"Epochs to {target:.4f}, the final median of {best}, the best competitor: {needed}.")
-    lines.append(f"Ratio to {best}: {'not reached' if ratio is None else f'{ratio:.2f}'}.")
-    mean, low, high = data["test_error"]["reduction"]
-    lines.append(
-        f"Test sequence error below that of the best preset: {mean:.0%} (95 % interval {low:.0%} to {high:.0%})."
-    )
+    mean, low, high = data["reduction"]
+    interval = "" if low is None else f" (95 % confidence interval {low:.0%} to {high:.0%})"
+    lines = [
+        f"## {task}",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"Best competitor: {best}. Epochs to its final median, {target:.4f}: {needed}; ratio {ratio}.",
+    ]
+    if mean is not None:
+        lines.append(f"Test sequence error, reduction relative to the best preset: {mean:.0%}{interval}.")
     return "\n".join(lines)
 
 

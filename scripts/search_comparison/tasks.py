@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from harness.run import HarnessError
 from PIL import Image
 
+import search_spaces
 from search_spaces import (
     ModelDefinition,
     SearchSpace,
@@ -21,6 +24,7 @@ from search_spaces import (
     load_model_definitions,
     load_search_space,
 )
+from search_spaces.diagnostics.atomic_files import write_text
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.data.vocabulary import KHMER_DIGITS
@@ -50,7 +54,9 @@ space:
 EXPERIMENTS_FILE = "experiments.yaml"
 SPACE_FILE = "space.yaml"
 _MODELS_FILE = "models.yaml"
+_SETTINGS_FILE = "settings.json"
 _METADATA = "data/metadata.yaml"
+_PRESETS = Path(search_spaces.__file__).parent / "config" / "phase3_simple_configs.yaml"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Task:
         max_length: Maximum number of characters in a label.
         samples: Number of training and validation images, four to one.
         test_samples: Number of test images.
-        faces: Font files of Matplotlib to render the characters in, without extension; empty for the built-in font.
+        font_files: Fonts of Matplotlib in which the characters are rendered, without extension; empty for the built-in
+            font.
         noise: Standard deviation of the noise that is added to each pixel, on the scale 0 to 255.
     """
 
@@ -70,7 +77,7 @@ class Task:
     max_length: int
     samples: int = 1250
     test_samples: int = 1500
-    faces: tuple[str, ...] = ()
+    font_files: tuple[str, ...] = ()
     noise: float = 0.0
 
 
@@ -79,7 +86,7 @@ TASKS = {
     "letters": Task(
         "ABCDEFGHKLMNPRSTUVXZ",
         max_length=6,
-        faces=("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol"),
+        font_files=("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol"),
         noise=20.0,
     ),
 }
@@ -87,7 +94,7 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What a competitor searches: the presets, the space, and the settings that no parameter changes.
+    """The presets, the search space, and the settings that all trials of a task share.
 
     Attributes:
         presets: The presets, with the seed of this search.
@@ -122,25 +129,45 @@ class Problem:
         return {item.name: getattr(config, item.name) for item in self.space.active(config)}
 
 
-def prepare(task: Task, folder: Path, epochs: int) -> None:
+def count_presets() -> int:
+    """Return the number of presets, which each search trains first."""
+    return len(load_experiments(str(_PRESETS)).experiments)
+
+
+def prepare(task: Task, folder: Path, epochs: int, budget: int) -> None:
     """Write the configuration of a task, and generate its dataset if it is missing.
 
     Args:
         task: The task.
         folder: The folder of the task, created if it is missing.
         epochs: Maximum number of epochs per trial.
+        budget: Number of epochs per search.
+
+    Raises:
+        HarnessError: The folder has searches with other settings.
     """
+    presets = load_experiments(str(_PRESETS)).experiments
+    narrow = {name: _for_comparison(preset, epochs) for name, preset in presets.items()}
+    texts = {
+        _MODELS_FILE: MODELS,
+        EXPERIMENTS_FILE: experiments_yaml(narrow, Targets()),
+        SPACE_FILE: f"base: {{num_epochs: {epochs}}}\n{SPACE}",
+        _SETTINGS_FILE: json.dumps({"budget": budget, **asdict(task)}, indent=2, ensure_ascii=False) + "\n",
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    presets = load_experiments("config/phase3_simple_configs.yaml").experiments
-    narrow = {name: _on_narrow_network(preset, epochs) for name, preset in presets.items()}
-    (folder / _MODELS_FILE).write_text(MODELS)
-    (folder / EXPERIMENTS_FILE).write_text(experiments_yaml(narrow, Targets()))
-    (folder / SPACE_FILE).write_text(f"base: {{num_epochs: {epochs}}}\n{SPACE}")
+    for name, text in texts.items():
+        if not (folder / name).exists():
+            write_text(folder / name, text)
+        elif (folder / name).read_text(encoding="utf-8") != text:
+            raise HarnessError(
+                f"{folder / name}: found other settings than those of this command, so its searches cannot be compared "
+                "with new ones; repeat the command with the same --budget and --epochs, or choose another --work-dir"
+            )
     if not (folder / _METADATA).exists():
         _write_dataset(task, folder)
 
 
-def _on_narrow_network(preset: TrainingConfig, epochs: int) -> TrainingConfig:
+def _for_comparison(preset: TrainingConfig, epochs: int) -> TrainingConfig:
     return replace(
         preset,
         model_config_path=_MODELS_FILE,
@@ -163,13 +190,13 @@ def _write_dataset(task: Task, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     fonts = unfinished / "fonts"
     fonts.mkdir(parents=True)
-    for face in task.faces:
-        shutil.copy(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf", fonts)
+    for name in task.font_files:
+        shutil.copy(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", fonts)
     metadata = generate_dataset(
         unfinished / "data",
         samples=task.samples,
         test_samples=task.test_samples,
-        fonts_dir=fonts if task.faces else None,
+        fonts_dir=fonts if task.font_files else None,
         characters=task.characters,
         max_length=task.max_length,
     )

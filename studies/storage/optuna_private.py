@@ -1,14 +1,15 @@
 """All uses of private Optuna 5 names, except those in `PostgresStorage`.
 
 Optuna's public API cannot claim a waiting trial exactly once on SQLite (Optuna reads the state, then writes it), nor
-resume a trial that another process started, nor choose artifact ids. `test_optuna_private.py` fails if a new version of
-Optuna changes one of these names.
+resume a trial that another process started, nor choose artifact ids, nor set the width of TPE's kernels.
+`test_optuna_private.py` fails if a new version of Optuna changes one of these names.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -24,6 +25,8 @@ from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from search_spaces.errors import ConfigurationError
 
 _TRIALS = sqlalchemy.table(
     "trials",
@@ -165,6 +168,23 @@ def set_artifact_attribute(trial: Trial, identifier: str, name: str, media_type:
         trial._cached_frozen_trial.system_attrs[attribute] = json.dumps(asdict(meta))
 
 
+def require_methods(owner: type, names: Iterable[str]) -> None:
+    """Check that a class of the installed Optuna version has all methods that this package overrides or calls.
+
+    Raises:
+        ConfigurationError: A method is missing, so Optuna would never call the method that overrides it.
+    """
+    missing = [name for name in names if not callable(getattr(owner, name, None))]
+    if missing:
+        raise ConfigurationError(
+            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, which this program "
+            "replaces; install a supported version: pip install 'optuna>=5.0,<5.1'"
+        )
+
+
+require_methods(TPESampler, ("_build_parzen_estimator",))
+
+
 class NarrowTPESampler(TPESampler):
     """Optuna's TPE sampler, except that the kernels around the good trials are a third as wide.
 
@@ -185,7 +205,7 @@ class NarrowTPESampler(TPESampler):
 
 
 def _with_narrow_kernels(distribution: Any) -> Any:
-    """Return the kernels of one parameter with a third of the width; those of choices, and the last one, the prior, as is."""
+    """Return the kernels of a parameter, for numbers a third as wide; the last kernel, the prior, is unchanged."""
     if not hasattr(distribution, "sigma"):
         return distribution
     return distribution._replace(sigma=np.append(distribution.sigma[:-1] / 3, distribution.sigma[-1:]))

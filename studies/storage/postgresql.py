@@ -17,12 +17,11 @@ import copy
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from os import getpid
 from typing import Any, cast
 
-import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
@@ -33,9 +32,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from search_spaces.errors import ConfigurationError
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST, AdvisoryLocks, LockKey, LockLost, notice_lost_clients
-from studies.storage.optuna_private import DecodingStorage
+from studies.storage.optuna_private import DecodingStorage, require_methods
 
 log = logging.getLogger(__name__)
 
@@ -62,21 +60,6 @@ class LeaseLost(BaseException):
 
     This is a `BaseException`, because it is not an error of the trial and only the work loop may catch it.
     """
-
-
-def require_methods(owner: type, names: Iterable[str]) -> None:
-    """Check that a class of the installed Optuna version has all methods that this package overrides or calls.
-
-    Raises:
-        ConfigurationError: A method is missing, so Optuna would never call the method that overrides it.
-    """
-    missing = [name for name in names if not callable(getattr(owner, name, None))]
-    if missing:
-        raise ConfigurationError(
-            f"optuna {optuna.__version__}: {owner.__name__} has no {' and no '.join(missing)}, so a worker could "
-            "write to a trial that another worker has taken over; install a supported version: "
-            "pip install 'optuna>=5.0,<5.1'"
-        )
 
 
 require_methods(

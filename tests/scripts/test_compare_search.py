@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
-import math
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+
+from search_spaces import config_digest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 OPTUNA, SMAC = "TPE, MedianPruner", "SMAC3"
-BUDGET = 9
+BUDGET, EPOCHS = 45, 9
+NAMES = ("khmer_tuner", "TPE_MedianPruner", "SMAC3")
 
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -25,59 +32,128 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module(f"search_comparison.{name}")
 
 
+def command(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, str(SCRIPTS / "compare_search.py"), "--work-dir", str(folder), *options]
+
+
 def compare(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPTS / "compare_search.py"), "--work-dir", str(folder), "--tasks", "letters"]
-    command += ["--seeds", "3", "--budget", str(BUDGET), "--epochs", "2", *options]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("comparison")
-    done = compare(folder, "--competitors", "khmer-tuner", OPTUNA, SMAC, "--variants", "--pruner none")
-    assert done.returncode == 0, done.stderr
-    return folder / "letters" / "results", done.stdout
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command(folder, *options), env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
 class TestSmallComparison:
+    options = ("--tasks", "digits", "--seeds", "3", "--budget", str(BUDGET), "--epochs", str(EPOCHS))
+    searches = ("--competitors", OPTUNA, SMAC, "--variants", "--pruner none")
+
+    @pytest.fixture(scope="class")
+    def finished(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        pytest.importorskip("smac")
+        folder = tmp_path_factory.mktemp("comparison")
+        done = compare(folder, *self.options, *self.searches)
+        assert done.returncode == 0, done.stderr
+        return folder, done.stdout
+
     def test_each_search_spends_exactly_the_budget_and_starts_with_the_same_presets(
         self, finished: tuple[Path, str]
     ) -> None:
-        results, _ = finished
+        results = finished[0] / "digits" / "results"
         presets = json.loads((results / "presets_seed3.json").read_text())
-        assert [len(preset["values"]) for preset in presets] == [2, 2, 2]
+        assert [len(preset["values"]) for preset in presets] == [EPOCHS] * 3
         assert all(0 < preset["test_char"] < 1 for preset in presets)
-        for name in ("khmer_tuner", "TPE_MedianPruner", "SMAC3", "khmer_tuner_pruner_none"):
+        for name in (*NAMES, "khmer_tuner_pruner_none"):
             trials = json.loads((results / f"{name}_seed3.json").read_text())
             assert sum(len(trial["values"]) for trial in trials) == BUDGET
             assert trials[:3] == presets, name
-
-    def test_repeated_searches_resume_without_training_again(self, finished: tuple[Path, str]) -> None:
-        results, output = finished
-        before = {path: path.read_bytes() for path in results.iterdir()}
-        files = results.parent.glob("trainings/khmer_tuner*/*/metrics.jsonl")
-        metrics = {path: path.stat().st_mtime_ns for path in files}
-        for name in ("khmer_tuner", "TPE_MedianPruner", "SMAC3"):
-            (results / f"{name}_seed3.json").unlink()
-        done = compare(results.parents[1], "--competitors", "khmer-tuner", OPTUNA, SMAC, "--variants", "--pruner none")
-        assert done.stdout == output, done.stderr
-        assert {path: path.read_bytes() for path in results.iterdir()} == before
-        assert metrics
-        assert {path: path.stat().st_mtime_ns for path in metrics} == metrics
+        promoted = [trial["digest"] for trial in json.loads((results / "SMAC3_seed3.json").read_text())]
+        assert len(set(promoted)) < len(promoted)
 
     def test_table_data_and_plot(self, finished: tuple[Path, str]) -> None:
-        results, output = finished
-        for name in ("khmer-tuner", OPTUNA, SMAC, "khmer-tuner --pruner none"):
+        folder, output = finished
+        names = {"khmer-tuner", OPTUNA, SMAC, "khmer-tuner --pruner none"}
+        for name in names:
             assert f"\n| {name} | 0." in output
-        data = json.loads((results.parents[1] / "comparison.json").read_text())["letters"]
-        assert set(data["competitors"]) == {"khmer-tuner", OPTUNA, SMAC, "khmer-tuner --pruner none"}
-        assert (results.parents[1] / "comparison.png").read_bytes().startswith(b"\x89PNG")
+        data = json.loads((folder / "comparison.json").read_text())
+        assert (data["seeds"], data["budget"], data["epochs"]) == ([3], BUDGET, EPOCHS)
+        assert set(data["digits"]["competitors"]) == names
+        assert data["digits"]["best_competitor"] in (OPTUNA, SMAC)
+        assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_stopped_comparison_continues_and_has_the_same_results(
+        self, number: signal.Signals, finished: tuple[Path, str], tmp_path: Path
+    ) -> None:
+        results = finished[0] / "digits" / "results"
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            command(tmp_path, *self.options, "--competitors", OPTUNA, SMAC, "--jobs", "3"),
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        metrics = "digits/trainings/SMAC3_seed3/*/metrics.jsonl"
+        while len(list(tmp_path.glob(metrics))) < 4:  # SMAC is in its first Hyperband round
+            assert process.poll() is None
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        _, errors = process.communicate()
+        if number is signal.SIGINT:
+            assert process.returncode == 130
+            assert errors.endswith("stopped; repeat the command to continue\n")
+            assert not psutil.wait_procs(children, timeout=10)[1]
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        before = {path: path.read_text() for path in tmp_path.glob(metrics)}
+        done = compare(tmp_path, *self.options, "--competitors", OPTUNA, SMAC)
+        assert done.returncode == 0, done.stderr
+        for name in NAMES:
+            file = f"{name}_seed3.json"
+            assert (tmp_path / "digits" / "results" / file).read_text() == (results / file).read_text()
+        for path, text in before.items():  # times are part of the metrics: the epochs were not trained again
+            assert path.read_text().startswith(text)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            (["--budget", "72"], "--budget: found 24, 2, 72; expected at least 1, 1, and more than the 72 epochs"),
+            (["--jobs", "0"], "found 24, 0, 360; expected at least 1, 1,"),
+            (["--competitors", "khmer-tuner"], "invalid choice: 'khmer-tuner'"),
+        ],
+    )
+    def test_invalid_options_are_refused_before_any_training(
+        self, options: list[str], expected: str, tmp_path: Path
+    ) -> None:
+        done = compare(tmp_path / "new", *options)
+        assert done.returncode == 2
+        assert expected in done.stderr
+        assert not (tmp_path / "new").exists()
+
+    def test_work_folder_of_a_comparison_with_another_budget_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        tasks = module("tasks", monkeypatch)
+        small = tasks.Task("AB", max_length=2, samples=20, test_samples=5)
+        tasks.prepare(small, tmp_path, epochs=2, budget=10)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        tasks.prepare(small, tmp_path, epochs=2, budget=10)
+        for changed in (
+            lambda: tasks.prepare(small, tmp_path, epochs=2, budget=11),
+            lambda: tasks.prepare(small, tmp_path, epochs=3, budget=10),
+            lambda: tasks.prepare(replace(small, noise=1.0), tmp_path, epochs=2, budget=10),
+        ):
+            with pytest.raises(importlib.import_module("harness.run").HarnessError, match="another --work-dir"):
+                changed()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_parameters_of_a_preset_are_the_same_in_smac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("smac")
     tasks, smac = module("tasks", monkeypatch), module("smac_search", monkeypatch)
-    tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=2)
+    tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=2, budget=10)
     monkeypatch.chdir(tmp_path)
     problem = tasks.Problem.load(seed=1)
     space = smac.configuration_space(problem.space, seed=0)
@@ -85,6 +161,7 @@ def test_parameters_of_a_preset_are_the_same_in_smac(monkeypatch: pytest.MonkeyP
     for preset in problem.presets.values():
         config = smac.to_training(problem, smac.to_smac(space, problem, preset))
         assert problem.parameters(config) == problem.parameters(preset)
+        assert config_digest(config) == config_digest(preset)
     for config in space.sample_configuration(30):
         parameters = problem.parameters(smac.to_training(problem, config))
         assert {"batch_size", "learning_rate", "scheduler_type"} <= parameters.keys()
@@ -97,7 +174,7 @@ class TestTrainings:
     @pytest.fixture
     def trainings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         tasks = module("tasks", monkeypatch)
-        tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=3)
+        tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=3, budget=10)
         monkeypatch.chdir(tmp_path)
         return module("trainings", monkeypatch).Trainings(tasks.Problem.load(seed=1), Path("trainings"), budget=4)
 
@@ -145,8 +222,22 @@ class TestCurves:
         curves = self.curves(monkeypatch, search)
         assert curves.best.tolist() == [[0.1, 0.5, 0.5, 0.9, 0.9, 0.9]]
         assert curves.test_error.tolist() == [[1, 0.75, 0.75, 0.75, 0.75, 0.75]]
-        assert curves.epochs_to(0.5) == [2]
-        assert curves.epochs_to(0.95) == [math.inf]
+        assert curves.median_epochs_to(0.5) == 2
+        assert curves.median_epochs_to(0.95) is None
+
+    def test_median_of_an_even_number_of_seeds_ignores_seeds_that_never_reach_the_quality(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        searches = [
+            [{"values": values, "best": max(values)}] for values in ([0.1, 0.9], [0.9, 0.9], [0.1, 0.1], [0.1, 0.1])
+        ]
+        assert self.curves(monkeypatch, *searches).median_epochs_to(0.9) == 2
+        assert self.curves(monkeypatch, *searches[1:]).median_epochs_to(0.9) is None
+
+    def test_seed_without_any_epoch_has_no_accuracy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        curves = self.curves(monkeypatch, [], [{"values": []}])
+        assert curves.best.tolist() == [[0.0] * 6] * 2
+        assert curves.test_error.tolist() == [[1.0] * 6] * 2
 
     def test_own_search_is_compared_with_the_best_competitor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def search(*values: float, test_seq: float = 0.5) -> list[dict[str, Any]]:
@@ -161,12 +252,23 @@ class TestCurves:
         assert (data["best_competitor"], data["its_final_accuracy"]) == ("best", 0.8)
         assert data["epochs_to_that_accuracy"] == {"own": 2, "best": 4, "worse": None}
         assert data["ratio"] == 0.5
-        mean, low, high = data["test_error"]["reduction"]
+        mean, low, high = data["reduction"]
         assert mean == pytest.approx((0.5 + 0.75) / 2)
         assert (low + high) / 2 == pytest.approx(mean)
         # Student's t distribution with one degree of freedom: 12.706 standard errors of 0.125.
         assert high - mean == pytest.approx(12.706 * 0.125, rel=1e-3)
         assert "| worse | 0.500 (0.500-0.500) |" in report.table("task", data)
+        single = report.summary({"own": own, "own --pruner none": best, "worse": worse}, presets, "own")
+        assert single["best_competitor"] == "worse"
+
+    def test_one_seed_has_no_confidence_interval(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = self.curves(monkeypatch, [{"values": [0.9], "best": 0.9, "test_seq": 0.5}])
+        presets = self.curves(monkeypatch, [{"values": [0.1], "best": 0.1, "test_seq": 0.0}])
+        report = module("report", monkeypatch)
+        data = report.summary({"own": own, "other": presets}, presets, "own")
+        assert data["reduction"] == [0.5, None, None]
+        assert data["ratio"] == 1
+        assert "best preset: 50%." in report.table("task", data)
 
 
 @pytest.mark.parametrize(("budget", "kept"), [(5, [2, 3]), (4, [2, 2]), (2, [2, 0]), (9, [2, 3])])
@@ -186,7 +288,7 @@ def test_noise_changes_the_images_but_not_the_labels(monkeypatch: pytest.MonkeyP
     splits = {}
     for noise in (0.0, 20.0):
         task = tasks.Task("AB", max_length=2, samples=20, test_samples=5, noise=noise)
-        tasks.prepare(task, tmp_path / str(noise), epochs=1)
+        tasks.prepare(task, tmp_path / str(noise), epochs=1, budget=10)
         cache = open_pixel_cache(tmp_path / str(noise) / "data" / "metadata.yaml", ["train", "val", "unseen"])
         splits[noise] = cache["unseen"]
     assert np.array_equal(splits[0.0].labels, splits[20.0].labels)

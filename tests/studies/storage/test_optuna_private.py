@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -18,7 +18,7 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
-from search_spaces import TrainingConfig
+from search_spaces import ConfigurationError, TrainingConfig
 from studies import OutputFolder, load_study
 from studies.storage.optuna_private import (
     NarrowTPESampler,
@@ -27,6 +27,7 @@ from studies.storage.optuna_private import (
     hide_gp_warnings,
     rdb_storage,
     report_again,
+    require_methods,
     take_over_running,
 )
 
@@ -111,38 +112,64 @@ def test_gp_sampler_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureF
     assert caplog.messages == ["cannot continue"]
 
 
-@pytest.mark.parametrize("finished", [6, 15, 40])
-def test_narrow_tpe_samples_numbers_closer_to_the_best_trials(finished: int) -> None:
-    distributions: dict[str, BaseDistribution] = {
+def test_optuna_version_without_an_overridden_method_is_refused() -> None:
+    require_methods(RDBStorage, ["_set_trial_param"])
+    expected = r"RDBStorage has no _gone and no _missing, .* install a supported version: .*'optuna>=5\.0,<5\.1'"
+    with pytest.raises(ConfigurationError, match=expected):
+        require_methods(RDBStorage, ["_gone", "_set_trial_param", "_missing"])
+
+
+class TestNarrowTPESampler:
+    distributions: ClassVar[dict[str, BaseDistribution]] = {
         "rate": FloatDistribution(1e-5, 1e-1, log=True),
         "width": IntDistribution(8, 96, step=8),
         "kind": CategoricalDistribution(["a", "b", "c"]),
     }
-    study = optuna.create_study(direction="maximize")
-    for number in range(finished):
-        rate, width = 10 ** -(1 + number * 0.7 % 4), 8 + number * 40 % 96
-        score = -abs(math.log10(rate) + 3) - abs(width - 48) / 40
-        params = {"rate": rate, "width": width, "kind": "abc"[number % 3]}
-        study.add_trial(create_trial(value=score, params=params, distributions=distributions))
-    best = sorted(study.get_trials(), key=lambda trial: trial.value or 0, reverse=True)[: math.ceil(finished / 10)]
-    study.add_trial(create_trial(state=TrialState.RUNNING))
-    running = study.get_trials()[-1]
 
-    def samples(sampler: type[TPESampler]) -> list[dict[str, Any]]:
-        samplers = [sampler(seed=seed, n_startup_trials=0) for seed in range(100)]
-        return [sampler.sample_relative(study, running, distributions) for sampler in samplers]
+    def study(self, finished: int) -> optuna.Study:
+        study = optuna.create_study(direction="maximize")
+        for number in range(finished):
+            rate, width = 10 ** -(1 + number * 0.7 % 4), 8 + number * 40 % 96
+            score = -abs(math.log10(rate) + 3) - abs(width - 48) / 40
+            params = {"rate": rate, "width": width, "kind": "abc"[number % 3]}
+            study.add_trial(create_trial(value=score, params=params, distributions=self.distributions))
+        return study
 
-    def distance(drawn: list[dict[str, Any]]) -> float:
-        """Return the mean distance to the nearest of the best trials, relative to the ranges."""
-        return statistics.mean(
-            min(
-                abs(math.log10(item["rate"] / trial.params["rate"])) / 4
-                + abs(item["width"] - trial.params["width"]) / 88
-                for trial in best
+    @pytest.mark.parametrize("is_good", [True, False])
+    def test_only_kernels_of_numbers_around_good_trials_are_narrower(self, is_good: bool) -> None:
+        study = self.study(6)
+
+        def kernels(sampler: type[TPESampler]) -> dict[str, Any]:
+            estimator = sampler(seed=0)._build_parzen_estimator(
+                study, self.distributions, study.get_trials()[:2], is_good
             )
-            for item in drawn
-        )
+            return dict(zip(self.distributions, estimator._mixture_distribution.distributions, strict=True))
 
-    narrow, wide = samples(NarrowTPESampler), samples(TPESampler)
-    assert distance(narrow) < 0.8 * distance(wide)
-    assert all(item["width"] in range(8, 97, 8) and 1e-5 <= item["rate"] <= 1e-1 for item in narrow)
+        narrow, wide = kernels(NarrowTPESampler), kernels(TPESampler)
+        for name in ("rate", "width"):
+            *around_trials, prior = wide[name].sigma
+            expected = [sigma / 3 if is_good else sigma for sigma in around_trials] + [prior]
+            assert narrow[name].sigma.tolist() == pytest.approx(expected)
+            assert narrow[name].mu.tolist() == wide[name].mu.tolist()
+        assert narrow["kind"].weights.tolist() == wide["kind"].weights.tolist()
+
+    @pytest.mark.parametrize("is_joint", [True, False])
+    def test_numbers_are_sampled_closer_to_the_best_trial(self, is_joint: bool) -> None:
+        study = self.study(6)
+        best = study.best_params["rate"]
+        study.add_trial(create_trial(state=TrialState.RUNNING))
+        running = study.get_trials()[-1]
+
+        def rates(kind: type[TPESampler]) -> list[float]:
+            samplers = [kind(seed=seed, n_startup_trials=0) for seed in range(100)]
+            if is_joint:
+                return [sampler.sample_relative(study, running, self.distributions)["rate"] for sampler in samplers]
+            rate = self.distributions["rate"]
+            return [sampler.sample_independent(study, running, "rate", rate) for sampler in samplers]
+
+        def distance(drawn: list[float]) -> float:
+            return statistics.mean(abs(math.log10(rate / best)) for rate in drawn)
+
+        narrow = rates(NarrowTPESampler)
+        assert distance(narrow) < 0.8 * distance(rates(TPESampler))
+        assert all(1e-5 <= rate <= 1e-1 for rate in narrow)

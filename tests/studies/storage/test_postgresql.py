@@ -12,7 +12,6 @@ import optuna
 import psycopg
 import pytest
 import sqlalchemy
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from search_spaces import ConfigurationError, TrainingConfig
@@ -30,7 +29,7 @@ from studies import (
 )
 from studies.storage.open import open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
-from studies.storage.postgresql import PostgresStorage, require_methods
+from studies.storage.postgresql import PostgresStorage
 from studies.trials.claims import claim_next
 from studies.trials.leases import LEASE_GRACE_S
 from studies.trials.record import StartedAfter
@@ -363,13 +362,6 @@ def test_process_opens_few_connections(server_study: tuple[optuna.Study, OutputF
     claim.release()
     assert count is not None
     assert count[0] - 1 <= 4
-
-
-def test_optuna_version_without_an_overridden_method_is_refused() -> None:
-    require_methods(RDBStorage, ["_set_trial_param"])
-    expected = r"RDBStorage has no _gone and no _missing, .* install a supported version: .*'optuna>=5\.0,<5\.1'"
-    with pytest.raises(ConfigurationError, match=expected):
-        require_methods(RDBStorage, ["_gone", "_set_trial_param", "_missing"])
 
 
 class TestFoldersOfOtherMachines:
