@@ -6,6 +6,7 @@ train with the product's training loop, including early stopping, and start with
 resumes the searches. SMAC3 needs the extra `peers`.
 
 Examples:
+  python scripts/compare_search.py --samples 100 --epochs 2 --budget 9 --seeds 3 --work-dir quick_comparison
   python scripts/compare_search.py --seeds 10 11 12 13 14
   python scripts/compare_search.py --seeds 0 1 2 --competitors TPE --variants "--pruner none"
 """
@@ -15,8 +16,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
+import os
 import sys
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -70,6 +73,7 @@ def parsed() -> argparse.Namespace:
     )
     add("--budget", type=int, default=360, help="epochs per search, presets included (default: %(default)s)")
     add("--epochs", type=int, default=24, help="maximum epochs per trial (default: %(default)s)")
+    add("--samples", type=int, help="images per dataset and test split, for a quick check (default: those of the task)")
     add("--jobs", type=int, default=2, help="number of searches in parallel (default: %(default)s)")
     options = parser.parse_args()
     if SMAC in options.competitors and importlib.util.find_spec("smac") is None:
@@ -90,7 +94,9 @@ def run_all(options: argparse.Namespace) -> list[str]:
     After an error or Ctrl-C, no further search is started, and the running ones are ended.
     """
     for task in options.tasks:
-        prepare(TASKS[task], options.work_dir / task, options.epochs, options.budget)
+        sizes = {"samples": options.samples, "test_samples": options.samples} if options.samples else {}
+        prepare(replace(TASKS[task], **sizes), options.work_dir / task, options.epochs, options.budget)
+    os.environ["PYTHONHASHSEED"] = "0"  # for the new processes: SMAC3's samples depend on the order of sets
     searches = [OWN, *(f"{OWN} {variant}" for variant in options.variants), *options.competitors]
     for names in ([PRESETS], searches):  # the presets first, because the competitors read their trainings
         jobs = itertools.product(options.tasks, options.seeds, names)

@@ -161,7 +161,8 @@ def prepare(task: Task, folder: Path, epochs: int, budget: int) -> None:
         elif (folder / name).read_text(encoding="utf-8") != text:
             raise HarnessError(
                 f"{folder / name}: found other settings than those of this command, so its searches cannot be compared "
-                "with new ones; repeat the command with the same --budget and --epochs, or choose another --work-dir"
+                "with new ones; repeat the command with the same --budget, --epochs and --samples, or choose another "
+                "--work-dir"
             )
     if not (folder / _METADATA).exists():
         _write_dataset(task, folder)

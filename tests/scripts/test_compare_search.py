@@ -41,19 +41,20 @@ def compare(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(folder, *options), env=environment, capture_output=True, text=True)
 
 
+SMALL = ("--tasks", "digits", "--seeds", "3", "--budget", str(BUDGET), "--epochs", str(EPOCHS), "--samples", "100")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    pytest.importorskip("smac")
+    folder = tmp_path_factory.mktemp("comparison")
+    done = compare(folder, *SMALL, "--competitors", OPTUNA, SMAC, "--variants", "--pruner none")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
 @pytest.mark.slow
 class TestSmallComparison:
-    options = ("--tasks", "digits", "--seeds", "3", "--budget", str(BUDGET), "--epochs", str(EPOCHS))
-    searches = ("--competitors", OPTUNA, SMAC, "--variants", "--pruner none")
-
-    @pytest.fixture(scope="class")
-    def finished(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-        pytest.importorskip("smac")
-        folder = tmp_path_factory.mktemp("comparison")
-        done = compare(folder, *self.options, *self.searches)
-        assert done.returncode == 0, done.stderr
-        return folder, done.stdout
-
     def test_each_search_spends_exactly_the_budget_and_starts_with_the_same_presets(
         self, finished: tuple[Path, str]
     ) -> None:
@@ -86,7 +87,7 @@ class TestSmallComparison:
         results = finished[0] / "digits" / "results"
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
-            command(tmp_path, *self.options, "--competitors", OPTUNA, SMAC, "--jobs", "3"),
+            command(tmp_path, *SMALL, "--competitors", OPTUNA, SMAC, "--jobs", "3"),
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,7 +107,7 @@ class TestSmallComparison:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         before = {path: path.read_text() for path in tmp_path.glob(metrics)}
-        done = compare(tmp_path, *self.options, "--competitors", OPTUNA, SMAC)
+        done = compare(tmp_path, *SMALL, "--competitors", OPTUNA, SMAC)
         assert done.returncode == 0, done.stderr
         for name in NAMES:
             file = f"{name}_seed3.json"
@@ -145,7 +146,7 @@ class TestOptions:
             lambda: tasks.prepare(small, tmp_path, epochs=3, budget=10),
             lambda: tasks.prepare(replace(small, noise=1.0), tmp_path, epochs=2, budget=10),
         ):
-            with pytest.raises(importlib.import_module("harness.run").HarnessError, match="another --work-dir"):
+            with pytest.raises(importlib.import_module("harness.run").HarnessError, match="choose another --work-dir"):
                 changed()
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
