@@ -60,7 +60,7 @@ def search_with_optuna(
 
         config = suggest_all(trial, problem.space, problem.start, adjust=problem.adjusted)
         result = trainings.run(config, should_continue)
-        if result.why_ended == "pruned" or not result.best:  # a trial that diverges in its first epoch has no value
+        if result.why_ended == "pruned":
             raise optuna.TrialPruned
         return result.best
 
