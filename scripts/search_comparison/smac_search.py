@@ -35,8 +35,7 @@ def search_with_smac(problem: Problem, trainings: Trainings, seed: int) -> None:
     )
     # `ask` and `tell` do not call the function, but the facade checks its arguments.
     smac = MultiFidelityFacade(scenario, lambda config, seed, budget: 0.0, overwrite=True, logging_level=False)
-    # SMAC samples its first Hyperband round before it gets the presets. Otherwise three of the round's trials would be
-    # the presets, which it would train again with a small budget.
+    # SMAC samples its first Hyperband round before it gets the presets, which would otherwise be part of that round.
     info = smac.ask()
     for preset in problem.presets.values():
         config = to_smac(space, problem, preset)
