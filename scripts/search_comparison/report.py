@@ -157,9 +157,12 @@ def plot(tasks: dict[str, dict[str, Curves]], path: Path) -> None:
                 epochs = np.arange(1, len(median) + 1)
                 width = 2.4 if color == 0 else 1.3
                 axes[row, column].plot(epochs, median, color=f"C{color}", linewidth=width, label=name)
-                axes[row, column].fill_between(epochs, low, high, color=f"C{color}", alpha=0.12, linewidth=0)
-        axes[0, column].set(title=task, ylabel="best validation character accuracy", ylim=(0.4, 1))
-        axes[1, column].set(xlabel="epochs spent, presets included", ylabel="test sequence error", yscale="log")
+                axes[row, column].fill_between(epochs, low, high, color=f"C{color}", alpha=0.1, linewidth=0)
+        seeds = len(next(iter(curves.values())).best)
+        axes[0, column].set(title=f"{task}: median and quartiles, seeds: {seeds}", ylabel="best val char accuracy")
+        axes[1, column].set(xlabel="epochs spent, presets included", ylabel="test sequence error of the chosen model")
+        axes[0, column].set_ylim(0.2, 1)
+        axes[1, column].set_ylim(0, 1)
         for axis in axes[:, column]:
             axis.grid(alpha=0.3)
     axes[0, 0].legend(loc="lower right")
