@@ -25,14 +25,12 @@ from pathlib import Path
 import psutil
 from harness.processes import in_subprocess
 from harness.run import HarnessError
-from search_comparison.competitors import COMPETITORS, OWN, PRESETS, results_path, run_search
+from search_comparison.competitors import COMPETITORS, OWN, PRESETS, SMAC, results_path, run_search
 from search_comparison.report import Curves, plot, summary, table
 from search_comparison.tasks import TASKS, count_presets, prepare
 from search_comparison.trainings import load_results
 
 from search_spaces.diagnostics.atomic_files import write_json
-
-SMAC = "SMAC3"
 
 
 def main() -> int:

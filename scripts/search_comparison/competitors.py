@@ -23,6 +23,7 @@ from studies import suggest_all
 
 PRESETS = "presets"
 OWN = "khmer-tuner"
+SMAC = "SMAC3"
 Search = Callable[[Problem, Trainings, int], None]
 
 
@@ -95,7 +96,7 @@ COMPETITORS: dict[str, Search] = {
     "TPE, Hyperband": partial(search_with_optuna, _tpe, _hyperband),
     "TPE": partial(search_with_optuna, _tpe, _none),
     "random": partial(search_with_optuna, lambda seed: RandomSampler(seed=seed), _none),
-    "SMAC3": search_with_smac,
+    SMAC: search_with_smac,
 }
 
 

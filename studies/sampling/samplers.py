@@ -24,9 +24,12 @@ from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution, with_parameters
 from studies.sampling.visible_history import visible_trials
 from studies.storage.optuna_private import NarrowTPESampler, hide_gp_warnings
+from studies.trials.record import TrialKind
 
-# Visible trials, presets included, from which the sampler uses its model; before, search trials are random.
+# Before the sampler uses its model, the visible trials must include this number of trials, presets included, and this
+# number of search trials, which are random: presets alone may leave whole branches of the search space untried.
 STARTUP_TRIALS = 5
+RANDOM_SEARCH_TRIALS = 2
 
 
 class SamplerName(StrEnum):
@@ -93,7 +96,7 @@ class StatelessSampler(BaseSampler):
 
     def _new_sampler(self, history: _History, purpose: str) -> BaseSampler:
         seed = _derived_seed(self._seed, history.number, purpose)
-        return _FACTORIES[self._name](seed)
+        return _FACTORIES[self._name](seed, max(STARTUP_TRIALS, history.presets + RANDOM_SEARCH_TRIALS))
 
 
 @dataclass(frozen=True)
@@ -104,21 +107,25 @@ class _History:
         number: The trial's number in the original study.
         study: The visible trials in order of trial number, then the trial itself, without parameters.
         trial: The trial in `study`.
+        presets: Number of visible presets.
     """
 
     number: int
     study: optuna.Study
     trial: FrozenTrial
+    presets: int
 
     @classmethod
     def of(cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace) -> _History:
         """Copy the history for the trial with this number."""
         memory = optuna.create_study(direction=study.direction)
+        presets = 0
         for trial, record in visible_trials(study, number, parallelism):
+            presets += record.kind is TrialKind.PRESET
             with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range
                 memory.add_trial(_without_attributes(with_parameters(trial, record, space)))
         memory.add_trial(create_trial(state=TrialState.RUNNING))
-        return cls(number, memory, memory.get_trials(deepcopy=False)[-1])
+        return cls(number, memory, memory.get_trials(deepcopy=False)[-1], presets)
 
 
 def _without_attributes(trial: FrozenTrial) -> FrozenTrial:
@@ -139,13 +146,13 @@ def _derived_seed(seed: int, number: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
 
 
-def _gp_sampler(seed: int) -> BaseSampler:
+def _gp_sampler(seed: int, startup: int) -> BaseSampler:
     hide_gp_warnings()
-    return GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False)
+    return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
-_FACTORIES: Mapping[SamplerName, Callable[[int], BaseSampler]] = {
-    SamplerName.TPE: lambda seed: NarrowTPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
-    SamplerName.RANDOM: lambda seed: RandomSampler(seed=seed),
+_FACTORIES: Mapping[SamplerName, Callable[[int, int], BaseSampler]] = {
+    SamplerName.TPE: lambda seed, startup: NarrowTPESampler(seed=seed, n_startup_trials=startup),
+    SamplerName.RANDOM: lambda seed, startup: RandomSampler(seed=seed),
     SamplerName.GP: _gp_sampler,
 }

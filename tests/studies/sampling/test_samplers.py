@@ -335,14 +335,20 @@ def test_widened_range_is_still_sampled_jointly(
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
-@pytest.mark.parametrize("count", [0, 2])
-def test_finished_presets_count_as_startup_trials(
-    sampler: SamplerName, count: int, start: Start, presets: Presets, joint_parameters: JointParameters
+@pytest.mark.parametrize(("count", "searches"), [(0, 5), (2, 3), (3, 2), (6, 2)])
+def test_finished_presets_count_as_startup_trials_beside_two_random_search_trials(
+    sampler: SamplerName, count: int, searches: int, start: Start, presets: Presets, joint_parameters: JointParameters
 ) -> None:
-    study, folder = start(dict(list(presets.items())[:count]))
-    ask(study, folder, sampler, 6 - count)
+    names = ("fourth", "fifth", "sixth")
+    more = {
+        name: replace(presets["baseline"], experiment_name=name, batch_size=16 * number)
+        for number, name in enumerate(names, start=3)
+    }
+    study, folder = start(dict(list((presets | more).items())[:count]))
+    ask(study, folder, sampler, searches + 1)
     run_trials(study, folder)
-    assert [bool(joint_parameters[number]) for number in range(count, 6)] == [False] * (5 - count) + [True]
+    modelled = [bool(joint_parameters[number]) for number in range(count, count + searches + 1)]
+    assert modelled == [False] * searches + [True]
 
 
 def test_trial_that_optuna_rejects_is_omitted_from_the_history(start: Start, presets: Presets) -> None:
