@@ -16,7 +16,7 @@ import yaml
 from search_spaces import TrainingConfig
 from studies import TrialRecord
 from tuner.data.generation import generate_dataset
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 

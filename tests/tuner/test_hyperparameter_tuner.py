@@ -15,7 +15,7 @@ from studies import PrunerName, RowState, SamplerName, SearchRequest, StatusRow,
 from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
-from tuner.display import Display, RunSummary
+from tuner.display.base import Display, RunSummary
 from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint
 

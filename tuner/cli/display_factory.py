@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuner.display import Display
+from tuner.display.base import Display
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from studies import TrialRecord, record_memory_signal
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.display.events import replay
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session

@@ -14,7 +14,7 @@ import yaml
 
 from tuner import HyperparameterTuner, RunOptions
 from tuner.__main__ import main
-from tuner.display import Display
+from tuner.display.base import Display
 
 Cli = Callable[..., "Outcome"]
 

@@ -17,7 +17,7 @@ import pytest
 from search_spaces import TrainingConfig
 from studies import RowState, SearchRequest, TrialKind, WhyEnded, add_search_trials, load_study_for_changes
 from tuner import HyperparameterTuner, RunOptions
-from tuner.display import Display
+from tuner.display.base import Display
 
 PAGE = Path(__file__).parents[3] / "studies" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 
 from studies import RowState, load_study, study_status
 from tuner import HyperparameterTuner, RunOptions
-from tuner.display import Display
+from tuner.display.base import Display
 
 Cli = Callable[..., Any]
 Experiments = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 
 from search_spaces import TrainingConfig
 from studies.trials.record import Attempt, StartedAfter
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.display.events import EventWriter, replay
 from tuner.display.plain import ProgressDisplay
 from tuner.signals import StopRequested

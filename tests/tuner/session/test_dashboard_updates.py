@@ -14,7 +14,7 @@ from studies import OutputFolder, load_study
 from studies.dashboard.artifacts import trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session import dashboard_updates
 from tuner.training import plot_updates
 

@@ -15,7 +15,7 @@ import pytest
 from studies import SearchRequest, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
 

@@ -37,7 +37,7 @@ from studies import (
 from studies.sampling.pruning import Pruning
 from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.outcome import _converged_epoch
 from tuner.session.run_options import RunOptions

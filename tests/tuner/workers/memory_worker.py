@@ -12,7 +12,7 @@ import psutil
 
 from studies import SearchRequest, TrialRecord
 from tuner import HyperparameterTuner
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
 
 

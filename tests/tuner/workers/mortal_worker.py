@@ -16,7 +16,7 @@ from signal import SIGKILL
 from search_spaces import TrainingConfig
 from studies import SearchRequest
 from tuner import HyperparameterTuner
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics

@@ -21,7 +21,7 @@ from studies import (
     request_stop,
 )
 from studies.trials.claims import claim_next
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
