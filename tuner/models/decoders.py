@@ -25,7 +25,7 @@ from tuner.models.encoder import COLUMNS
 
 # Log probability of impossible classes (a blank, or padding at the start): finite, so that label smoothing has a finite
 # loss.
-_LOG_FLOOR = -14.0
+LOG_FLOOR = -14.0
 _LOG_ZERO = -1e4  # used for log 0, because infinities would make gradients undefined
 
 
@@ -82,8 +82,8 @@ class MonotonicAttention(Decoder):
             attention, count = _alignment(self.reads(columns).squeeze(-1), self.positions)
             column_scores = self.character(columns).log_softmax(-1)
             characters = torch.logsumexp(attention.unsqueeze(-1) + column_scores.unsqueeze(1), dim=2)
-            ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=_LOG_FLOOR)
-            blank = characters.new_full((*characters.shape[:2], 1), _LOG_FLOOR)
+            ended_before = F.pad(count.logcumsumexp(1)[:, :-1], (1, 0), value=LOG_FLOOR)
+            blank = characters.new_full((*characters.shape[:2], 1), LOG_FLOOR)
             return torch.cat([characters, count.unsqueeze(-1), ended_before.unsqueeze(-1), blank], dim=-1)
 
     def read(self, scores: Tensor) -> Tensor:
@@ -121,18 +121,30 @@ class CTCDecoder(Decoder):
         kept = new & (best < eos)
         # Each kept class moves to its rank; all other classes, and those beyond L, go to an extra last column.
         rank = torch.where(kept, kept.cumsum(1) - 1, length).clamp_max(length)
-        rows = best.new_full((len(best), length + 1), pad).scatter_(1, rank, torch.where(kept, best, pad))
+        rows = best.new_full((best.shape[0], length + 1), pad).scatter_(1, rank, torch.where(kept, best, pad))
         ends = kept.sum(1, keepdim=True).clamp_max(length)
         return rows.scatter_(1, ends, eos)[:, :length]
 
     def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
-        """Return the total probability of all alignments of the characters with T columns, not only of the best one."""
-        lengths = (rows < self.special.eos).sum(1)
-        steps = torch.full_like(lengths, scores.shape[1])
-        log_probabilities = scores.log_softmax(-1).transpose(0, 1)
+        """Return the total probability of all alignments of the characters with T columns, not only of the best one.
+
+        This is the forward algorithm of Graves et al. 2006 (equations 6 to 8) in plain operations, which also work in
+        an exported graph, unlike `F.ctc_loss`. Probabilities instead of logarithms suffice: a sum that underflows is 0.
+        """
         blank = self.special.blank
-        losses = F.ctc_loss(log_probabilities, rows, steps, lengths, blank=blank, reduction="none")
-        return losses.neg().exp().clamp_max(1)  # rounding can exceed 1 slightly
+        characters = rows.masked_fill(rows >= self.special.eos, blank)
+        # A blank before and after each character, (N, 2 L + 1).
+        states = F.pad(torch.stack([torch.full_like(rows, blank), characters], 2).flatten(1), (0, 1), value=blank)
+        may_skip = (states != blank) & (states != F.pad(states[:, :-2], (2, 0), value=blank))
+        emitted = scores.softmax(-1).gather(2, states.unsqueeze(1).expand(-1, scores.shape[1], -1)).unbind(1)
+        forward = F.pad(emitted[0][:, :2], (0, states.shape[1] - 2))
+        for probabilities in emitted[1:]:
+            skipped = F.pad(forward[:, :-2], (2, 0)) * may_skip
+            forward = (forward + F.pad(forward[:, :-1], (1, 0)) + skipped) * probabilities
+        end = 2 * (rows < self.special.eos).sum(1, keepdim=True)
+        # The last character or the blank after it; without characters, the first blank.
+        state = torch.arange(states.shape[1], device=rows.device)
+        return (forward * ((state == end) | (state == end - 1))).sum(1).clamp_max(1)  # rounding can exceed 1 slightly
 
 
 DECODERS: Mapping[str, type[Decoder]] = {"attention": MonotonicAttention, "ctc": CTCDecoder}
