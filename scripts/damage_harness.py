@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _damage(options: argparse.Namespace, folder: Path) -> int:
-    prepare("studies.dashboard.view", "studies.report.page", "tuner.inference.reader", "tuner.__main__")
+    prepare("studies.dashboard.view", "studies.report.page", "tuner.inference.checkpoint_reader", "tuner.__main__")
     numbers = options.only or range(1, options.damages + 1)
     jobs = [(options.seed, folder / f"job_{job}", numbers[job :: options.jobs]) for job in range(options.jobs)]
     cases = [case for done in in_forks(_cases, jobs) for case in done]

@@ -172,15 +172,15 @@ def config_digest(config: TrainingConfig) -> str:
 
     Defaults are omitted, so that a field added in a later version does not change the digests in existing studies.
     """
-    defaults = _settings_with_effect(TrainingConfig())
-    settings = {name: value for name, value in _settings_with_effect(config).items() if value != defaults[name]}
+    defaults = settings_with_effect(TrainingConfig())
+    settings = {name: value for name, value in settings_with_effect(config).items() if value != defaults[name]}
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differing_fields(old: TrainingConfig, new: TrainingConfig) -> dict[str, tuple[Any, Any]]:
     """Return the differing settings that affect the training result, as ``(old, new)`` keyed by field."""
-    before, after = _settings_with_effect(old), _settings_with_effect(new)
+    before, after = settings_with_effect(old), settings_with_effect(new)
     return {name: (value, after[name]) for name, value in before.items() if value != after[name]}
 
 
@@ -204,7 +204,7 @@ def shared_fields(configs: Sequence[TrainingConfig]) -> dict[str, Any]:
     return {name: value for name, value in shared.items() if name not in ("experiment_name", "output_dir", "threads")}
 
 
-def _settings_with_effect(config: TrainingConfig) -> dict[str, Any]:
+def settings_with_effect(config: TrainingConfig) -> dict[str, Any]:
     """Return the settings that affect the training result, with normalised numbers: a learning rate 1 becomes 1.0."""
     defaults: Mapping[str, Any] = asdict(TrainingConfig())
     return {name: _like(value, defaults[name]) for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}

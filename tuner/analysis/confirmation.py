@@ -13,14 +13,14 @@ from studies import TrialKind, TrialPhase, TrialRecord, ended_records
 from tuner.analysis.candidates import TEST_SPLIT, Candidates
 from tuner.analysis.paired_t_test import Comparison, compare
 from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
-from tuner.display import Display
-from tuner.inference.reader import evaluate_split, reader_of_checkpoint
+from tuner.display.base import Display
+from tuner.inference.checkpoint_reader import reader_of_checkpoint
+from tuner.inference.reader import evaluate_split
 from tuner.session.run_options import RunOptions, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import with_overrides
 from tuner.training.checkpoint_paths import best_checkpoint_path
-from tuner.training.checkpoints import load_checkpoint
 from tuner.workers.run_study import run_request
 
 
@@ -183,8 +183,7 @@ def _repetition(candidates: Candidates, session: Session, seed: int, record: Tri
     checkpoint = best_checkpoint_path(session.context.folder.trial_dir(record.experiment_name))
     reader = reader_of_checkpoint(checkpoint, device=session.context.device or TrainingConfig.device)
     test = evaluate_split(reader, candidates.metadata_path, TEST_SPLIT)
-    metrics = load_checkpoint(checkpoint)["metrics"]
-    val = (metrics["val_char_accuracy"], metrics["val_seq_accuracy"])
+    val = (reader.metrics["val_char_accuracy"], reader.metrics["val_seq_accuracy"])
     return Repetition(seed, "completed", *val, test.char_accuracy, test.seq_accuracy)
 
 

@@ -1,4 +1,4 @@
-"""Loading a model that reads images, from a study or from a checkpoint."""
+"""Loading a model that reads images, from a study or from a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from search_spaces import TrainingConfig
 from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint
-from tuner.inference.reader import Reader, reader_of_checkpoint
+from tuner.inference.open import open_reader
+from tuner.inference.reader import Reader
 
 
 def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:
-    """Load a trained model that reads images, from the best trial of a study or from a checkpoint.
+    """Load a trained model that reads images, from the best trial of a study, a checkpoint or an exported model.
 
     Example::
 
@@ -23,14 +24,15 @@ def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, d
             print(reading.text, reading.confidence, reading.path, *reading.flags)
 
     Args:
-        source: The output folder of a study, or a checkpoint that training wrote.
+        source: The output folder of a study, a checkpoint that training wrote, or an ``.onnx`` file from `khmer-tuner
+            export-model`, which is read without PyTorch.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigurationError: The study, the checkpoint or the device does not exist, the study has no completed trial,
-            or the checkpoint is damaged.
+        ConfigurationError: The study, the file or the device does not exist, the study has no completed trial, or the
+            file is damaged.
     """
     path = Path(source)
-    if path.suffix != ".pt" and not path.is_file():
+    if path.suffix not in (".pt", ".onnx") and not path.is_file():
         path = best_checkpoint(*load_study(path))
-    return reader_of_checkpoint(path, device=device)
+    return open_reader(path, device=device)

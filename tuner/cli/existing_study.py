@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
     from studies import OutputFolder
-    from tuner.display import Display
+    from tuner.display.base import Display
     from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
@@ -45,9 +45,11 @@ def load_checkpoint_path(options: argparse.Namespace) -> Path:
     Raises:
         ConfigurationError: There is no study, or its best trial has no checkpoint.
     """
+    if options.checkpoint is not None:
+        return Path(options.checkpoint)
     from tuner.analysis.best_trial import best_checkpoint
 
-    return best_checkpoint(*load(options)) if options.checkpoint is None else Path(options.checkpoint)
+    return best_checkpoint(*load(options))
 
 
 def prepare_training(options: argparse.Namespace) -> ExistingStudy:

@@ -50,7 +50,7 @@ class Command(Generic[Prepared]):
     @property
     def name(self) -> str:
         """The command's name on the command line."""
-        return self.module.rpartition(".")[2]
+        return self.module.rpartition(".")[2].replace("_", "-")
 
     @property
     def description(self) -> str:
@@ -192,7 +192,8 @@ def add_metadata_option(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--checkpoint``."""
-    add_option(parser, "--checkpoint", "FILE", non_empty, "checkpoint to use (default: the best trial's checkpoint)")
+    help = "checkpoint, or a model from `export-model` (default: the best trial's checkpoint)"
+    add_option(parser, "--checkpoint", "FILE", non_empty, help)
 
 
 def add_experiments_options(parser: argparse.ArgumentParser, *, config: str | None = None) -> None:

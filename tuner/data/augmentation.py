@@ -27,7 +27,7 @@ MAX_BLUR = 0.4  # weight of the blurred copy
 MAX_NOISE = 0.08  # as a multiple of the image's standard deviation
 
 # Affine matrices for test-time augmentation (TTA): taller and wider; shifted by 1.3 pixels; taller and sheared.
-_TTA_MATRICES = (
+TTA_MATRICES = (
     ((0.97, 0.0, 0.0), (0.0, 0.9, 0.0)),
     ((1.0, 0.0, 0.02), (0.0, 1.0, 0.0)),
     ((1.0, -0.054, 0.0), (0.0, 0.9, 0.0)),
@@ -97,7 +97,7 @@ def augment(images: Tensor, distortions: Distortions) -> Tensor:
 
 def distorted_copies(images: Tensor) -> Iterator[Tensor]:
     """Yield slightly distorted copies of a batch ``(N, 1, H, W)`` for TTA; a copy has one distortion for all images."""
-    for matrix in _TTA_MATRICES:
+    for matrix in TTA_MATRICES:
         yield _warp(images, torch.tensor(matrix, device=images.device).expand(len(images), 2, 3))
 
 

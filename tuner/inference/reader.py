@@ -1,4 +1,4 @@
-"""Reading images with a trained model, and evaluating the model on a dataset.
+"""Reading images with a trained model, and evaluating the model on a dataset; without PyTorch.
 
 Shapes: N images, height H = 64, width W = 128, L label positions, K characters.
 """
@@ -6,32 +6,26 @@ Shapes: N images, height H = 64, width W = 128, L label positions, K characters.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
-from search_spaces import ConfigurationError, DataLoaderError, ModelDefinition, TrainingConfig
-from search_spaces.training_config import config_from_settings
-from tuner.data.batches import VALIDATION_BATCH_SIZE, validation_batches
+from search_spaces import DataLoaderError
 from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.user_images import ImageSource, UserImage, load_user_images
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
-from tuner.models import OCRNetwork, build_model
-from tuner.training.checkpoints import WRONG_CONTENT, DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import Counts, count_confusions
-from tuner.training.device import amp_dtype, setup_training_environment
-from tuner.training.losses import create_loss_function
-from tuner.training.out_of_memory import keep_freed_memory
-from tuner.training.validation import Accuracy, SplitScore, score_split
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -79,54 +73,40 @@ class Evaluation(Accuracies):
     """The accuracies of a model on a split.
 
     Attributes:
-        loss: Mean of the loss function with which the model was trained.
+        loss: Mean of the loss function with which the model was trained; None for an exported model.
         by_length: Accuracies keyed by number of characters, in ascending order.
         by_font: Accuracies keyed by font name, in order of name; the name is empty for images without a font.
         confusion: Confusion matrix, ``(K + 1, K + 1)``, as returned by `count_confusions`.
     """
 
-    loss: float
+    loss: float | None
     by_length: dict[int, Accuracies]
     by_font: dict[str, Accuracies]
     confusion: Counts
 
 
-class Reader:
-    """A trained model that reads images; `tuner.load_reader` creates it.
+class PixelReadings(NamedTuple):
+    """The readings of N images: label sequences `(N, L)`, confidences and TTA confidences `(N,)`."""
+
+    rows: Rows
+    confidence: Floats
+    tta_confidence: Floats
+
+
+class Reader(ABC):
+    """A trained model that reads images; `tuner.load_reader` loads it.
 
     Attributes:
-        config: The settings with which the model was trained; only `device` is the device for reading.
-        definition: The model definition.
         vocabulary: The characters that the model reads, and their maximum number in a label.
-        device: The device for reading.
-        ood_detector: Flags readings; None if the checkpoint has no statistics of the validation images.
+        ood_detector: Flags readings.
+        batch_size: Maximum number of images that `read` passes to the model together.
     """
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        definition: ModelDefinition,
-        vocabulary: Vocabulary,
-        weights: Mapping[str, Tensor],
-        ood_detector: OODDetector | None,
-    ) -> None:
-        """Build the network and load its weights.
+    batch_size: int
 
-        Raises:
-            ConfigurationError: The configured device is not available.
-            RuntimeError: The weights do not match the network.
-        """
-        self.device, self._use_amp = setup_training_environment(config)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.config = config
-        self.definition = definition
+    def __init__(self, vocabulary: Vocabulary, ood_detector: OODDetector) -> None:
         self.vocabulary = vocabulary
         self.ood_detector = ood_detector
-        self._model: OCRNetwork = build_model(definition, config)
-        self._model.load_state_dict(weights)
-        self._model.to(self.device).eval()
-        self._loss = create_loss_function(config)
 
     def read(self, images: ImageSource | Iterable[ImageSource]) -> list[Reading]:
         """Read images of any size and format, in order.
@@ -141,33 +121,19 @@ class Reader:
         """
         if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             images = [images]
-        batches = load_user_images(images, VALIDATION_BATCH_SIZE)
+        batches = load_user_images(images, self.batch_size)
         return [reading for images in batches for reading in self._read_batch(images)]
 
-    def score(self, split: CachedSplit) -> SplitScore:
-        """Read a split of a dataset and score the readings, exactly as validation does during training.
+    @abstractmethod
+    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> PixelReadings:
+        """Read grey pixels ``(N, H, W)``."""
 
-        Raises:
-            DataLoaderError: The labels have characters or lengths that the model does not read.
+    @abstractmethod
+    def score(self, split: CachedSplit) -> tuple[Rows, float | None]:
+        """Read the images of a split; return the label sequences ``(N, L)`` and the mean loss, None if unknown.
+
+        The labels of the split must be encoded by the vocabulary of the model.
         """
-        batches = validation_batches(split.encoded_by(self.vocabulary), self.device)
-        return score_split(self._model, self._loss, batches, self._autocast)
-
-    @torch.inference_mode()
-    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor, Tensor]:
-        """Read grey pixels ``(N, H, W)``; return label sequences ``(N, L)``, confidences and TTA confidences ``(N,)``.
-
-        The network computes with the same precision as in training. The returned tensors are on the CPU.
-        """
-        images = torch.from_numpy(pixels).to(self.device).unsqueeze(1).float() / 255
-        with self._autocast():
-            scores = self._model(images)
-            rows = self._model.read(scores)
-            tta_confidence = self._model.tta_confidence(images, scores, rows)
-        return rows.cpu(), self._model.confidence(scores, rows).cpu(), tta_confidence.cpu()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self._use_amp)
 
     def _read_batch(self, images: list[UserImage]) -> list[Reading]:
         readings = [Reading(image.path, "", 0.0, problem=image.problem) for image in images]
@@ -175,50 +141,12 @@ class Reader:
         if not readable:
             return readings
         pixels = np.stack(list(readable.values()))
-        detector, read = self.ood_detector, (values.numpy() for values in self.read_pixels(pixels))
-        results = zip(readable, *read, image_statistics(pixels), strict=True)
+        results = zip(readable, *self.read_pixels(pixels), image_statistics(pixels), strict=True)
         for number, row, confidence, tta_confidence, statistics in results:
             image = images[number]
-            flags = detector.flags(row, tta_confidence, image.aspect_ratio, statistics) if detector else ()
+            flags = self.ood_detector.flags(row, tta_confidence, image.aspect_ratio, statistics)
             readings[number] = Reading(image.path, self.vocabulary.decode(row.tolist()), float(confidence), flags)
         return readings
-
-
-def reader_of_checkpoint(checkpoint: str | os.PathLike[str], *, device: str = "auto") -> Reader:
-    """Load the model of a checkpoint; the file is verified, and no code in it is executed.
-
-    Args:
-        checkpoint: A file that training wrote, for example ``checkpoints/best.pt``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ConfigurationError: The file is missing or damaged, training did not write it, or the device is not available.
-    """
-    path = Path(checkpoint)
-    remedy = "use a checkpoint that training wrote, such as checkpoints/best.pt in an experiment's folder"
-    try:
-        state = load_checkpoint(path)
-        config = config_from_settings(state["config"])
-        definition = ModelDefinition.model_validate(state["definition"])
-        vocabulary = Vocabulary(tuple(state["characters"]), config.max_sequence_length - 1)
-        validation = state.get("validation", {})
-        # Checkpoints of earlier versions have no statistics of the validation images.
-        detector = OODDetector.of(validation, vocabulary) if "image_statistics" in validation else None
-        reader = Reader(replace(config, device=device), definition, vocabulary, state["model"], detector)
-        if not all(weights.isfinite().all() for weights in state["model"].values()):
-            raise ValueError("its weights are not finite")
-        return reader
-    except ConfigurationError:
-        raise  # the device is not available
-    except (OSError, *WRONG_CONTENT) as error:
-        text = " ".join(str(getattr(error, "strerror", None) or error).split()).removeprefix(f"{path}: ")
-        reasons = {
-            FileNotFoundError: "there is no such file",
-            KeyError: f"it has no {text}",
-            DamagedCheckpointError: text,
-        }
-        reason = reasons.get(type(error), f"it cannot be used ({text:.300})")
-        raise ConfigurationError(f"checkpoint {path}: {reason}; {remedy}") from error
 
 
 def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split: str) -> Evaluation:
@@ -233,24 +161,25 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         cached = cached.encoded_by(reader.vocabulary)
     except DataLoaderError as error:
         raise DataLoaderError(f"{metadata_path}: split {split!r}: {error}") from error
-    score = reader.score(cached)
-    rows, labels = score.rows.long(), torch.from_numpy(cached.labels.astype(np.int64))
+    rows, loss = reader.score(cached)
+    is_counted = cached.labels != reader.vocabulary.special.pad
+    is_correct = rows == cached.labels
 
     def accuracies(selected: Any) -> Accuracies:
-        indices = torch.from_numpy(np.flatnonzero(selected))
-        accuracy = Accuracy(reader.vocabulary.special.pad)
-        accuracy.update(rows[indices], labels[indices])
-        return Accuracies(len(indices), accuracy.character_accuracy(), accuracy.sequence_accuracy())
+        counted, correct = is_counted[selected], is_correct[selected]
+        return Accuracies(
+            samples=len(counted),
+            char_accuracy=int((correct & counted).sum()) / max(1, int(counted.sum())),
+            seq_accuracy=int((correct | ~counted).all(1).sum()) / max(1, len(counted)),
+        )
 
     return Evaluation(
-        samples=len(cached),
-        loss=score.loss,
-        char_accuracy=score.accuracy.character_accuracy(),
-        seq_accuracy=score.accuracy.sequence_accuracy(),
+        **vars(accuracies(slice(None))),
+        loss=loss,
         by_length={int(length): accuracies(cached.lengths == length) for length in np.unique(cached.lengths)},
         by_font={
             name: accuracies(cached.font_numbers == number)
             for name, number in sorted((name, number) for number, name in enumerate(cached.font_names))
         },
-        confusion=count_confusions(rows.numpy(), cached.labels, reader.vocabulary.size),
+        confusion=count_confusions(rows, cached.labels, reader.vocabulary.size),
     )

@@ -16,6 +16,7 @@ BYTE_ORDER_MARK = "\ufeff"  # spreadsheet programs need it to read a file as UTF
 # The kinds of output files, as named in messages, and the regular expressions that recognise their beginnings.
 RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
 REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "model definitions file of a study"
+ONNX_MODEL = "model written by `khmer-tuner export-model`"
 CONFIRMATION = "comparison written by `khmer-tuner confirm`"
 _BEGINNINGS = {
     RESULTS: r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":',
@@ -25,10 +26,11 @@ _BEGINNINGS = {
     PRESET: "# Written by khmer-tuner best:",
     NETWORKS: "# The model definitions of this study",
     CONFIRMATION: r'\{\s*"set":\s*\[',
+    ONNX_MODEL: r"(?s).{0,4}khmer-ocr-tuner",
 }
 _BEGINNING_BYTES = 2048
 # The study's own files directly in the output folder have other suffixes.
-_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml")
+_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml", ".onnx")
 
 
 def may_replace(path: Path, kind: str) -> bool:

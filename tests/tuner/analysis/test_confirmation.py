@@ -20,9 +20,10 @@ from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import Candidates, find_candidates
 from tuner.analysis.confirmation import Confirmation, confirm
-from tuner.display import Display
+from tuner.display.base import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.reader import evaluate_split, reader_of_checkpoint
+from tuner.inference.checkpoint_reader import reader_of_checkpoint
+from tuner.inference.reader import evaluate_split
 
 MakeWatcher = Callable[..., Any]
 SEED = 5

@@ -91,12 +91,12 @@ def test_predict_prints_its_model_and_that_subfolders_are_skipped(cli, run_study
     read = cli("predict", "images", "--json", "--output-dir", run_study.folder)
     assert [reading["path"] for reading in json.loads(read.out)] == ["images/one.png"]
     assert read.err.splitlines() == [
-        f"checkpoint: {checkpoint}",
+        f"model: {checkpoint}",
         "images: 1 subfolder skipped; add a subfolder as IMAGE to read its images",
     ]
     Path("images/inner").rmdir()
     assert cli("predict", "images", "images/one.png", "--output-dir", run_study.folder).err.splitlines() == [
-        f"checkpoint: {checkpoint}"
+        f"model: {checkpoint}"
     ]
 
 

@@ -17,8 +17,9 @@ from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
+from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
-from tuner.inference.reader import Reader, reader_of_checkpoint
+from tuner.inference.reader import Reader
 
 VOCABULARY = Vocabulary()
 

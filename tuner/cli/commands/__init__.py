@@ -13,6 +13,7 @@ from tuner.cli.commands import (
     enqueue,
     evaluate,
     export,
+    export_model,
     predict,
     report,
     resume,
@@ -30,7 +31,9 @@ from tuner.cli.options import Command
 COMMAND_GROUPS: dict[str, tuple[Command[Any], ...]] = {
     "run": tuple(module.COMMAND for module in (run, search, resume, worker, enqueue, stop)),
     "watch": tuple(module.COMMAND for module in (status, show, report, dashboard)),
-    "use the result": tuple(module.COMMAND for module in (best, confirm, predict, evaluate, export, clean)),
+    "use the result": tuple(
+        module.COMMAND for module in (best, confirm, predict, evaluate, export, export_model, clean)
+    ),
     "data": tuple(module.COMMAND for module in (data, validate)),
 }
 COMMANDS = tuple(command for group in COMMAND_GROUPS.values() for command in group)

@@ -1,4 +1,4 @@
-"""Print or save the best configuration for use with `run --config`.
+"""Print or save the best configuration for `run --config`.
 
 Examples:
   khmer-tuner best

@@ -1,4 +1,4 @@
-"""Score a checkpoint on a dataset.
+"""Score a model on a dataset.
 
 Examples:
   khmer-tuner evaluate --metadata generated_data/metadata.yaml
@@ -63,10 +63,11 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the accuracies over all images, per number of characters and per font, and the confused characters."""
-    from tuner.inference.reader import evaluate_split, reader_of_checkpoint
+    from tuner.inference.open import open_reader
+    from tuner.inference.reader import evaluate_split
     from tuner.training.confusion_counts import character_scores
 
-    reader = reader_of_checkpoint(checkpoint, device=options.device)
+    reader = open_reader(checkpoint, device=options.device)
     evaluation = evaluate_split(reader, options.metadata, options.split)
     scores = character_scores(evaluation.confusion, reader.vocabulary.characters)
     if options.json:
@@ -91,14 +92,15 @@ def _print(
     from search_spaces.diagnostics.plural import counted
     from tuner.display.terminal import plain_table, shown_path
 
-    heads = [f"checkpoint: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]
+    heads = [f"model: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]
     table = plain_table("", "images", "char", "seq", right=(1, 2, 3))
     table.add_row(*_cells("all", evaluation))
     lengths = {counted(length, "character"): part for length, part in evaluation.by_length.items()}
     fonts = {name or "(unknown font)": part for name, part in evaluation.by_font.items()}
     for name, part in (lengths | fonts).items():
         table.add_row(*_cells(name, part))
-    print_lines([*heads, "", table, "", _characters_table(scores), "", f"loss: {evaluation.loss:.4f}"])
+    loss = [] if evaluation.loss is None else ["", f"loss: {evaluation.loss:.4f}"]
+    print_lines([*heads, "", table, "", _characters_table(scores), *loss])
 
 
 def _cells(name: str, part: Accuracies) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Read images with the best model of a study or another checkpoint.
+"""Read images with the best model or another one.
 
 Examples:
   khmer-tuner predict generated_data/test/test_000000.png
@@ -38,20 +38,18 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     from search_spaces.diagnostics.plural import counted
     from tuner.data.user_images import count_subfolders
     from tuner.display.terminal import printable, shown_path
-    from tuner.inference.reader import reader_of_checkpoint
+    from tuner.inference.open import open_reader
 
-    reader = reader_of_checkpoint(checkpoint, device=options.device)
-    print_message(f"checkpoint: {printable(shown_path(checkpoint))}")
+    reader = open_reader(checkpoint, device=options.device)
+    print_message(f"model: {printable(shown_path(checkpoint))}")
     for path in options.images:
         if count := count_subfolders(path):
             skipped = counted(count, "subfolder")
             print_message(printable(f"{path}: {skipped} skipped; add a subfolder as IMAGE to read its images"))
-    if reader.ood_detector is None:
-        print_message("no reading can be flagged, because this checkpoint has no statistics of the validation images")
-    elif not reader.ood_detector.is_complete:
+    if not reader.ood_detector.is_complete:
         print_message(
-            "only confidences below 0.5 and unusual aspect ratios can be flagged, because the training of this "
-            "checkpoint is unfinished, used an older version, or ran out of memory at its end"
+            "only confidences below 0.5 and unusual aspect ratios can be flagged, because the training of this model "
+            "is unfinished or ran out of memory at its end"
         )
     readings = reader.read(options.images)
     read = [reading for reading in readings if not reading.problem]

@@ -1,4 +1,4 @@
-"""Write an HTML report of a study: plots, tables and the best trial.
+"""Write an HTML report of a study: plots, tables, best trial.
 
 Examples:
   khmer-tuner report

@@ -1,4 +1,4 @@
-"""Train the experiments of a YAML file, then optional search trials.
+"""Train the experiments of a YAML file, then search trials.
 
 Examples:
   khmer-tuner run

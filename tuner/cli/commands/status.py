@@ -1,4 +1,4 @@
-"""Show the trials of a study, its progress and the remaining time.
+"""Show the trials of a study, its progress and remaining time.
 
 Examples:
   khmer-tuner status

@@ -1,0 +1,166 @@
+"""The ONNX graph of a trained network: preprocessing, network, decoding and confidences.
+
+Shapes: N images, one grey channel, height H = 64, width W = 128, K distorted copies, L label positions, T columns,
+D features.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import no_type_check
+
+import numpy as np
+import onnx
+import onnxscript
+import torch
+from onnxscript import BOOL, DOUBLE, INT32, UINT8
+from onnxscript import opset20 as op
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tuner.data.augmentation import TTA_MATRICES
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.models import OCRNetwork
+from tuner.models.decoders import LOG_FLOOR, MonotonicAttention
+
+_OPSET = 20
+
+_SIZE = (IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX)
+_FUNCTIONS = onnxscript.values.Opset("khmer_ocr_tuner", 1)
+_BOOL, _DOUBLE, _INT32, _UINT8 = (scalar.dtype for scalar in (BOOL, DOUBLE, INT32, UINT8))
+
+
+@onnxscript.script(_FUNCTIONS, default_opset=op)
+@no_type_check  # the types are those of ONNX
+def _resize_rows(values, new_size):
+    """Resize rows ``(N, rows, size)`` like BILINEAR of Pillow, to the last bit: with weights of 22 bits.
+
+    `Resize` of ONNX differs by up to 14 grey levels.
+    """
+    size = op.CastLike(op.Squeeze(op.Shape(values, start=2)), values)
+    length = op.CastLike(new_size, values)
+    one = op.CastLike(1.0, values)
+    zero = one - one
+    support = op.Max(size / length, one)
+    centre = (op.Range(zero, length, one) + 0.5) * (size / length)
+    pixel = op.Unsqueeze(op.Range(zero, size, one), [1])
+    is_inside = op.And(pixel >= op.Floor(centre - support + 0.5), pixel < op.Floor(centre + support + 0.5))
+    weight = op.Where(is_inside, op.Max(one - op.Abs(pixel - centre + 0.5) * (one / support), zero), zero)
+    fixed = op.Floor(weight / op.ReduceSum(weight, [0]) * 4194304.0 + 0.5)
+    return op.Min(op.Floor(op.MatMul(values, fixed) / 4194304.0 + 0.5), op.CastLike(255.0, values))
+
+
+@onnxscript.script(default_opset=op)
+@no_type_check
+def _preprocess(images):
+    """Convert RGB images ``(N, height, width, 3)`` to grey pixels ``(N, H, W)``, like Pillow."""
+    weights = op.Cast(op.Constant(value_ints=[19595, 38470, 7471]), to=_INT32)
+    grey = (op.ReduceSum(op.Cast(images, to=_INT32) * weights, [-1], keepdims=0) + 32768) / 65536
+    is_same = op.Shape(grey, start=1) == op.Constant(value_ints=_SIZE)
+    if op.Cast(op.ReduceMin(op.Cast(is_same, to=_INT32), keepdims=0), to=_BOOL):
+        pixels = op.Cast(grey, to=_UINT8)
+    else:
+        across = _resize_rows(op.Cast(grey, to=_DOUBLE), op.Constant(value_int=IMAGE_WIDTH_PX))
+        down = _resize_rows(op.Transpose(across, perm=[0, 2, 1]), op.Constant(value_int=IMAGE_HEIGHT_PX))
+        pixels = op.Cast(op.Transpose(down, perm=[0, 2, 1]), to=_UINT8)
+    return pixels
+
+
+class _ExportableAttention(MonotonicAttention):
+    """The same decoder with plain probabilities.
+
+    Runtimes compute the logarithm of a sigmoid or a sum of exponentials less exactly than PyTorch, and the errors of
+    32 columns add up to wrong readings.
+    """
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """Map ``(N, T, D)`` to log probabilities ``(N, L, C)``."""
+        is_read = self.reads(columns).sigmoid()
+        count = F.pad(torch.ones_like(is_read[:, 0]), (0, self.positions - 1))
+        attention = []
+        for probability in is_read.unbind(1):
+            attention.append(count * probability)
+            count = count - attention[-1] + F.pad(attention[-1][:, :-1], (1, 0))
+        characters = torch.stack(attention, 2) @ self.character(columns).softmax(-1)
+        floor = torch.full_like(characters[..., :1], LOG_FLOOR).exp()
+        ended_before = torch.cat([floor[:, 0], count.cumsum(1)[:, :-1]], 1)
+        probabilities = torch.cat([characters, count.unsqueeze(-1), ended_before.unsqueeze(-1), floor], -1)
+        return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+class _Graph(nn.Module):
+    """Maps pixels ``(N, H, W)`` and affine matrices ``(K, 2, 3)`` to label sequences and two confidences per image."""
+
+    def __init__(self, network: OCRNetwork) -> None:
+        super().__init__()
+        self.encoder, self.decoder = network.encoder, network.decoder
+        if isinstance(network.decoder, MonotonicAttention):
+            self.decoder = _ExportableAttention(
+                network.definition.width, network.decoder.positions, network.decoder.special.pad + 2
+            )
+            self.decoder.load_state_dict(network.decoder.state_dict())
+
+    def forward(self, pixels: Tensor, distortions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count, copies = pixels.shape[0], distortions.shape[0]
+        images = pixels.unsqueeze(1).float() / 255
+        repeated = images.expand(copies, -1, -1, -1, -1).flatten(0, 1)
+        matrices = distortions.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
+        # Not `tuner.data.augmentation.warp`, whose caches would keep the exporter's symbolic tensors.
+        down, across = ((torch.arange(size) * 2 + 1) / size - 1 for size in _SIZE)
+        matrices = matrices[:, None, None]
+        grid = matrices[..., 0] * across[:, None] + matrices[..., 1] * down[:, None, None] + matrices[..., 2]
+        distorted = F.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
+        # Not `F.group_norm`: runtimes add thousands of single precision numbers less exactly than PyTorch.
+        images = torch.cat([images, distorted]).double()
+        centred = images - images.mean((1, 2, 3), keepdim=True)
+        deviations = (centred.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()
+        images = (centred / deviations).float()
+        scores = self.decoder(self.encoder(images))
+        rows = self.decoder.read(scores[:count])
+        confidence = self.decoder.confidence(scores, rows.repeat(copies + 1, 1)).reshape(copies + 1, count)
+        return rows, confidence[0], confidence.mean(0)
+
+
+def export_graph(network: OCRNetwork) -> onnx.ModelProto:
+    """Return the ONNX graph of a network that is on the CPU and in evaluation mode.
+
+    The input `images` is a batch of RGB images ``(N, image height, image width, 3)`` of any size, 0 to 255. The
+    optional input `distortions` has K affine matrices of distorted copies ``(K, 2, 3)``, by default none. The outputs
+    are the label sequences `rows` ``(N, L)``, and `confidence` and `tta_confidence` ``(N,)``, which are equal without
+    distorted copies.
+    """
+    pixels = torch.zeros((3, *_SIZE), dtype=torch.uint8)
+    dimensions = ({0: torch.export.Dim("N")}, {0: torch.export.Dim("K")})
+    logger, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of PyTorch about itself
+        logger.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                _Graph(network).eval(),
+                (pixels, torch.tensor(TTA_MATRICES)),
+                input_names=["pixels", "distortions"],
+                output_names=["rows", "confidence", "tta_confidence"],
+                dynamic_shapes=dimensions,
+                opset_version=_OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        finally:
+            logger.setLevel(level)
+    assert program is not None
+    exported: onnx.ModelProto = program.model_proto
+    for part in (exported.graph, *exported.graph.node, *exported.graph.input, *exported.graph.output):
+        part.ClearField("metadata_props")  # traces of the exporter with this machine's paths
+    del exported.graph.value_info[:]
+    preprocessing = _preprocess.to_model_proto(
+        input_types=[UINT8["N", "image_height", "image_width", 3]],  # type: ignore[misc]
+        output_types=[UINT8["N", *_SIZE]],  # type: ignore[misc]
+        ir_version=exported.ir_version,
+    )
+    model = onnx.compose.merge_models(preprocessing, exported, io_map=[(preprocessing.graph.output[0].name, "pixels")])
+    # An input that is also an initializer is optional.
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((0, 2, 3), np.float32), "distortions"))
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,106 @@
+"""Reading images with an exported model in ONNX Runtime, without PyTorch.
+
+The file ends with the SHA-256 of everything before it, so that damage is found, because ONNX Runtime would read with
+damaged weights. The digest is an entry of the model's metadata, so other programs can read the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search_spaces import ConfigurationError
+from search_spaces.files.regular_files import read_bytes
+from tuner.data.pixel_cache import CachedSplit
+from tuner.data.vocabulary import Vocabulary
+from tuner.inference.out_of_distribution import OODDetector
+from tuner.inference.reader import Floats, PixelReadings, Reader, Rows
+
+MAX_MODEL_BYTES = 10**9
+PRODUCER = "khmer-ocr-tuner"
+
+# An entry of `ModelProto.metadata_props` (field 14): protocol buffers may be extended by appending to them.
+_DIGEST_KEY = b"sha256"
+_DIGEST_ENTRY = b"\x72\x4a\x0a\x06" + _DIGEST_KEY + b"\x12\x40"
+
+
+class OnnxReader(Reader):
+    """A model that `khmer-tuner export-model` wrote; it reads on the CPU."""
+
+    batch_size = 16
+
+    def __init__(self, content: bytes) -> None:
+        """Load a model from the content of its file.
+
+        Raises:
+            ValueError: The content is damaged or not that of an exported model.
+        """
+        import onnxruntime
+
+        if with_digest(content[: -len(_DIGEST_ENTRY) - 64]) != content:
+            raise ValueError("its SHA-256 is missing or wrong, so it is damaged or was not written by export-model")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised as well
+        try:
+            # External data are refused, because the bytes have no path.
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+            vocabulary = Vocabulary(tuple(json.loads(self.metadata["characters"])), int(self.metadata["max_length"]))
+            detector = OODDetector.of_json(self.metadata["out_of_distribution"], vocabulary)
+            self._distortions: Floats = np.array(json.loads(self.metadata["distortions"]), np.float32)
+        except Exception as error:  # ONNX Runtime's errors have no common class
+            raise ValueError(f"it cannot be used ({' '.join(str(error).split()):.300})") from error
+        super().__init__(vocabulary, detector)
+
+    def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> PixelReadings:
+        """Read grey pixels ``(N, H, W)``."""
+        return PixelReadings(*self._run(pixels, self._distortions, list(PixelReadings._fields)))
+
+    def score(self, split: CachedSplit) -> tuple[Rows, None]:
+        """Read the images of a split; an exported model has no loss."""
+        starts = range(0, len(split), self.batch_size)
+        batches = (split.images[start : start + self.batch_size] for start in starts)
+        return np.concatenate([self._run(pixels, self._distortions[:0], ["rows"])[0] for pixels in batches]), None
+
+    def _run(self, pixels: npt.NDArray[np.uint8], distortions: Floats, names: list[str]) -> list[npt.NDArray[Any]]:
+        rgb = np.repeat(pixels[..., None], 3, axis=3)
+        outputs: list[npt.NDArray[Any]] = self._session.run(names, {"images": rgb, "distortions": distortions})
+        return outputs
+
+
+def reader_of_onnx(path: Path, *, device: str = "auto") -> OnnxReader:
+    """Load an exported model.
+
+    Args:
+        path: A file that `khmer-tuner export-model` wrote.
+        device: ``auto`` or ``cpu``.
+
+    Raises:
+        ConfigurationError: The file is missing, damaged, too large or of another program, the device is not the CPU,
+            or ONNX Runtime is not installed.
+    """
+    if device == "cuda":
+        raise ConfigurationError(
+            "device: found 'cuda'; exported models are read on the CPU; use 'auto' or a checkpoint"
+        )
+    try:
+        return OnnxReader(read_bytes(path, MAX_MODEL_BYTES))
+    except ImportError as error:
+        raise ConfigurationError(
+            f"model {path}: the Python package 'onnxruntime' is missing; install it: pip install onnxruntime"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", error)
+        remedy = "use a file that `khmer-tuner export-model` wrote"
+        raise ConfigurationError(f"model {path}: {reason}; {remedy}") from error
+
+
+def with_digest(content: bytes) -> bytes:
+    """Append the SHA-256 of a serialized model to it, as an entry of its metadata."""
+    return content + _DIGEST_ENTRY + hashlib.sha256(content).hexdigest().encode()
