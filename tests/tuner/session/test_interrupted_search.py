@@ -25,6 +25,7 @@ MakeWatcher = Callable[..., Any]
 
 # Measurements of the process, which differ from run to run.
 TIMES = ("training_time", "training_time_s", "epoch_seconds", "epoch_seconds_median", "memory_mb", "cpu_percent")
+TIMES += ("images_per_s_batch_1", "images_per_s_batch_64")
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "patience": 2}}
 
 
