@@ -26,8 +26,8 @@ AddTrials = Callable[..., None]
 Report = Callable[..., Any]
 Presets = dict[str, TrainingConfig]
 
-SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "curves", "parallel", "importances"]
-SECTIONS += ["slices", "timeline", "reasons", "trials", "environment"]
+SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "latency", "curves", "parallel"]
+SECTIONS += ["importances", "slices", "timeline", "reasons", "trials", "environment"]
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
 
@@ -96,7 +96,7 @@ def test_report_explains_missing_parts(
     for section, text in words.items():
         assert text in page.texts[section]
     if claim is not None:
-        assert page.rows()[1][:8] == ["0", "conservative_small", "running", "", "0.2500", "", "1", ""]
+        assert page.rows()[1][:9] == ["0", "conservative_small", "running", "", "0.2500", "", "", "", "1"]
         claim.release()
 
 
