@@ -79,9 +79,9 @@ def latency(snapshot: Snapshot) -> Panel:
         figure.add_scatter(x=x, y=y, mode="markers", name=kind.value, marker=marker, customdata=names)
     figure.update_traces(hovertemplate="%{customdata}: %{y:.4f}, %{x:.2f} ms<extra></extra>")
     x, y = map(list, zip(*pareto_front(points.values()), strict=True))
-    line = {"color": INK, "width": 1.5, "shape": "hv"}
-    figure.add_scatter(x=x, y=y, mode="lines", name="Pareto front", line=line, hoverinfo="skip")
-    styled(figure, height=380, xaxis_type="log", xaxis_title="ms per image", yaxis_title="val_seq_accuracy")
+    style = {"line": {"color": INK, "shape": "hv"}, "marker": {"color": INK, "size": 13, "symbol": "circle-open"}}
+    figure.add_scatter(x=x, y=y, mode="lines+markers", name="Pareto front", hoverinfo="skip", **style)
+    styled(figure, height=380, xaxis_type="log", xaxis_title="ms per image (batch 1)", yaxis_title="val_seq_accuracy")
     caption = (
         "No trial is both faster and more accurate than a trial of the Pareto front. Latencies of trials that were "
         "trained on different machines or beside other processes are not exactly comparable."

@@ -214,6 +214,17 @@ def test_winner_is_shown_with_curves_plots_and_commands(
     assert "the trial's metrics.jsonl is missing or empty" in report(folder).texts["winner"]
 
 
+def test_size_and_speed_are_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    add_trials(study, [0.5, 0.75, None], parameters=159_867, checkpoint_bytes=761_234, images_per_s_batch_1=500.0)
+    page = report(folder)
+    headings, *rows = page.rows()
+    columns = [headings.index(title) for title in ("parameters", "ms/image")]
+    assert [[row[column] for column in columns] for row in rows] == [["159867", "2.00"]] * 3
+    assert "159,867 parameters, 0.76 MB, 2.00 ms per image (batch 1)" in page.texts["winner"]
+    assert "No trial is both faster and more accurate" in page.texts["latency"]
+
+
 def test_targets_are_shown_with_the_trials_that_met_them(
     start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
 ) -> None:
