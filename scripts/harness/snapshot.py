@@ -20,9 +20,11 @@ Items = Iterator[tuple[str, object]]
 _TIMES = {"epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb"}
 # Parts of a checkpoint that differ between processes: the global random state, which does not affect training.
 _PROCESS_STATE = {"rng", "cuda_rng"}
-_OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median"}
+# The size of a checkpoint depends on the length of the folder's path, which the checkpoint contains.
+_OUTCOME_TIMES = {"training_time_s", "epoch_seconds_median", "checkpoint_bytes"}
+_OUTCOME_TIMES |= {"images_per_s_batch_1", "images_per_s_batch_64"}
 _RESULT_TIMES = {"timestamp", "training_time"}
-_TIMED_LINES = ("| seconds per epoch", "| training time")
+_TIMED_LINES = ("| seconds per epoch", "| training time", "| size and speed")
 _MISSING = "(missing)"
 _SHOWN_BEFORE, _SHOWN_AFTER = 60, 200
 

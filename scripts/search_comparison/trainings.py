@@ -118,8 +118,9 @@ class Trainings:
             on_epoch_end=on_epoch_end,
             should_prune=lambda epoch: epochs.is_stopped and epoch >= epochs.count,
         )
-        write_json(_end_path(folder, epochs), [done.why_ended, done.unseen])
-        return done.why_ended, done.unseen
+        end = done.why_ended, _pair(done.best.unseen_char_accuracy, done.best.unseen_seq_accuracy)
+        write_json(_end_path(folder, epochs), end)
+        return end
 
     def _charge(self, result: TrialResult, epoch: int, value: float) -> None:
         if epoch > self._charged.get(result.digest, 0):

@@ -65,6 +65,8 @@ def write_ended_note(
     rows.append(("best sequence accuracy", f"{outcome.best_val_seq_accuracy:.4f}"))
     if outcome.unseen_text:
         rows.append(("on unseen designs", outcome.unseen_text))
+    if outcome.size_and_speed_text:
+        rows.append(("size and speed", outcome.size_and_speed_text))
     if outcome.final_train_loss is not None:
         rows.append(("final training loss", f"{outcome.final_train_loss:.4f}"))
     rows.append(("epochs", f"{outcome.total_epochs} of at most {record.training_config.num_epochs}"))

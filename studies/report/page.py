@@ -18,13 +18,13 @@ from studies.report.setting_plots import importances, parallel_coordinates, slic
 from studies.report.snapshot import ReadEpochs, take_snapshot
 from studies.report.summary import environment, space_rows, state_text, summary
 from studies.report.target_table import target_rows
-from studies.report.trial_plots import history, reasons, reported_curves, timeline
+from studies.report.trial_plots import history, latency, reasons, reported_curves, timeline
 from studies.report.trial_table import MAX_FAILURES, failure_rows, trial_table
 from studies.report.winner import find_winner
 from studies.storage.output_folder import OutputFolder
 
 _TEMPLATE = Path(__file__).parent / "template"
-_PANELS = (history, reported_curves, parallel_coordinates, importances, slices, timeline, reasons)
+_PANELS = (history, latency, reported_curves, parallel_coordinates, importances, slices, timeline, reasons)
 
 
 def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEpochs, *, output_dir: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 
 import plotly.graph_objects as go
@@ -13,7 +14,8 @@ from search_spaces.diagnostics.plural import counted
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 from studies.status.status import StatusRow
-from studies.trials.record import WhyEnded
+from studies.trials.ranking import best_records
+from studies.trials.record import TrialKind, WhyEnded
 
 MAX_CURVES = 30
 
@@ -57,6 +59,43 @@ def history(snapshot: Snapshot) -> Panel:
         )
     styled(figure, height=380, xaxis_title="trial", yaxis_title=snapshot.metric, showlegend=True)
     return panel("Failed trials are not shown.", (figure,))
+
+
+def latency(snapshot: Snapshot) -> Panel:
+    """Return the panel that plots the accuracy of each completed trial against its latency, and the Pareto front."""
+    panel = partial(Panel, "latency", "Accuracy against latency")
+    points = {
+        record.number: (outcome.latency_ms, outcome.best_val_seq_accuracy)
+        for record in best_records(snapshot.records.values())
+        if (outcome := record.outcome) is not None and outcome.latency_ms is not None
+    }
+    if len(points) < 2:
+        return panel(missing="This plot appears when two trials have completed and their latency was measured.")
+    figure = go.Figure()
+    for kind, color, symbol in ((TrialKind.PRESET, ORANGE, "diamond"), (TrialKind.SEARCH, BLUE, "circle")):
+        numbers = [number for number in points if snapshot.records[number].kind is kind]
+        x, y = ([points[number][axis] for number in numbers] for axis in (0, 1))
+        marker, names = {"color": color, "size": 8, "symbol": symbol}, snapshot.names_of(numbers)
+        figure.add_scatter(x=x, y=y, mode="markers", name=kind.value, marker=marker, customdata=names)
+    figure.update_traces(hovertemplate="%{customdata}: %{y:.4f}, %{x:.2f} ms<extra></extra>")
+    x, y = map(list, zip(*pareto_front(points.values()), strict=True))
+    style = {"line": {"color": INK, "shape": "hv"}, "marker": {"color": INK, "size": 13, "symbol": "circle-open"}}
+    figure.add_scatter(x=x, y=y, mode="lines+markers", name="Pareto front", hoverinfo="skip", **style)
+    styled(figure, height=380, xaxis_type="log", xaxis_title="ms per image (batch 1)", yaxis_title="val_seq_accuracy")
+    caption = (
+        "No trial is both faster and more accurate than a trial of the Pareto front. Latencies of trials that were "
+        "trained on different machines or beside other processes are not exactly comparable."
+    )
+    return panel(caption, (figure,))
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the pairs of latency and accuracy that no other pair matches in both, fastest first."""
+    front: list[tuple[float, float]] = []
+    for latency_ms, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((latency_ms, accuracy))
+    return front
 
 
 def reported_curves(snapshot: Snapshot) -> Panel:

@@ -118,6 +118,8 @@ def _result_columns(metric: str) -> Iterator[Column]:
         yield Column(metric, _best_value)
     yield Column("char", _target("character_accuracy", metric))
     yield Column("seq", _target("sequence_accuracy", metric))
+    yield Column("parameters", lambda trial: Cell(str(trial.row.parameters or "")))
+    yield Column("ms/image", lambda trial: Cell("" if trial.row.latency_ms is None else f"{trial.row.latency_ms:.2f}"))
     yield Column("epochs", lambda trial: Cell(str(trial.row.epochs)))
     yield Column("best epoch", lambda trial: Cell(str((trial.outcome and trial.outcome.best_epoch) or "")))
     yield Column("s/epoch", _target("training_time_per_epoch", metric))

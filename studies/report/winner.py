@@ -89,6 +89,7 @@ def _facts(record: TrialRecord, outcome: TrialOutcome) -> Iterator[Fact]:
     yield Fact("Sequence accuracy", value_text(outcome.best_val_seq_accuracy))
     if outcome.unseen_text:
         yield Fact("Accuracy on unseen designs", outcome.unseen_text, "designs that are in no other split")
+    yield Fact("Size and speed", outcome.size_and_speed_text or NOTHING)
     yield Fact("Last training loss", value_text(outcome.final_train_loss))
     best = NOTHING if outcome.best_epoch is None else f"best in epoch {outcome.best_epoch}"
     yield Fact("Epochs", f"{outcome.total_epochs} of {record.training_config.num_epochs}", best)

@@ -125,6 +125,10 @@ def _row(trial: FrozenTrial, record: TrialRecord, pid: int | None, maximize: boo
         num_epochs=record.config.get("num_epochs"),
         epoch_seconds=None if outcome is None else outcome.epoch_seconds_median,
         superseded=superseded,
+        parameters=None if outcome is None else outcome.parameters,
+        checkpoint_bytes=None if outcome is None else outcome.checkpoint_bytes,
+        latency_ms=None if outcome is None else outcome.latency_ms,
+        images_per_s_batch_64=None if outcome is None else outcome.images_per_s_batch_64,
     )
 
 

@@ -54,6 +54,7 @@ class StatusRow:
         num_epochs: Maximum number of epochs; None until the settings of a search trial have been sampled.
         epoch_seconds: Median seconds per epoch; None until an epoch has been timed.
         superseded: Whether the trial failed and was enqueued again as a new trial.
+        parameters: As in `TrialOutcome`, like the next three; None until the trial is finished.
     """
 
     number: int
@@ -72,6 +73,10 @@ class StatusRow:
     num_epochs: int | None = None
     epoch_seconds: float | None = None
     superseded: bool = False
+    parameters: int | None = None
+    checkpoint_bytes: int | None = None
+    latency_ms: float | None = None
+    images_per_s_batch_64: float | None = None
 
     @property
     def reason(self) -> str:

@@ -112,6 +112,9 @@ class TrialOutcome:
         unseen_char_accuracy: Character accuracy of the best epoch on the dataset's split ``unseen``, 0 to 1; None
             without such a split.
         unseen_seq_accuracy: Sequence accuracy on the same split.
+        checkpoint_bytes: Size of the best checkpoint; None if unknown.
+        images_per_s_batch_1: Images that the best epoch reads per second, one at a time; None if not measured.
+        images_per_s_batch_64: The same in batches of 64.
         error_type: Class name of the error; "" if there was no error.
         error_message: Message of the error; "" if there was no error.
     """
@@ -130,6 +133,9 @@ class TrialOutcome:
     threads: int | None = None
     unseen_char_accuracy: float | None = None
     unseen_seq_accuracy: float | None = None
+    checkpoint_bytes: int | None = None
+    images_per_s_batch_1: float | None = None
+    images_per_s_batch_64: float | None = None
     error_type: str = ""
     error_message: str = ""
 
@@ -144,6 +150,22 @@ class TrialOutcome:
         if self.unseen_char_accuracy is None or self.unseen_seq_accuracy is None:
             return ""
         return f"char {self.unseen_char_accuracy:.4f}, seq {self.unseen_seq_accuracy:.4f}"
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds per image at batch size 1; None if not measured."""
+        return 1000 / self.images_per_s_batch_1 if self.images_per_s_batch_1 else None
+
+    @property
+    def size_and_speed_text(self) -> str:
+        """The number of parameters, the checkpoint's size and the speeds as text, without unknown values."""
+        parts = (
+            (self.parameters, "{:,} parameters"),
+            (self.checkpoint_bytes and self.checkpoint_bytes / 1e6, "{:.2f} MB"),
+            (self.latency_ms, "{:.2f} ms per image (batch 1)"),
+            (self.images_per_s_batch_64, "{:,.0f} images/s (batch 64)"),
+        )
+        return ", ".join(text.format(value) for value, text in parts if value)
 
 
 @dataclass(frozen=True)

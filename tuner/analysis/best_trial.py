@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
 
 from search_spaces import ConfigurationError, Targets
+from search_spaces.diagnostics.plural import counted
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -22,10 +25,12 @@ from studies import (
 from tuner.training.checkpoint_paths import best_checkpoint_path
 from tuner.training.history import EpochMetrics, read_metrics
 
+_UNITS = {"latency_ms": "ms per image", "parameters": "parameters"}
+
 
 @dataclass(frozen=True)
 class Winner:
-    """The best completed trial of a study.
+    """The best completed trial of a study, or of its trials within limits.
 
     The results file names the same trial: the completed trial with the highest validation character accuracy. Ties are
     resolved by the highest validation sequence accuracy, then by the lowest trial number. Pruned trials are ignored.
@@ -36,8 +41,8 @@ class Winner:
         invariants: The fixed settings of the study.
         targets: The study's targets.
         record: The trial.
-        completed: The number of completed trials.
-        leader: The name of a trial with a better value of the study's monitored metric; None if no trial has.
+        why: Why the trial is the winner, as text.
+        leader: The name of a trial within the limits with a better value of the monitored metric; None if no trial has.
     """
 
     study: str
@@ -45,7 +50,7 @@ class Winner:
     invariants: StudyInvariants
     targets: Targets
     record: TrialRecord
-    completed: int
+    why: str
     leader: str | None
 
     @property
@@ -70,36 +75,57 @@ class Winner:
         epochs = read_metrics(self.folder.trial_dir(self.name))
         return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
 
-    @property
-    def why(self) -> str:
-        """Why the trial is the winner, as text."""
-        if self.completed == 1:
-            return "the only completed trial"
-        return f"the highest validation character accuracy of {self.completed} completed trials"
 
-
-def find_winner(study: optuna.Study, folder: OutputFolder) -> Winner:
+def find_winner(study: optuna.Study, folder: OutputFolder, **limits: float | None) -> Winner:
     """Return the best completed trial of a study.
 
+    `limits` are the highest accepted `latency_ms` and `parameters`; None for no limit. Unknown values are not accepted.
+
     Raises:
-        ConfigurationError: No trial of the study has completed.
+        ConfigurationError: No trial of the study has completed, or none is within the limits.
     """
-    ranked = best_records(ended_records(study))
-    if not ranked:
+    completed = best_records(ended_records(study))
+    if not completed:
         raise ConfigurationError(
             f"output folder {folder.path}: no trial of the study has completed yet, so there is no best trial; "
             "run `khmer-tuner status` to see the progress"
         )
-    leader = study_status(study, folder).leader_over(ranked[0].experiment_name)
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    ranked = [record for record in completed if all(_value(record, name) <= given[name] for name in given)]
+    maxima = " and ".join(f"at most {limit:,.10g} {_UNITS[name]}" for name, limit in given.items())
+    within = f" with {maxima}" if maxima else ""
+    if not ranked:
+        lowest = "; ".join(_lowest(completed, name) for name in given)
+        remedy = "raise the limits, or search among smaller models"
+        raise ConfigurationError(f"output folder {folder.path}: found no completed trial{within}; {lowest}; {remedy}")
+    best_of = f"the highest validation character accuracy of {len(ranked)} completed trials"
+    status, numbers = study_status(study, folder), {record.number for record in ranked}
+    status = replace(status, rows=tuple(row for row in status.rows if row.number in numbers))
+    leader = status.leader_over(ranked[0].experiment_name)
     return Winner(
         study=study.study_name,
         folder=folder,
         invariants=study_invariants(study),
         targets=study_targets(study),
         record=ranked[0],
-        completed=len(ranked),
+        why=(best_of if len(ranked) > 1 else "the only completed trial") + within,
         leader=None if leader is None else leader.name,
     )
+
+
+def _value(record: TrialRecord, name: str) -> float:
+    return getattr(record.outcome, name) or math.inf  # unknown
+
+
+def _lowest(records: Sequence[TrialRecord], name: str) -> str:
+    """Describe the lowest value of a property, rounded up to be usable as a limit, and the number of unknown values."""
+    lowest = min(records, key=lambda record: _value(record, name))
+    unknown = sum(_value(record, name) == math.inf for record in records)
+    texts = [f"{counted(unknown, 'trial')} without a measurement"] if unknown else []
+    if unknown < len(records):
+        value = math.ceil(_value(lowest, name) * 1000) / 1000
+        texts.insert(0, f"the lowest is {value:,.10g} {_UNITS[name]} ({lowest.experiment_name})")
+    return ", ".join(texts)
 
 
 def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
@@ -128,6 +154,8 @@ def winner_lines(winner: Winner) -> list[str]:
     ]
     if outcome.unseen_text:
         lines.append(f"unseen      {outcome.unseen_text} (designs that are in no other split)")
+    if outcome.size_and_speed_text:
+        lines.append(f"size        {outcome.size_and_speed_text}")
     if winner.leader is not None:
         lines.append(f"            {winner.leader} has a better {winner.invariants.monitor}, the monitored metric")
     missing = "" if winner.checkpoint.is_file() else " (missing)"

@@ -104,27 +104,17 @@ def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
     return read
 
 
-def fraction(text: str) -> float | InvalidValue:
-    """Parse a number above 0 and below 1."""
-    number = _number(text)
-    return number if 0 < number < 1 else InvalidValue(f"found {text!r}; expected a number above 0 and below 1")
+def above_zero(expected: str, *, below: float = math.inf) -> Callable[[str], float | InvalidValue]:
+    """Return a parser of numbers above 0 and below a limit; its error message contains the description `expected`."""
 
+    def read(text: str) -> float | InvalidValue:
+        try:
+            number = float(text) if text.isascii() else math.nan  # float() also accepts other scripts' digits
+        except ValueError:
+            number = math.nan
+        return number if 0 < number < below else InvalidValue(f"found {text!r}; expected {expected}")
 
-def seconds(text: str) -> float | InvalidValue:
-    """Parse a positive, finite number of seconds."""
-    number = _number(text)
-    return (
-        number
-        if 0 < number < math.inf
-        else InvalidValue(f"found {text!r}; expected a finite number of seconds above 0")
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text) if text.isascii() else math.nan  # float() also accepts other scripts' digits
-    except ValueError:
-        return math.nan
+    return read
 
 
 def non_empty(text: str) -> str | InvalidValue:
@@ -268,7 +258,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "quantile pruner: at the end of its grace period, a trial must be at least as good as this fraction of the "
         "other trials (default: 0.6)"
     )
-    add_option(group, "--prune-share", "SHARE", fraction, prune_share)
+    add_option(group, "--prune-share", "SHARE", above_zero("a number above 0 and below 1", below=1), prune_share)
     prune_grace = "grace period: epochs before a trial can be pruned (default: the trial's early stopping patience)"
     add_option(group, "--prune-grace", "N", whole_number(1, 100_000), prune_grace)
     parallelism = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from search_spaces import Targets
 from studies import MAX_MEMORY_CRASHES, TrialOutcome, TrialRecord, WhyEnded
@@ -22,8 +22,7 @@ def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:
         micro_batch_size=result.micro_batch_size,
         parameters=result.parameters,
         threads=result.threads,
-        unseen_char_accuracy=result.unseen and result.unseen[0],
-        unseen_seq_accuracy=result.unseen and result.unseen[1],
+        **asdict(result.best),
         error_message="the loss is infinite or not a number; use a lower learning_rate" if diverged else "",
     )
 

@@ -74,6 +74,17 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
 
 
 @dataclass(frozen=True)
+class BestEpochScore:
+    """Measurements of the best epoch after training, with the names of the trial's outcome; None if not measured."""
+
+    unseen_char_accuracy: float | None = None
+    unseen_seq_accuracy: float | None = None
+    checkpoint_bytes: int | None = None
+    images_per_s_batch_1: float | None = None
+    images_per_s_batch_64: float | None = None
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """The result of a training run.
 
@@ -84,7 +95,7 @@ class TrainingResult:
         parameters: Number of trainable parameters of the model.
         micro_batch_size: Maximum number of images per pass after memory ran out; None if it never ran out.
         threads: Number of PyTorch threads on the CPU; None if it changed between epochs, or on a GPU.
-        unseen: Character and sequence accuracy of the best epoch on unseen designs, 0 to 1; None if not measured.
+        best: Measurements of the best epoch after training.
     """
 
     why_ended: str
@@ -93,4 +104,4 @@ class TrainingResult:
     parameters: int
     micro_batch_size: int | None = None
     threads: int | None = None
-    unseen: tuple[float, float] | None = None
+    best: BestEpochScore = BestEpochScore()

@@ -20,7 +20,7 @@ from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resu
 from tuner.training.device import amp_dtype
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
-from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.history import BestEpochScore, EpochMetrics, TrainingResult
 from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import (
     MemoryExhaustedError,
@@ -32,6 +32,7 @@ from tuner.training.plot_updates import PlotUpdates
 from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
+from tuner.training.throughput import reading_images_per_s
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore, score_split
 
@@ -113,7 +114,7 @@ def train(
         except NonFiniteLossError as error:
             log.warning("%s", error)
             why_ended = "nonfinite_loss"
-        unseen = _score_best(training, checkpoints.best, data, before_save)
+        best = _score_best(training, checkpoints.best, data, before_save)
         plots = plot_updates.draw(training.history)
         recorder.ended(plots, len(training.history))
         on_plots(plots)
@@ -128,7 +129,7 @@ def train(
         parameters=count_parameters(training.model),
         micro_batch_size=training.micro_batch_size,
         threads=(next(iter(training.threads)) if len(training.threads) == 1 else None) or None,
-        unseen=unseen,
+        best=best,
     )
 
 
@@ -217,8 +218,8 @@ def best_state(training: TrainingState, val: CachedSplit, metrics: EpochMetrics,
 
 def _score_best(
     training: TrainingState, best: Path, data: TrainingData, before_save: Callable[[], object]
-) -> tuple[float, float] | None:
-    """Score the best epoch after training; return its character and sequence accuracy on unseen designs, if any.
+) -> BestEpochScore:
+    """Score the best epoch after training, and measure its speed for 1 % of the training time, at most one second.
 
     The test-time augmentation confidences of the validation images are added to ``best.pt``; this takes as long as four
     validations.
@@ -236,8 +237,8 @@ def _score_best(
         # The training has ended, so its last weights are not needed.
         training.ema.module.load_state_dict(state["model"])
     except (FileNotFoundError, *WRONG_CONTENT):
-        return None  # drawing the plots logs a warning
-    unseen = None
+        return BestEpochScore()  # drawing the plots logs a warning
+    unseen: tuple[float | None, float | None] = None, None
     try:
         if data.unseen is not None:
             accuracy = score(data.unseen, distorted=False).accuracy
@@ -245,11 +246,13 @@ def _score_best(
         confidence = score(data.val, distorted=True).confidence
     except MemoryExhaustedError as error:
         log.warning(f"{error}; {best.name} has no test-time augmentation confidence, so fewer readings are flagged")
-        return unseen
-    state.setdefault("validation", {})["tta_confidence"] = confidence
-    before_save()
-    save_checkpoint(best, state)
-    return unseen
+    else:
+        state.setdefault("validation", {})["tta_confidence"] = confidence
+        before_save()
+        save_checkpoint(best, state)
+    seconds = min(1.0, 0.01 * sum(epoch.epoch_seconds for epoch in training.history))
+    speeds = [reading_images_per_s(training, data.val, size, seconds / 2) for size in (1, 64)]
+    return BestEpochScore(*unseen, best.stat().st_size, *speeds)
 
 
 def _restore(training: TrainingState, checkpoints: CheckpointFolder) -> None:

@@ -51,7 +51,7 @@ def test_note_of_a_finished_trial_shows_its_results_and_targets(
 ) -> None:
     claim, folder = claimed
     save_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
-    ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0)
+    ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0, images_per_s_batch_1=500.0)
     write_ended_note(claim.trial, claim.record, ended, 0.9, folder)
     claim.finish(ended, 0.9)
     note = get_note(claim.trial)
@@ -60,6 +60,7 @@ def test_note_of_a_finished_trial_shows_its_results_and_targets(
         "| best val_char_accuracy | **0.9000** in epoch 2 |",
         "| best sequence accuracy | 0.8000 |",
         "| final training loss | 0.2500 |",
+        "| size and speed | 2.00 ms per image (batch 1) |",
         "| seconds per epoch | 8 |",
         "| target character_accuracy | met |",
         "| target sequence_accuracy | not met |",

@@ -26,8 +26,8 @@ AddTrials = Callable[..., None]
 Report = Callable[..., Any]
 Presets = dict[str, TrainingConfig]
 
-SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "curves", "parallel", "importances"]
-SECTIONS += ["slices", "timeline", "reasons", "trials", "environment"]
+SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "latency", "curves", "parallel"]
+SECTIONS += ["importances", "slices", "timeline", "reasons", "trials", "environment"]
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
 
@@ -96,7 +96,7 @@ def test_report_explains_missing_parts(
     for section, text in words.items():
         assert text in page.texts[section]
     if claim is not None:
-        assert page.rows()[1][:8] == ["0", "conservative_small", "running", "", "0.2500", "", "1", ""]
+        assert page.rows()[1][:9] == ["0", "conservative_small", "running", "", "0.2500", "", "", "", "1"]
         claim.release()
 
 
@@ -212,6 +212,17 @@ def test_winner_is_shown_with_curves_plots_and_commands(
     assert "khmer-tuner predict image.png --output-dir 'my output'" in page.texts["use"]
     assert "--metadata /data/metadata.yaml --split test" in page.texts["use"]
     assert "the trial's metrics.jsonl is missing or empty" in report(folder).texts["winner"]
+
+
+def test_size_and_speed_are_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+    study, folder = start()
+    add_trials(study, [0.5, 0.75, None], parameters=159_867, checkpoint_bytes=761_234, images_per_s_batch_1=500.0)
+    page = report(folder)
+    headings, *rows = page.rows()
+    columns = [headings.index(title) for title in ("parameters", "ms/image")]
+    assert [[row[column] for column in columns] for row in rows] == [["159867", "2.00"]] * 3
+    assert "159,867 parameters, 0.76 MB, 2.00 ms per image (batch 1)" in page.texts["winner"]
+    assert "No trial is both faster and more accurate" in page.texts["latency"]
 
 
 def test_targets_are_shown_with_the_trials_that_met_them(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import optuna
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, WhyEnded
+from studies import OutputFolder, TrialOutcome, WhyEnded
 from studies.report import setting_plots, trial_plots
 from studies.report.snapshot import Snapshot
+from studies.report.trial_plots import pareto_front
 from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -56,6 +58,43 @@ def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(
     panel = setting_plots.slices(snapshot)
     assert list(panel.figures[0].data[0].y) == [0.5, 0.25, 0.125]
     assert "pruned or diverged" in panel.caption
+
+
+def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(
+    start: Start, add_trials: AddTrials, outcome: TrialOutcome, snapshot_of: Take
+) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    claim = claim_next(study, folder)
+    assert claim is not None
+    claim.finish(replace(outcome, best_val_seq_accuracy=0.375, images_per_s_batch_1=250.0), 0.75)
+    assert "when two trials" in trial_plots.latency(snapshot_of(folder)).missing
+    for accuracy, speed in ((0.5, 1000.0), (0.25, 500.0), (1.0, 100.0), (0.9, None)):
+        add_trials(study, [accuracy], images_per_s_batch_1=speed)
+    add_trials(study, [0.95], images_per_s_batch_1=2000.0, why_ended=WhyEnded.PRUNED)
+    panel = trial_plots.latency(snapshot_of(folder))
+    presets, searched, front = panel.figures[0].data
+    assert (list(presets.customdata), list(presets.x), list(presets.y)) == (["one"], [4.0], [0.375])
+    points = dict(zip(searched.customdata, zip(searched.x, searched.y, strict=True), strict=True))
+    assert points == {"search_0001": (1.0, 0.25), "search_0002": (2.0, 0.125), "search_0003": (10.0, 0.5)}
+    assert (list(front.x), list(front.y)) == ([1.0, 4.0, 10.0], [0.25, 0.375, 0.5])
+    assert "not exactly comparable" in panel.caption
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([], []),
+        ([(2.0, 0.5)], [(2.0, 0.5)]),
+        ([(2.0, 0.5), (1.0, 0.4), (3.0, 0.6)], [(1.0, 0.4), (2.0, 0.5), (3.0, 0.6)]),
+        ([(1.0, 0.6), (2.0, 0.5), (3.0, 0.6)], [(1.0, 0.6)]),
+        ([(1.0, 0.4), (1.0, 0.5), (2.0, 0.5)], [(1.0, 0.5)]),
+        ([(1.0, 0.5), (1.0, 0.5)], [(1.0, 0.5)]),
+    ],
+)
+def test_pareto_front_has_no_pair_that_another_pair_dominates(
+    points: list[tuple[float, float]], front: list[tuple[float, float]]
+) -> None:
+    assert pareto_front(points) == front
 
 
 def test_curves_of_running_and_best_trials_are_shown(

@@ -110,3 +110,28 @@ def test_consecutive_crashes_are_counted_in_the_same_epoch(
     study, _ = start({"one": TrainingConfig()})
     record = replace(read_record(study.get_trials()[0]), attempts=attempts(*history))
     assert record.consecutive_crashes == crashes
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        ({}, ""),
+        ({"parameters": 159_867}, "159,867 parameters"),
+        (
+            {
+                "parameters": 159_867,
+                "checkpoint_bytes": 761_234,
+                "images_per_s_batch_1": 581.4,
+                "images_per_s_batch_64": 4711.3,
+            },
+            "159,867 parameters, 0.76 MB, 1.72 ms per image (batch 1), 4,711 images/s (batch 64)",
+        ),
+    ],
+)
+def test_size_and_speed_text_has_the_known_values(known: dict[str, float], text: str, outcome: TrialOutcome) -> None:
+    assert replace(outcome, **known).size_and_speed_text == text
+
+
+def test_latency_is_known_if_the_speed_was_measured(outcome: TrialOutcome) -> None:
+    assert outcome.latency_ms is None
+    assert replace(outcome, images_per_s_batch_1=500.0).latency_ms == 2.0

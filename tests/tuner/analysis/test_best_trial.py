@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -21,7 +22,7 @@ from studies import (
     open_storage,
 )
 from studies.trials.claims import claim_next
-from tuner.analysis.best_trial import best_checkpoint, find_winner
+from tuner.analysis.best_trial import best_checkpoint, find_winner, winner_lines
 
 
 def start_study(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
@@ -51,6 +52,12 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ended") / "training_output"
     study, folder = start_study(path, "good", "better", "failed", "waiting")
     outcomes = ((0.8, WhyEnded.MAX_EPOCHS), (0.9, WhyEnded.EARLY_STOPPED), (0.95, WhyEnded.FAILED))
+    finish_next(study, folder, *outcomes)
+    return path
+
+
+def finish_next(study: optuna.Study, folder: OutputFolder, *outcomes: tuple[float, WhyEnded], **known: Any) -> None:
+    """Finish the next trials with these accuracies; `known` are further fields of their outcomes."""
     for accuracy, why_ended in outcomes:
         claim = claim_next(study, folder)
         assert claim is not None
@@ -65,9 +72,10 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             final_train_loss=0.1,
             total_epochs=3,
             best_epoch=2,
+            **known,
         )
-        claim.finish(outcome, accuracy)
-    return path
+        # The monitored value is higher for trials with a lower accuracy.
+        claim.finish(outcome, accuracy if not known else 1 - accuracy)
 
 
 @pytest.fixture
@@ -103,3 +111,72 @@ def test_best_checkpoint_is_found_without_importing_torch(finished_once: Path) -
     )
     command = [sys.executable, "-c", program, str(finished_once)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["best.pt", "False"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
+    """A study whose more accurate trials are larger and slower; the last one was not measured."""
+    study, folder = start_study(tmp_path_factory.mktemp("measured") / "out", "small", "medium", "large", "unmeasured")
+    for accuracy, parameters, speed in ((0.7, 10_000, 1000.0), (0.8, 20_000, 400.25), (0.9, 40_000, 100.0)):
+        known = {"parameters": parameters, "images_per_s_batch_1": speed}
+        finish_next(study, folder, (accuracy, WhyEnded.MAX_EPOCHS), **known)
+    finish_next(study, folder, (0.95, WhyEnded.MAX_EPOCHS), parameters=80_000)
+    return study, folder
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "why", "leader"),
+    [
+        ({}, "unmeasured", "the highest validation character accuracy of 4 completed trials", "small"),
+        (
+            {"latency_ms": 10.0, "parameters": None},
+            "large",
+            "the highest validation character accuracy of 3 completed trials with at most 10 ms per image",
+            "small",
+        ),
+        (
+            {"latency_ms": 5.5, "parameters": 20_000},
+            "medium",
+            "the highest validation character accuracy of 2 completed trials with at most 5.5 ms per image and "
+            "at most 20,000 parameters",
+            "small",
+        ),
+        ({"parameters": 19_999}, "small", "the only completed trial with at most 19,999 parameters", None),
+    ],
+)
+def test_winner_is_the_best_trial_within_the_limits(
+    limits: dict[str, float], name: str, why: str, leader: str | None, measured: tuple[optuna.Study, OutputFolder]
+) -> None:
+    winner = find_winner(*measured, **limits)
+    assert (winner.name, winner.why, winner.leader) == (name, why, leader)
+    shown = f"size        {winner.outcome.size_and_speed_text}"
+    assert shown in winner_lines(winner)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"latency_ms": 0.5},
+            r"found no completed trial with at most 0.5 ms per image; the lowest is 1 ms per image \(small\), "
+            "1 trial without a measurement; raise the limits, or search among smaller models",
+        ),
+        ({"parameters": 9}, r"at most 9 parameters; the lowest is 10,000 parameters \(small\); raise"),
+        ({"latency_ms": 0.5, "parameters": 9}, r"\(small\), 1 trial without a measurement; the lowest is 10,000 par"),
+    ],
+)
+def test_limits_that_no_trial_meets_are_an_error_with_the_closest_trials(
+    limits: dict[str, float], message: str, measured: tuple[optuna.Study, OutputFolder]
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        find_winner(*measured, **limits)
+
+
+def test_lowest_value_of_the_error_is_accepted_as_a_limit(tmp_path: Path) -> None:
+    study = start_study(tmp_path, "one")
+    finish_next(*study, (0.7, WhyEnded.MAX_EPOCHS), images_per_s_batch_1=581.4321)  # 1.719891...
+    with pytest.raises(ConfigurationError, match=r"the lowest is 1.72 ms per image \(one\)"):
+        find_winner(*study, latency_ms=1.0)
+    assert find_winner(*study, latency_ms=1.72).name == "one"
+    with pytest.raises(ConfigurationError, match=r"with at most 5 parameters; 1 trial without a measurement; raise"):
+        find_winner(*study, parameters=5)

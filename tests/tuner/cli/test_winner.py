@@ -64,6 +64,18 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
     assert tree(run_study.folder) == before
 
 
+def test_best_accepts_limits_and_names_them(cli, run_study):
+    limits = ["--max-latency-ms", "1000", "--max-parameters", "1000000"]
+    written = cli("best", "--output-dir", run_study.folder, *limits, "--out", "best.yaml")
+    assert written.code == 0
+    why = "the only completed trial with at most 1,000 ms per image and at most 1,000,000 parameters"
+    for text in (written.out, Path("best.yaml").read_text(encoding="utf-8")):
+        assert f"why best    {why}" in text
+        assert re.search(r"^(# )?size        2,231 parameters, .* ms per image", text, re.MULTILINE)
+    assert cli("validate", "best.yaml").code == 0
+    assert json.loads(cli("best", "--output-dir", run_study.folder, *limits, "--json").out)["why"] == why
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
@@ -75,6 +87,16 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
         (["--output-dir", "{study}", "--out", "no/best.yaml"], "there is no folder"),
         (["--output-dir", "{study}", "--out", ""], "--out"),
         (["--output-dir", "{study}", "--study", "another"], "belongs to the study 'khmer-ocr'"),
+        (["--output-dir", "{study}", "--max-latency-ms", "0"], "--max-latency-ms: found '0'; expected a finite number"),
+        (["--output-dir", "{study}", "--max-latency-ms", "inf"], "expected a finite number of milliseconds above 0"),
+        (["--output-dir", "{study}", "--max-latency-ms", "fast"], "expected a finite number of milliseconds above 0"),
+        (["--output-dir", "{study}", "--max-parameters", "0"], "--max-parameters: found '0'; expected a whole number"),
+        (["--output-dir", "{study}", "--max-parameters", "1e5"], "--max-parameters: found '1e5'"),
+        (
+            ["--output-dir", "{study}", "--max-parameters", "10", "--out", "best.yaml"],
+            "found no completed trial with at most 10 parameters; the lowest is 2,231 parameters (ខ្មែរ); raise",
+        ),
+        (["--output-dir", "{study}", "--max-latency-ms", "1e-9"], "with at most 1e-09 ms per image; the lowest is "),
     ],
 )
 def test_best_refuses_invalid_input(argv, expected, cli, run_study, working_dir, tree):

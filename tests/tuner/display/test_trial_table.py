@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tuner.display.trial_table import trial_table
@@ -17,7 +18,7 @@ def shown():
         console = Console(file=io.StringIO(), width=width, record=True)
         console.print(table)
         lines = console.export_text().splitlines()
-        assert max(map(len, lines)) <= width
+        assert max(map(cell_len, lines)) <= width
         return [line.split() for line in lines[1:]], hidden
 
     return show
@@ -94,3 +95,34 @@ def test_narrow_terminal_shows_names_and_figures(shown, make_row, make_status):
     lines = [" ".join(line) for line in shown(make_status(*rows), width=60)[0]]
     assert "1 search_0001 running 0.2500 3 - 1:01:40" in lines
     assert any(line.startswith("0 a completed 0.5000 25 early") for line in lines)
+
+
+def test_wide_terminal_shows_parameters_and_latency_in_milliseconds(shown, make_row, make_status):
+    rows = [
+        make_row(0, "completed", "a", parameters=159_867, latency_ms=1.724),
+        *(make_row(number, "waiting") for number in (1, 2)),
+        make_row(3, "waiting", "late"),
+    ]
+    lines = [" ".join(line) for line in shown(make_status(*rows), width=120)[0]]
+    assert lines == [
+        "0 a completed 0.5000 25 early stopped 4:10 - 159,867 1.72",
+        "1-2 2 search trials waiting - 0 - - - - -",
+        "3 late waiting - 0 - - - - -",
+    ]
+
+
+@pytest.mark.parametrize(("width", "name"), [(80, "a"), (120, "a" * 60)])
+def test_parameters_and_latency_are_omitted_unless_they_fit(width, name, shown, make_row, make_status):
+    status = make_status(make_row(0, "completed", name, parameters=159_867, latency_ms=1.724))
+    ((*_, seconds, process),) = shown(status, width=width)[0]
+    assert (seconds, process) == ("4:10", "-")
+
+
+@pytest.mark.parametrize("name", ["a", "conservative_small", "ខ្មែរ_លេខ", ""])
+def test_columns_of_any_terminal_width_keep_each_trial_on_one_line(name, shown, make_row, make_status):
+    status = make_status(make_row(0, "completed", name, parameters=1_159_867, latency_ms=101.724))
+    tables = [shown(status, width=width)[0] for width in range(80, 140)]
+    assert {len(lines) for lines in tables} == {1}
+    has_latency = [line[-1] == "101.72" for (line,) in tables]
+    assert has_latency == sorted(has_latency)
+    assert has_latency[-1]

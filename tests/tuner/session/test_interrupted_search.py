@@ -25,6 +25,8 @@ MakeWatcher = Callable[..., Any]
 
 # Measurements of the process, which differ from run to run.
 TIMES = ("training_time", "training_time_s", "epoch_seconds", "epoch_seconds_median", "memory_mb", "cpu_percent")
+# The size of a checkpoint depends on the length of the folder's path, which the checkpoint contains.
+TIMES += ("images_per_s_batch_1", "images_per_s_batch_64", "checkpoint_bytes")
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "patience": 2}}
 
 

@@ -166,6 +166,18 @@ def test_trial_stores_why_it_ended(write_config: WriteConfig) -> None:
     assert full.epoch_seconds_median > 0
 
 
+def test_trial_stores_the_size_and_the_speed_of_its_network(write_config: WriteConfig) -> None:
+    run(write_config({"one": {}}))
+    outcome = record_of("one").outcome
+    assert outcome is not None
+    assert outcome.checkpoint_bytes == (OUT / "one" / "checkpoints" / "best.pt").stat().st_size
+    assert outcome.parameters is not None
+    assert outcome.checkpoint_bytes > 4 * outcome.parameters
+    assert outcome.images_per_s_batch_1 is not None
+    assert outcome.images_per_s_batch_64 is not None
+    assert 0 < outcome.images_per_s_batch_1 < outcome.images_per_s_batch_64
+
+
 def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
     config = write_config({"one": {}})
     for _ in range(MAX_MEMORY_CRASHES + 1):

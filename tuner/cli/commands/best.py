@@ -3,6 +3,7 @@
 Examples:
   khmer-tuner best
   khmer-tuner best --out best.yaml
+  khmer-tuner best --max-latency-ms 2 --max-parameters 100000
   khmer-tuner best --json
 
 The configuration is named after the trial (best_search_0007) and contains its
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.cli.errors import SUCCESS, collector
 from tuner.cli.existing_study import load
-from tuner.cli.options import Command, add_option, add_study_options, non_empty
+from tuner.cli.options import Command, above_zero, add_option, add_study_options, non_empty, whole_number
 from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines, print_text
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     out = "file to write; an existing file is overwritten only if `best` wrote it (default: `-`, standard output)"
     add_option(parser, "--out", "FILE", non_empty, out, default=STANDARD_OUTPUT)
+    latency = "choose among the trials whose network reads one image in at most X milliseconds (batch size 1)"
+    add_option(parser, "--max-latency-ms", "X", above_zero("a finite number of milliseconds above 0"), latency)
+    parameters = "choose among the trials whose network has at most N parameters"
+    add_option(parser, "--max-parameters", "N", whole_number(1, 10**12), parameters)
     add_study_options(parser, json=True)
 
 
@@ -41,7 +46,8 @@ def prepare(options: argparse.Namespace) -> Winner:
 
     problems = collector(options)
     with problems.collect():
-        winner = find_winner(*load(options))
+        study = load(options)
+        winner = find_winner(*study, latency_ms=options.max_latency_ms, parameters=options.max_parameters)
     if options.out != STANDARD_OUTPUT:
         with problems.collect():
             check_preset_path(Path(options.out), options.output_dir)

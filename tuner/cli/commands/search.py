@@ -19,6 +19,7 @@ from tuner.cli.existing_study import open_session, train_pending
 from tuner.cli.options import (
     MOST_TRIALS,
     Command,
+    above_zero,
     add_metadata_option,
     add_option,
     add_search_options,
@@ -28,7 +29,6 @@ from tuner.cli.options import (
     non_empty,
     overrides_of,
     search_request,
-    seconds,
     whole_number,
 )
 
@@ -47,7 +47,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     trials = "number of search trials to add to the study"
     add_option(parser, "--trials", "N", whole_number(1, MOST_TRIALS), trials, required=True)
     timeout = "stop after this many seconds, at the end of the current epoch; the trials can be resumed"
-    add_option(parser, "--timeout", "SECONDS", seconds, timeout)
+    add_option(parser, "--timeout", "SECONDS", above_zero("a finite number of seconds above 0"), timeout)
     config = (
         "YAML file with experiments that define the dataset and the base settings of the search (those in which all "
         "experiments agree); the experiments are not trained (default: the study's experiments)"

@@ -104,8 +104,8 @@ def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
     if outcome is not None and outcome.micro_batch_size is not None:
         size = counted(outcome.micro_batch_size, "image")
         yield f"micro-batch: {size}, because memory ran out with whole batches"
-    if outcome is not None and outcome.parameters is not None:
-        yield f"parameters: {outcome.parameters:,}"
+    if outcome is not None and outcome.size_and_speed_text:
+        yield f"size and speed: {outcome.size_and_speed_text}"
     if outcome is not None and outcome.unseen_text:
         yield f"on unseen designs: {outcome.unseen_text}"
     if outcome is not None and outcome.error_message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ def section(out: str, title: str) -> list[str]:
 def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, run_study: Any) -> None:
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.err) == (0, "")
-    headline, parameters, *_ = shown.out.splitlines()
-    assert parameters == f"parameters: {parameters_of_tiny(run_study.folder):,}"
+    headline, size_and_speed, *_ = shown.out.splitlines()
+    parameters = parameters_of_tiny(run_study.folder)
+    known = f"{parameters:,} parameters, 0.0. MB, .* ms per image .batch 1., .* images/s .batch 64."
+    assert re.fullmatch(f"size and speed: {known}", size_and_speed)
     assert headline.startswith("trial 1, ខ្មែរ: completed, max epochs, 2 of 2 epochs, best val_char_accuracy 0.")
     settings = dict(line.split(maxsplit=1) for line in section(shown.out, "settings"))
     # Only settings that the search space varies or that differ from their default, and no paths or devices.

@@ -87,6 +87,11 @@ def test_json_has_remaining_time_and_disk_usage(cli, running_claim):
     assert (status["workers"], status["pending"], len(status["trials"])) == (1, 29, 22)
     running = status["trials"][2]
     assert (running["num_epochs"], running["epoch_seconds"], running["worker_pid"]) == (10, 60.0, os.getpid())
+    finished = status["trials"][1]
+    assert finished["parameters"] > 1000
+    assert finished["checkpoint_bytes"] > 4 * finished["parameters"]
+    assert finished["latency_ms"] > 1000 / finished["images_per_s_batch_64"]
+    assert (running["parameters"], running["latency_ms"]) == (None, None)
     # The remaining seven epochs of the running trial, plus the other trials.
     assert status["eta_seconds"] > 420
     assert status["eta_is_at_most"] is False
@@ -108,9 +113,8 @@ def test_idle_study_has_no_remaining_time(cli, running_claim):
 
 
 def test_all_option_shows_each_of_many_trials(cli, running_claim):
-    numbers = [line.split()[0] for line in cli("status", "--all").out.splitlines() if line.endswith(" -")]
-    assert numbers[:2] == ["0", "1"]
-    assert numbers[-1] == "21"
+    table = cli("status", "--all").out.split("\n\n")[1]
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [str(number) for number in range(22)]
 
 
 def test_complete_study_is_reported_as_complete(cli, run_study):
