@@ -8,8 +8,7 @@ from pathlib import Path
 from search_spaces import TrainingConfig
 from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint
-from tuner.inference.open import open_reader
-from tuner.inference.reader import Reader
+from tuner.inference.reader import Reader, open_reader
 
 
 def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:

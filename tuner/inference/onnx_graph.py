@@ -114,12 +114,23 @@ class _Graph(nn.Module):
         # Not `F.group_norm`: runtimes add thousands of single precision numbers less exactly than PyTorch.
         images = torch.cat([images, distorted]).double()
         centred = images - images.mean((1, 2, 3), keepdim=True)
-        deviations = (centred.square().mean((1, 2, 3), keepdim=True) + 1e-10).sqrt()
+        # Instead of adding a small number to the variance, which the exporter's optimizer would remove.
+        deviations = centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-5)
         images = (centred / deviations).float()
         scores = self.decoder(self.encoder(images))
         rows = self.decoder.read(scores[:count])
         confidence = self.decoder.confidence(scores, rows.repeat(copies + 1, 1)).reshape(copies + 1, count)
         return rows, confidence[0], confidence.mean(0)
+
+
+def preprocessing_graph(ir_version: int) -> onnx.ModelProto:
+    """Return the first part of the graph: RGB images ``(N, height, width, 3)`` to grey pixels ``(N, H, W)``."""
+    graph: onnx.ModelProto = _preprocess.to_model_proto(
+        input_types=[UINT8["N", "image_height", "image_width", 3]],  # type: ignore[misc]
+        output_types=[UINT8["N", *_SIZE]],  # type: ignore[misc]
+        ir_version=ir_version,
+    )
+    return graph
 
 
 def export_graph(network: OCRNetwork) -> onnx.ModelProto:
@@ -154,11 +165,7 @@ def export_graph(network: OCRNetwork) -> onnx.ModelProto:
     for part in (exported.graph, *exported.graph.node, *exported.graph.input, *exported.graph.output):
         part.ClearField("metadata_props")  # traces of the exporter with this machine's paths
     del exported.graph.value_info[:]
-    preprocessing = _preprocess.to_model_proto(
-        input_types=[UINT8["N", "image_height", "image_width", 3]],  # type: ignore[misc]
-        output_types=[UINT8["N", *_SIZE]],  # type: ignore[misc]
-        ir_version=exported.ir_version,
-    )
+    preprocessing = preprocessing_graph(exported.ir_version)
     model = onnx.compose.merge_models(preprocessing, exported, io_map=[(preprocessing.graph.output[0].name, "pixels")])
     # An input that is also an initializer is optional.
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((0, 2, 3), np.float32), "distortions"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class OnnxReader(Reader):
             raise ValueError("its SHA-256 is missing or wrong, so it is damaged or was not written by export-model")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised as well
+        # So that weights in other files are refused.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
-            # External data are refused, because the bytes have no path.
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
             vocabulary = Vocabulary(tuple(json.loads(self.metadata["characters"])), int(self.metadata["max_length"]))

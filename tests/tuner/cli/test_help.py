@@ -24,7 +24,7 @@ def test_every_command_is_listed_under_one_heading(help_lines: list[str]) -> Non
     for line in help_lines[: help_lines.index("options:")]:
         if heading := re.fullmatch(r"(\w[\w ]*):", line):
             listed[heading[1]] = []
-        elif command := re.match(r"  (\w+)  +\w", line):
+        elif command := re.match(r"  ([\w-]+)  +\w", line):
             listed[[*listed][-1]].append(command[1])
     assert list(listed) == ["run", "watch", "use the result", "data"]
     assert listed == {heading: [command.name for command in group] for heading, group in COMMAND_GROUPS.items()}

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from search_spaces import ConfigurationError, DataLoaderError
@@ -20,7 +19,6 @@ from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint, find_winner
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
-from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import Reader, Rows, evaluate_split
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
@@ -31,43 +29,6 @@ EOS, PAD, BLANK = VOCABULARY.special
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 KINDS = ["attention", "ctc"]
-
-
-@pytest.fixture(scope="module")
-def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a finished study with an attention and a CTC model; tests must not change it."""
-    folder = tmp_path_factory.mktemp("study")
-    training = {"device": "cpu", "num_epochs": 3, "batch_size": 16, "learning_rate": 0.02, "use_tensorboard": False}
-    experiments = {
-        kind: {
-            "model": {"name": model, "config_path": str(tiny_models)},
-            "data": {"metadata_path": str(tiny_dataset), "augmentation": False},
-            "training": training | {"loss_type": loss},
-        }
-        for kind, model, loss in (("attention", "tiny", "crossentropy"), ("ctc", "tiny_ctc", "ctc"))
-    }
-    config = folder / "experiments.yaml"
-    config.write_text(yaml.safe_dump({"experiments": experiments}))
-    output_dir, results = folder / "training_output", folder / "results.json"
-    HyperparameterTuner(
-        str(config), options=RunOptions(output_dir=str(output_dir), results_file=str(results))
-    ).run_experiments()
-    return output_dir
-
-
-@pytest.fixture(scope="module")
-def checkpoints(output_dir: Path) -> dict[str, Path]:
-    return {kind: output_dir / kind / "checkpoints" / "best.pt" for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def readers(checkpoints: dict[str, Path]) -> dict[str, Reader]:
-    return {kind: reader_of_checkpoint(path, device="cpu") for kind, path in checkpoints.items()}
-
-
-@pytest.fixture(scope="module")
-def val(tiny_dataset: Path) -> CachedSplit:
-    return open_pixel_cache(tiny_dataset, ["val"])["val"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

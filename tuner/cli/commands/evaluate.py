@@ -63,8 +63,7 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the accuracies over all images, per number of characters and per font, and the confused characters."""
-    from tuner.inference.open import open_reader
-    from tuner.inference.reader import evaluate_split
+    from tuner.inference.reader import evaluate_split, open_reader
     from tuner.training.confusion_counts import character_scores
 
     reader = open_reader(checkpoint, device=options.device)

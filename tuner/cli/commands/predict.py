@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     from search_spaces.diagnostics.plural import counted
     from tuner.data.user_images import count_subfolders
     from tuner.display.terminal import printable, shown_path
-    from tuner.inference.open import open_reader
+    from tuner.inference.reader import open_reader
 
     reader = open_reader(checkpoint, device=options.device)
     print_message(f"model: {printable(shown_path(checkpoint))}")

@@ -1,0 +1,63 @@
+"""Fixtures with trained models: their checkpoints, and the same models exported as ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tuner.analysis.model_export import export_model
+from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
+from tuner.inference.checkpoint_reader import CheckpointReader, reader_of_checkpoint
+
+KINDS = ["attention", "ctc"]
+
+
+@pytest.fixture(scope="session")
+def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a finished study with an attention and a CTC model; tests must not change it."""
+    folder = tmp_path_factory.mktemp("study")
+    training = {"device": "cpu", "num_epochs": 3, "batch_size": 16, "learning_rate": 0.02, "use_tensorboard": False}
+    experiments = {
+        kind: {
+            "model": {"name": model, "config_path": str(tiny_models)},
+            "data": {"metadata_path": str(tiny_dataset), "augmentation": False},
+            "training": training | {"loss_type": loss},
+        }
+        for kind, model, loss in (("attention", "tiny", "crossentropy"), ("ctc", "tiny_ctc", "ctc"))
+    }
+    config = folder / "experiments.yaml"
+    config.write_text(yaml.safe_dump({"experiments": experiments}))
+    output_dir, results = folder / "training_output", folder / "results.json"
+    HyperparameterTuner(
+        str(config), options=RunOptions(output_dir=str(output_dir), results_file=str(results))
+    ).run_experiments()
+    return output_dir
+
+
+@pytest.fixture(scope="session")
+def checkpoints(output_dir: Path) -> dict[str, Path]:
+    return {kind: output_dir / kind / "checkpoints" / "best.pt" for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def readers(checkpoints: dict[str, Path]) -> dict[str, CheckpointReader]:
+    return {kind: reader_of_checkpoint(path, device="cpu") for kind, path in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def val(tiny_dataset: Path) -> CachedSplit:
+    return open_pixel_cache(tiny_dataset, ["val"])["val"]
+
+
+@pytest.fixture(scope="session")
+def exported(
+    readers: dict[str, CheckpointReader], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """ONNX files of the models; tests must not change them."""
+    folder = tmp_path_factory.mktemp("exported")
+    for kind, reader in readers.items():
+        (folder / f"{kind}.onnx").write_bytes(export_model(reader, str(tiny_dataset), {"trial": kind})[0])
+    return {kind: folder / f"{kind}.onnx" for kind in readers}
