@@ -66,7 +66,7 @@ def test_study_with_failing_file_system_call_is_completed_and_error_names_path()
 @needs_compiler
 @pytest.mark.slow
 def test_many_failing_file_system_calls() -> None:
-    run_harness(75, "--only-sampled", "--seed", "6", "--jobs", "2")
+    run_harness(40, "--only-sampled", "--seed", "6", "--jobs", "2")
 
 
 @pytest.fixture

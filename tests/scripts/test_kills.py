@@ -131,8 +131,8 @@ def names_of_marked(mark: str) -> set[str]:
 
 @pytest.mark.slow
 def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
-    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "16", "--seed", "2", "--workers", "2")
-    check_on_a_server(done, 16, password)
+    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "10", "--seed", "2", "--workers", "2")
+    check_on_a_server(done, 10, password)
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "options"),
-    [(80, ("--seed", "2")), (6, ("--seed", "3", "--trials", "3", "--fresh"))],
+    [(45, ("--seed", "2")), (6, ("--seed", "3", "--trials", "3", "--fresh"))],
     ids=["forked", "fresh interpreters"],
 )
 def test_many_kills(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:

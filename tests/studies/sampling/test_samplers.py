@@ -243,14 +243,14 @@ def test_interruption_does_not_change_later_trials(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", list(SamplerName))
-def test_no_interruption_at_any_point_changes_later_trials(
+def test_no_interruption_at_many_points_changes_later_trials(
     sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_parameters: JointParameters
 ) -> None:
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     all_points = list(chain(*points))
     assert len(all_points) > 100
-    # The GP sampler takes seconds per interruption point.
-    for name, path in all_points[:: 3 if sampler is SamplerName.GP else 1]:
+    # Every third point suffices, since each kind of point occurs in each trial; the GP sampler takes seconds per point.
+    for name, path in all_points[:: 6 if sampler is SamplerName.GP else 3]:
         assert continued(path, start) == expected, f"{path.name}: {name}"
 
 

@@ -10,12 +10,12 @@ import pytest
 WriteConfig = Callable[..., Path]
 WriteSpace = Callable[..., Path]
 
-TRIALS = 200
+TRIALS = 100
 WORKER = Path(__file__).with_name("memory_worker.py")
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_from_twenty_to_two_hundred_trials(
+def test_memory_does_not_grow_from_twenty_to_a_hundred_trials(
     write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
 ) -> None:
     config = write_config({"one": {"training": {"num_epochs": 1, "use_tensorboard": True}}})

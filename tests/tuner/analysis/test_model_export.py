@@ -1,0 +1,103 @@
+"""Exported models: what their metadata say, and that a model with another reading is not exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from search_spaces import ConfigurationError, TrainingConfig, config_digest
+from search_spaces.training_config import config_from_settings
+from tuner.analysis import model_export
+from tuner.analysis.model_export import export_model
+from tuner.data.generation import generate_dataset
+from tuner.data.pixel_cache import open_pixel_cache
+from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
+from tuner.inference.checkpoint_reader import CheckpointReader, reader_of_checkpoint
+from tuner.inference.onnx_graph import export_graph
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    experiment = {
+        "model": {"name": "tiny", "config_path": str(tiny_models)},
+        "data": {"metadata_path": str(tiny_dataset)},
+        "training": {"device": "cpu", "num_epochs": 2, "batch_size": 8, "use_tensorboard": False},
+    }
+    (folder / "one.yaml").write_text(json.dumps({"experiments": {"one": experiment}}))
+    options = RunOptions(output_dir=folder / "out", results_file=str(folder / "results.json"))
+    HyperparameterTuner(str(folder / "one.yaml"), options=options).run_experiments()
+    return folder / "out" / "one" / "checkpoints" / "best.pt"
+
+
+@pytest.fixture
+def reader(checkpoint: Path) -> CheckpointReader:
+    return reader_of_checkpoint(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def graph(checkpoint: Path) -> onnx.ModelProto:
+    return export_graph(reader_of_checkpoint(checkpoint, device="cpu").model)
+
+
+@pytest.fixture(autouse=True)
+def _exported_once(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(network: object) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(graph)
+        return model
+
+    monkeypatch.setattr(model_export, "export_graph", copy)
+
+
+def test_metadata_describe_the_model_its_training_and_the_proof(reader: CheckpointReader, tiny_dataset: Path) -> None:
+    origin = {"study": "ខ្មែរ <script>", "trial": "one", "license": "CC-BY-4.0"}
+    content, proof = export_model(reader, str(tiny_dataset), origin)
+    model = onnx.load_model_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    assert (metadata["study"], metadata["trial"], metadata["license"]) == ("ខ្មែរ <script>", "one", "CC-BY-4.0")
+    assert json.loads(metadata["characters"]) == list(reader.vocabulary.characters)
+    assert json.loads(metadata["special_classes"]) == {"eos": 10, "pad": 11, "blank": 12}
+    assert json.loads(metadata["image_size"]) == {"height": 64, "width": 128}
+    settings = json.loads(metadata["settings"])
+    assert config_digest(config_from_settings(settings)) == metadata["settings_digest"] == config_digest(reader.config)
+    assert not {"metadata_path", "output_dir", "model_config_path"} & {*settings}
+    assert {"batch_size", "learning_rate", "num_epochs", "seed"} <= {*settings} <= {*vars(TrainingConfig())}
+    assert json.loads(metadata["metrics"])["val_char_accuracy"] == reader.metrics["val_char_accuracy"]
+    assert {"python", "torch", "onnx", "onnxruntime"} <= {*json.loads(metadata["versions"])}
+    assert json.loads(metadata["proof"])["images"] == proof.images == 8
+    assert proof.largest_confidence_difference < 1e-5
+    assert "ONNX Runtime" in proof.text
+    assert str(tiny_dataset.parent).encode() not in content
+
+
+def test_same_export_gives_the_same_bytes(reader: CheckpointReader, tiny_dataset: Path) -> None:
+    first, _ = export_model(reader, str(tiny_dataset), {})
+    assert export_model(reader, str(tiny_dataset), {})[0] == first
+
+
+def test_model_with_another_reading_is_not_exported(
+    reader: CheckpointReader, graph: onnx.ModelProto, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(graph)
+    (bias,) = (tensor for tensor in wrong.graph.initializer if tensor.name.endswith("character.bias"))
+    values = onnx.numpy_helper.to_array(bias) + np.eye(1, 10, 5, dtype=np.float32)[0] * 100
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    monkeypatch.setattr(model_export, "export_graph", lambda network: wrong)
+    image = open_pixel_cache(tiny_dataset, ["val"])["val"].image_paths[0]
+    with pytest.raises(ConfigurationError, match="reads 8 of 8 validation images differently") as caught:
+        export_model(reader, str(tiny_dataset), {})
+    assert image in str(caught.value)
+    assert "nothing was written" in str(caught.value)
+
+
+def test_dataset_with_other_images_is_refused(reader: CheckpointReader, tmp_path: Path) -> None:
+    other = generate_dataset(tmp_path / "other", seed=1, samples=40, test_samples=10)
+    with pytest.raises(ConfigurationError, match="split 'val' has other images than the validation split"):
+        export_model(reader, str(other), {})

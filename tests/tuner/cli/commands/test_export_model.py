@@ -1,0 +1,108 @@
+"""`khmer-tuner export-model`, and the commands that read its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_exported_model_reads_and_scores_like_the_checkpoint(cli, run_study, tiny_dataset):
+    written = cli("export-model", "--output-dir", run_study.folder, "--license", "MIT")
+    assert (written.code, written.err) == (0, f"checkpoint: {run_study.folder}/ខ្មែរ/checkpoints/best.pt\n")
+    first, second = written.out.splitlines()
+    assert first.startswith("written: reader.onnx, 0.")
+    assert second.startswith("all 8 validation images are read equally by PyTorch and ONNX Runtime; largest difference")
+    content = Path("reader.onnx").read_bytes()
+
+    again = cli("export-model", "--output-dir", run_study.folder, "--license", "MIT", "--trial", "1", "--json")
+    plain = json.loads(again.out)
+    assert (plain["file"], plain["bytes"]) == (str(Path("reader.onnx").absolute()), len(content))
+    assert (plain["trial"], plain["trial_number"], plain["proof"]["images"]) == ("ខ្មែរ", 1, 8)
+    assert Path("reader.onnx").read_bytes() == content
+
+    images = sorted((tiny_dataset.parent / "test").glob("*.png"))
+    of_study = ["--output-dir", run_study.folder, "--json"]
+    expected = json.loads(cli("predict", *images, *of_study).out)
+    found = json.loads(cli("predict", *images, "--checkpoint", "reader.onnx", "--json").out)
+    assert [(item["path"], item["text"]) for item in found] == [(item["path"], item["text"]) for item in expected]
+    assert [item["confidence"] for item in found] == pytest.approx([item["confidence"] for item in expected], abs=1e-5)
+    score = ["evaluate", "--metadata", tiny_dataset]
+    expected, found = (
+        json.loads(cli(*score, *more).out) for more in (of_study, ["--checkpoint", "reader.onnx", "--json"])
+    )
+    assert (found.pop("loss"), expected.pop("loss") > 0) == (None, True)
+    assert found.pop("checkpoint") == "reader.onnx"
+    expected.pop("checkpoint")
+    assert found == expected
+    assert "loss" not in cli(*score, "--checkpoint", "reader.onnx").out
+
+
+@pytest.mark.parametrize(
+    ("argv", "problems"),
+    [
+        (["--trial", "nothing"], ["trial: found 'nothing'; use one of broken, ខ្មែរ"]),
+        (["--trial", "1", "--checkpoint", "best.pt"], ["--trial and --checkpoint: found both; leave out one of them"]),
+        (["--checkpoint", "nothing.pt"], ["checkpoint nothing.pt: there is no such file; use a checkpoint"]),
+        (["--out", "no/such/reader.onnx"], ["--out no/such/reader.onnx: there is no folder"]),
+        (
+            ["--out", "notes.txt"],
+            ["--out notes.txt: this file exists and is not a model written by"],
+        ),
+        (["--out", "foreign.onnx"], ["--out foreign.onnx: this file exists and is not a model written by"]),
+        (["--out", "."], ["--out .: this is a folder; expected a file; add a file name"]),
+        (["--metadata", "/nothing.yaml"], ["/nothing.yaml: the dataset's metadata file does not exist"]),
+        (
+            ["--trial", "9", "--out", "notes.txt"],
+            ["trial: found '9'; expected a trial number from 0 to 1", "--out notes.txt: this file exists"],
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_refused_and_nothing_is_written(argv, problems, cli, run_study, tree):
+    Path("notes.txt").write_text("my notes")
+    Path("foreign.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
+    before = tree(Path())
+    done = cli("export-model", "--output-dir", run_study.folder, *argv)
+    assert (done.code, done.out) == (2, "")
+    errors = [line.removeprefix("error: ") for line in done.err.splitlines() if line.startswith("error: ")]
+    assert [error[: len(problem)] for error, problem in zip(errors, problems, strict=True)] == problems
+    assert tree(Path()) == before
+
+
+def test_trial_without_a_best_checkpoint_is_refused(cli, run_study, tmp_path):
+    copy = Path(shutil.copytree(run_study.folder, tmp_path / "copy"))
+    (copy / "broken" / "checkpoints" / "best.pt").unlink()
+    done = cli("export-model", "--output-dir", copy, "--trial", "broken")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: trial 'broken' (failed): it has no best checkpoint, ")
+    assert not Path("reader.onnx").exists()
+
+
+def test_waiting_trial_is_refused(cli, run_study, copy_of_the_study):
+    assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
+    done = cli("export-model", "--output-dir", copy_of_the_study, "--trial", "2")
+    assert done.code == 2
+    assert "trial '2' (waiting): it has no best checkpoint" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_unwritable_folder_is_refused(cli, run_study, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    done = cli("export-model", "--output-dir", run_study.folder, "--out", tmp_path / "locked" / "reader.onnx")
+    assert (done.code, "is not writable; choose another folder" in done.err) == (2, True)
+
+
+def test_missing_packages_are_named_with_the_pip_command(cli, run_study, monkeypatch):
+    for package in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, None)
+    done = cli("export-model", "--output-dir", run_study.folder)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "error: export-model: missing Python packages: onnx, onnxscript; install them: pip install onnx onnxscript "
+        "onnxruntime\n"
+    )
