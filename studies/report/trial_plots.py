@@ -83,8 +83,8 @@ def latency(snapshot: Snapshot) -> Panel:
     figure.add_scatter(x=x, y=y, mode="lines+markers", name="Pareto front", hoverinfo="skip", **style)
     styled(figure, height=380, xaxis_type="log", xaxis_title="ms per image (batch 1)", yaxis_title="val_seq_accuracy")
     caption = (
-        "No trial is both faster and more accurate than a trial of the Pareto front. Latencies of trials that were "
-        "trained on different machines or beside other processes are not exactly comparable."
+        "No trial is both faster and more accurate than a trial of the Pareto front. Latencies are measured "
+        "in PyTorch on the device of the training; those of different machines or beside other processes differ."
     )
     return panel(caption, (figure,))
 

@@ -161,7 +161,7 @@ class TrialOutcome:
         """The number of parameters, the checkpoint's size and the speeds as text, without unknown values."""
         parts = (
             (self.parameters, "{:,} parameters"),
-            (self.checkpoint_bytes and self.checkpoint_bytes / 1e6, "{:.2f} MB"),
+            (self.checkpoint_bytes and self.checkpoint_bytes / 1e6, "checkpoint {:.2f} MB"),
             (self.latency_ms, "{:.2f} ms per image (batch 1)"),
             (self.images_per_s_batch_64, "{:,.0f} images/s (batch 64)"),
         )

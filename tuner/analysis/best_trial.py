@@ -10,7 +10,6 @@ from pathlib import Path
 import optuna
 
 from search_spaces import ConfigurationError, Targets
-from search_spaces.diagnostics.plural import counted
 from studies import (
     OutputFolder,
     StudyInvariants,
@@ -96,7 +95,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder, **limits: float | Non
     within = f" with {maxima}" if maxima else ""
     if not ranked:
         lowest = "; ".join(_lowest(completed, name) for name in given)
-        remedy = "raise the limits, or search among smaller models"
+        remedy = "use higher limits or none, or search among smaller models"
         raise ConfigurationError(f"output folder {folder.path}: found no completed trial{within}; {lowest}; {remedy}")
     best_of = f"the highest validation character accuracy of {len(ranked)} completed trials"
     status, numbers = study_status(study, folder), {record.number for record in ranked}
@@ -118,14 +117,11 @@ def _value(record: TrialRecord, name: str) -> float:
 
 
 def _lowest(records: Sequence[TrialRecord], name: str) -> str:
-    """Describe the lowest value of a property, rounded up to be usable as a limit, and the number of unknown values."""
+    """Describe the lowest known value of a property, rounded up so that it can be used as a limit."""
     lowest = min(records, key=lambda record: _value(record, name))
-    unknown = sum(_value(record, name) == math.inf for record in records)
-    texts = [f"{counted(unknown, 'trial')} without a measurement"] if unknown else []
-    if unknown < len(records):
-        value = math.ceil(_value(lowest, name) * 1000) / 1000
-        texts.insert(0, f"the lowest is {value:,.10g} {_UNITS[name]} ({lowest.experiment_name})")
-    return ", ".join(texts)
+    if (value := _value(lowest, name)) == math.inf:
+        return f"no trial has a measurement of its {_UNITS[name]}"
+    return f"the lowest is {math.ceil(value * 1000) / 1000:,.10g} {_UNITS[name]} ({lowest.experiment_name})"
 
 
 def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
@@ -134,13 +130,19 @@ def best_checkpoint(study: optuna.Study, folder: OutputFolder) -> Path:
     Raises:
         ConfigurationError: No trial of the study has completed, or the checkpoint is missing.
     """
-    winner = find_winner(study, folder)
-    if not winner.checkpoint.is_file():
+    return existing_checkpoint(find_winner(study, folder).record, folder)
+
+
+def existing_checkpoint(record: TrialRecord, folder: OutputFolder) -> Path:
+    """Return the best checkpoint of a trial; raise ConfigurationError if it is missing."""
+    checkpoint = best_checkpoint_path(folder.trial_dir(record.experiment_name))
+    if not checkpoint.is_file():
         raise ConfigurationError(
-            f"checkpoint {winner.checkpoint}: the checkpoint of the best trial, {winner.name!r} "
-            f"(number {winner.record.number}), is missing; restore it, or use the checkpoint of another trial"
+            f"checkpoint {checkpoint}: the best checkpoint of trial {record.experiment_name!r} (number "
+            f"{record.number}, {record.phase.value}) is missing; restore it, use another trial, or train this one to "
+            "its end"
         )
-    return winner.checkpoint
+    return checkpoint
 
 
 def winner_lines(winner: Winner) -> list[str]:

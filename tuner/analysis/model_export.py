@@ -1,15 +1,14 @@
-"""Exporting a trained model as an ONNX file, with the proof that it reads like the checkpoint."""
+"""Exporting a trained model as an ONNX file that is known to read like the checkpoint."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import onnx
 
 from search_spaces import ConfigurationError, config_digest
 from search_spaces.training_config import settings_with_effect
@@ -18,7 +17,7 @@ from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.inference.checkpoint_reader import CheckpointReader
 from tuner.inference.onnx_graph import export_graph
-from tuner.inference.onnx_reader import PRODUCER, OnnxReader, with_digest
+from tuner.inference.onnx_reader import FORMAT_VERSION, PRODUCER, OnnxReader, with_digest
 
 _LIBRARIES = (PRODUCER, "torch", "onnx", "onnxscript", "onnxruntime", "pillow")
 _PREPROCESSING = (
@@ -27,8 +26,8 @@ _PREPROCESSING = (
 )
 _USE = """Reads the characters in an image, from left to right.
 
-Input `images`: RGB images of equal size, uint8 (N, height, width, 3), 0 to 255. They are converted to grey,
-resized and normalised in the graph, as Pillow does.
+Input `images`: RGB images of equal size, uint8 (N, height, width, 3), 0 to 255. They are converted to grey
+and resized in the graph, like Pillow to one grey level, and normalised.
 Outputs: `rows`, int64 (N, L): character k of `characters` (JSON, in the metadata), or special_classes.
 `confidence`, float (N,): probability of the reading. `tta_confidence`: its mean over the image and K slightly
 distorted copies, if the optional input `distortions` (K, 2, 3) is that of the metadata.
@@ -41,51 +40,32 @@ distorted copies, if the optional input `distortions` (K, 2, 3) is that of the m
 """
 
 
-@dataclass(frozen=True)
-class Proof:
-    """The comparison of an exported model with its checkpoint, in single precision on the CPU.
-
-    Attributes:
-        images: Number of validation images that both read; all label sequences are equal.
-        largest_confidence_difference: Largest absolute difference of a confidence or TTA confidence.
-    """
-
-    images: int
-    largest_confidence_difference: float
-
-    @property
-    def text(self) -> str:
-        """The result as a sentence."""
-        return (
-            f"all {self.images:,} validation images are read equally by PyTorch and ONNX Runtime; largest difference "
-            f"of a confidence: {self.largest_confidence_difference:.1e}"
-        )
-
-
-def export_model(reader: CheckpointReader, metadata_path: str, origin: dict[str, Any]) -> tuple[bytes, Proof]:
-    """Return the content of an ONNX file that reads like a checkpoint, and the proof.
+def export_model(reader: CheckpointReader, metadata_path: str, origin: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """Export a checkpoint, and compare the exported model with it on all validation images.
 
     Args:
-        reader: The model of the checkpoint, on the CPU.
+        reader: The model of the checkpoint, on the CPU; it is changed to single precision, as in the exported graph.
         metadata_path: The dataset of the training.
         origin: Further entries of the metadata: plain data, keyed by name.
+
+    Returns:
+        The content of the ONNX file, and the result of the comparison: number of ``images``,
+        ``largest_confidence_difference`` of confidences and TTA confidences, and both as ``text``.
 
     Raises:
         ConfigurationError: The dataset is not that of the training, or a validation image is read differently.
         DataLoaderError: The dataset is missing or damaged.
     """
     split = _validation_split(reader, metadata_path)
-    reader.use_amp = False  # the graph computes in single precision
+    reader.use_amp = False
     model = export_graph(reader.model)
-    model.producer_name, model.doc_string = PRODUCER, _USE
-
-    def content(entries: Mapping[str, Any]) -> bytes:
-        for name, value in entries.items():
-            model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
-        return with_digest(model.SerializeToString(deterministic=True))
-
-    proof = _prove(reader, OnnxReader(content(_metadata(reader) | origin)), split)
-    return content({"proof": asdict(proof) | {"result": proof.text}}), proof
+    model.producer_name, model.model_version, model.doc_string = PRODUCER, FORMAT_VERSION, _USE
+    entries = _metadata(reader) | origin
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in entries.items()}
+    onnx.helper.set_model_props(model, texts)
+    comparison = _compare(reader, OnnxReader(with_digest(model.SerializeToString())), split)
+    model.metadata_props.add(key="comparison", value=json.dumps(comparison))
+    return with_digest(model.SerializeToString(deterministic=True)), comparison
 
 
 def _metadata(reader: CheckpointReader) -> dict[str, Any]:
@@ -97,7 +77,7 @@ def _metadata(reader: CheckpointReader) -> dict[str, Any]:
         "image_size": {"height": IMAGE_HEIGHT_PX, "width": IMAGE_WIDTH_PX},
         "preprocessing": _PREPROCESSING,
         "distortions": TTA_MATRICES,
-        "out_of_distribution": reader.ood_detector.to_json(),
+        "out_of_distribution": reader.ood_detector.as_dict(),
         "settings": settings_with_effect(reader.config),
         "settings_digest": config_digest(reader.config),
         "network": reader.model.definition.model_dump(mode="json"),
@@ -118,7 +98,7 @@ def _validation_split(reader: CheckpointReader, metadata_path: str) -> CachedSpl
     return split
 
 
-def _prove(reader: CheckpointReader, exported: OnnxReader, split: CachedSplit) -> Proof:
+def _compare(reader: CheckpointReader, exported: OnnxReader, split: CachedSplit) -> dict[str, Any]:
     largest, different = 0.0, []
     for start in range(0, len(split), reader.batch_size):
         pixels = split.images[start : start + reader.batch_size]
@@ -128,8 +108,12 @@ def _prove(reader: CheckpointReader, exported: OnnxReader, split: CachedSplit) -
             largest = max(largest, float(np.abs(before - after).max()))
     if different:
         raise ConfigurationError(
-            f"the exported model reads {len(different):,} of {len(split):,} validation images differently, the first "
-            f"one is {split.image_paths[different[0]]}; nothing was written; report this as a bug, with the versions "
-            + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+            f"ONNX Runtime reads {len(different):,} of {len(split):,} validation images differently than PyTorch, the "
+            f"first one is {split.image_paths[different[0]]}; nothing was written; report this as a bug, with the "
+            "versions " + ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
         )
-    return Proof(len(split), largest)
+    text = (
+        f"PyTorch and ONNX Runtime read all {len(split):,} validation images identically (single precision, CPU); "
+        f"largest difference of a confidence: {largest:.1e}"
+    )
+    return {"images": len(split), "largest_confidence_difference": largest, "text": text}

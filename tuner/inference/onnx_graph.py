@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxscript
 import torch
+from onnx.inliner import inline_local_functions
 from onnxscript import BOOL, DOUBLE, INT32, UINT8
 from onnxscript import opset20 as op
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from tuner.models import OCRNetwork
 from tuner.models.decoders import LOG_FLOOR, MonotonicAttention
 
 _OPSET = 20
+logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that optional packages are missing
 
 _SIZE = (IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX)
 _FUNCTIONS = onnxscript.values.Opset("khmer_ocr_tuner", 1)
@@ -34,9 +36,10 @@ _BOOL, _DOUBLE, _INT32, _UINT8 = (scalar.dtype for scalar in (BOOL, DOUBLE, INT3
 @onnxscript.script(_FUNCTIONS, default_opset=op)
 @no_type_check  # the types are those of ONNX
 def _resize_rows(values, new_size):
-    """Resize rows ``(N, rows, size)`` like BILINEAR of Pillow, to the last bit: with weights of 22 bits.
+    """Resize rows ``(N, rows, size)`` like BILINEAR of Pillow: with weights of 22 bits and rounded results.
 
-    `Resize` of ONNX differs by up to 14 grey levels.
+    `Resize` of ONNX differs by up to 22 grey levels. Pillow before version 13 resizes rows before columns as here;
+    later versions first resize the columns of some images, so that rounding can differ by one grey level.
     """
     size = op.CastLike(op.Squeeze(op.Shape(values, start=2)), values)
     length = op.CastLike(new_size, values)
@@ -111,12 +114,12 @@ class _Graph(nn.Module):
         matrices = matrices[:, None, None]
         grid = matrices[..., 0] * across[:, None] + matrices[..., 1] * down[:, None, None] + matrices[..., 2]
         distorted = F.grid_sample(repeated, grid, padding_mode="border", align_corners=False)
-        # Not `F.group_norm`: runtimes add thousands of single precision numbers less exactly than PyTorch.
-        images = torch.cat([images, distorted]).double()
-        centred = images - images.mean((1, 2, 3), keepdim=True)
-        # Instead of adding a small number to the variance, which the exporter's optimizer would remove.
-        deviations = centred.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-5)
-        images = (centred / deviations).float()
+        # Not `F.group_norm`: runtimes add 8,192 numbers one by one, less exactly than PyTorch; so first add each row.
+        images = torch.cat([images, distorted])
+        centred = images - images.mean(3, keepdim=True).mean(2, keepdim=True)
+        variances = centred.square().mean(3, keepdim=True).mean(2, keepdim=True)
+        # Instead of adding a small number to the variances, which the exporter's optimizer would remove.
+        images = centred / variances.sqrt().clamp_min(1e-5)
         scores = self.decoder(self.encoder(images))
         rows = self.decoder.read(scores[:count])
         confidence = self.decoder.confidence(scores, rows.repeat(copies + 1, 1)).reshape(copies + 1, count)
@@ -142,31 +145,28 @@ def export_graph(network: OCRNetwork) -> onnx.ModelProto:
     distorted copies.
     """
     pixels = torch.zeros((3, *_SIZE), dtype=torch.uint8)
-    dimensions = ({0: torch.export.Dim("N")}, {0: torch.export.Dim("K")})
-    logger, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        logger.setLevel(logging.ERROR)
-        try:
-            program = torch.onnx.export(
-                _Graph(network).eval(),
-                (pixels, torch.tensor(TTA_MATRICES)),
-                input_names=["pixels", "distortions"],
-                output_names=["rows", "confidence", "tta_confidence"],
-                dynamic_shapes=dimensions,
-                opset_version=_OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-        finally:
-            logger.setLevel(level)
+        program = torch.onnx.export(
+            _Graph(network).eval(),
+            (pixels, torch.tensor(TTA_MATRICES)),
+            input_names=["pixels", "distortions"],
+            output_names=["rows", "confidence", "tta_confidence"],
+            dynamic_shapes=({0: torch.export.Dim("N")}, {0: torch.export.Dim("K")}),
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     exported: onnx.ModelProto = program.model_proto
     for part in (exported.graph, *exported.graph.node, *exported.graph.input, *exported.graph.output):
         part.ClearField("metadata_props")  # traces of the exporter with this machine's paths
     del exported.graph.value_info[:]
     preprocessing = preprocessing_graph(exported.ir_version)
-    model = onnx.compose.merge_models(preprocessing, exported, io_map=[(preprocessing.graph.output[0].name, "pixels")])
+    pixels_name = preprocessing.graph.output[0].name
+    merged = onnx.compose.merge_models(preprocessing, exported, io_map=[(pixels_name, "pixels")])
+    model: onnx.ModelProto = inline_local_functions(merged)  # many tools know no local functions
+    del model.opset_import[1:]  # the merged lists contain the standard operators twice
     # An input that is also an initializer is optional.
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((0, 2, 3), np.float32), "distortions"))
     onnx.checker.check_model(model, full_check=True)

@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from search_spaces import ConfigurationError
 from search_spaces.files.regular_files import read_bytes
+from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.image_statistics import image_statistics
 from tuner.data.pixel_cache import CachedSplit
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
@@ -25,10 +27,11 @@ from tuner.inference.reader import Floats, PixelReadings, Reader, Rows
 
 MAX_MODEL_BYTES = 10**9
 PRODUCER = "khmer-ocr-tuner"
+FORMAT_VERSION = 1  # of inputs, outputs and metadata
 
 # An entry of `ModelProto.metadata_props` (field 14): protocol buffers may be extended by appending to them.
-_DIGEST_KEY = b"sha256"
-_DIGEST_ENTRY = b"\x72\x4a\x0a\x06" + _DIGEST_KEY + b"\x12\x40"
+_DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+_REQUIRED = ("characters", "max_length", "special_classes", "out_of_distribution", "distortions")
 
 
 class OnnxReader(Reader):
@@ -51,14 +54,25 @@ class OnnxReader(Reader):
         # So that weights in other files are refused.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-            vocabulary = Vocabulary(tuple(json.loads(self.metadata["characters"])), int(self.metadata["max_length"]))
-            detector = OODDetector.of_json(self.metadata["out_of_distribution"], vocabulary)
-            self._distortions: Floats = np.array(json.loads(self.metadata["distortions"]), np.float32)
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            meta = self.session.get_modelmeta()
+            if meta.version != FORMAT_VERSION:
+                raise ValueError(f"its format is not version {FORMAT_VERSION}, which this program reads")
+            metadata = {name: json.loads(meta.custom_metadata_map[name]) for name in _REQUIRED}
+            vocabulary = Vocabulary(tuple(metadata["characters"]), metadata["max_length"])
+            super().__init__(vocabulary, OODDetector.of_dict(metadata["out_of_distribution"], vocabulary))
+            self._distortions: Floats = np.array(metadata["distortions"], np.float32)
+            self._check(metadata["special_classes"])
         except Exception as error:  # ONNX Runtime's errors have no common class
             raise ValueError(f"it cannot be used ({' '.join(str(error).split()):.300})") from error
-        super().__init__(vocabulary, detector)
+
+    def _check(self, special_classes: Mapping[str, int]) -> None:
+        """Raise an error unless graph and metadata fit together, by reading a blank image."""
+        blank = np.zeros((1, IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX), np.uint8)
+        [row], _, [tta_confidence] = self.read_pixels(blank)
+        self.ood_detector.flags(row, tta_confidence, 2.0, image_statistics(blank)[0])
+        if special_classes != self.vocabulary.special._asdict() or len(row) != self.vocabulary.max_length + 1:
+            raise ValueError("its metadata describe another vocabulary than its graph has")
 
     def read_pixels(self, pixels: npt.NDArray[np.uint8]) -> PixelReadings:
         """Read grey pixels ``(N, H, W)``."""
@@ -72,7 +86,7 @@ class OnnxReader(Reader):
 
     def _run(self, pixels: npt.NDArray[np.uint8], distortions: Floats, names: list[str]) -> list[npt.NDArray[Any]]:
         rgb = np.repeat(pixels[..., None], 3, axis=3)
-        outputs: list[npt.NDArray[Any]] = self._session.run(names, {"images": rgb, "distortions": distortions})
+        outputs: list[npt.NDArray[Any]] = self.session.run(names, {"images": rgb, "distortions": distortions})
         return outputs
 
 
@@ -89,7 +103,7 @@ def reader_of_onnx(path: Path, *, device: str = "auto") -> OnnxReader:
     """
     if device == "cuda":
         raise ConfigurationError(
-            "device: found 'cuda'; exported models are read on the CPU; use 'auto' or a checkpoint"
+            "device: found 'cuda'; exported models are read on the CPU; choose 'auto' or 'cpu', or use the checkpoint"
         )
     try:
         return OnnxReader(read_bytes(path, MAX_MODEL_BYTES))

@@ -9,7 +9,6 @@ Shapes: N validation images, R of them read correctly, M other images, L label p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -105,17 +104,17 @@ class OODDetector:
         )
 
     @classmethod
-    def of_json(cls, text: str, vocabulary: Vocabulary) -> OODDetector:
-        """Restore a detector from the text of `to_json`."""
-        plain: dict[str, Any] = {name: np.inf if value is None else value for name, value in json.loads(text).items()}
+    def of_dict(cls, data: Mapping[str, Any], vocabulary: Vocabulary) -> OODDetector:
+        """Restore a detector from the result of `as_dict`."""
+        plain: dict[str, Any] = {name: np.inf if value is None else value for name, value in data.items()}
         arrays = {name: np.array(value, float) for name, value in plain.items() if isinstance(value, list)}
         return cls(**plain | arrays | {"aspect_ratios": tuple(plain["aspect_ratios"]), "vocabulary": vocabulary})
 
-    def to_json(self) -> str:
-        """Return the attributes as JSON, without the vocabulary; an infinite limit is null."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes as data for JSON, without the vocabulary; an infinite limit is None."""
         plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
         del plain["vocabulary"]
-        return json.dumps({name: None if value == np.inf else value for name, value in plain.items()})
+        return {name: None if value == np.inf else value for name, value in plain.items()}
 
     def flags(
         self, row: npt.NDArray[np.int64], confidence: float, aspect_ratio: float, statistics: Floats

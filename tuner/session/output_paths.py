@@ -26,7 +26,7 @@ _BEGINNINGS = {
     PRESET: "# Written by khmer-tuner best:",
     NETWORKS: "# The model definitions of this study",
     CONFIRMATION: r'\{\s*"set":\s*\[',
-    ONNX_MODEL: r"(?s).{0,4}khmer-ocr-tuner",
+    ONNX_MODEL: "(?s)\x08.\x12\x0fkhmer-ocr-tuner",
 }
 _BEGINNING_BYTES = 2048
 # The study's own files directly in the output folder have other suffixes.

@@ -221,7 +221,7 @@ def test_size_and_speed_are_shown(start: Start, add_trials: AddTrials, report: R
     headings, *rows = page.rows()
     columns = [headings.index(title) for title in ("parameters", "ms/image")]
     assert [[row[column] for column in columns] for row in rows] == [["159867", "2.00"]] * 3
-    assert "159,867 parameters, 0.76 MB, 2.00 ms per image (batch 1)" in page.texts["winner"]
+    assert "159,867 parameters, checkpoint 0.76 MB, 2.00 ms per image (batch 1)" in page.texts["winner"]
     assert "No trial is both faster and more accurate" in page.texts["latency"]
 
 

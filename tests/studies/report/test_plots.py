@@ -77,7 +77,7 @@ def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(
     points = dict(zip(searched.customdata, zip(searched.x, searched.y, strict=True), strict=True))
     assert points == {"search_0001": (1.0, 0.25), "search_0002": (2.0, 0.125), "search_0003": (10.0, 0.5)}
     assert (list(front.x), list(front.y)) == ([1.0, 4.0, 10.0], [0.25, 0.375, 0.5])
-    assert "not exactly comparable" in panel.caption
+    assert "on the device of the training" in panel.caption
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_consecutive_crashes_are_counted_in_the_same_epoch(
                 "images_per_s_batch_1": 581.4,
                 "images_per_s_batch_64": 4711.3,
             },
-            "159,867 parameters, 0.76 MB, 1.72 ms per image (batch 1), 4,711 images/s (batch 64)",
+            "159,867 parameters, checkpoint 0.76 MB, 1.72 ms per image (batch 1), 4,711 images/s (batch 64)",
         ),
     ],
 )

@@ -94,7 +94,7 @@ def test_best_accepts_limits_and_names_them(cli, run_study):
         (["--output-dir", "{study}", "--max-parameters", "1e5"], "--max-parameters: found '1e5'"),
         (
             ["--output-dir", "{study}", "--max-parameters", "10", "--out", "best.yaml"],
-            "found no completed trial with at most 10 parameters; the lowest is 2,231 parameters (ខ្មែរ); raise",
+            "found no completed trial with at most 10 parameters; the lowest is 2,231 parameters (ខ្មែរ); use higher",
         ),
         (["--output-dir", "{study}", "--max-latency-ms", "1e-9"], "with at most 1e-09 ms per image; the lowest is "),
     ],

@@ -58,6 +58,20 @@ def foreign(content: bytes) -> bytes:
     return model
 
 
+def with_metadata(**changes: str) -> Callable[[bytes], bytes]:
+    """Return a function that replaces metadata of a model and signs it again."""
+
+    def change(content: bytes) -> bytes:
+        model = onnx.load_model_from_string(content)
+        del model.metadata_props[-1]
+        for item in model.metadata_props:
+            item.value = changes.get(item.key, item.value)
+        model.model_version = int(changes.get("version", "1"))
+        return with_digest(model.SerializeToString())
+
+    return change
+
+
 def with_external_data(content: bytes) -> bytes:
     """Move the first weights to another file, as a crafted model could refer to any file of the machine."""
     model = onnx.load_model_from_string(content)
@@ -79,11 +93,16 @@ def with_external_data(content: bytes) -> bytes:
         (lambda content: content[:-1], "SHA-256 is missing or wrong"),
         (lambda content: content + b"\0", "SHA-256 is missing or wrong"),
         (foreign, "SHA-256 is missing or wrong"),
-        (lambda content: with_digest(foreign(content)), r"cannot be used \('characters'\)"),
+        (lambda content: with_digest(foreign(content)), r"its format is not version 1"),
         (lambda content: with_digest(b"not a model"), "cannot be used"),
         (with_external_data, "cannot be used"),
+        (with_metadata(version="2"), "its format is not version 1"),
+        (with_metadata(characters="[]"), "cannot be used"),
+        (with_metadata(characters='["a", "b"]'), "describe another vocabulary"),
+        (with_metadata(max_length="4"), "describe another vocabulary"),
+        (with_metadata(distortions="[]"), "cannot be used"),
+        (with_metadata(out_of_distribution="{}"), "cannot be used"),
     ],
-    ids=["empty", "text", "short", "cut", "longer", "foreign", "foreign with digest", "text with digest", "external"],
 )
 def test_damaged_or_foreign_file_is_refused_in_one_line(
     change: Callable[[bytes], bytes],

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     out = "file to write; an existing file is overwritten only if `best` wrote it (default: `-`, standard output)"
     add_option(parser, "--out", "FILE", non_empty, out, default=STANDARD_OUTPUT)
-    latency = "choose among the trials whose network reads one image in at most X milliseconds (batch size 1)"
+    latency = "choose among trials that read one image in at most X ms, measured on the device of their training"
     add_option(parser, "--max-latency-ms", "X", above_zero("a finite number of milliseconds above 0"), latency)
-    parameters = "choose among the trials whose network has at most N parameters"
+    parameters = "choose among trials whose network has at most N parameters"
     add_option(parser, "--max-parameters", "N", whole_number(1, 10**12), parameters)
     add_study_options(parser, json=True)
 

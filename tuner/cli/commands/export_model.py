@@ -6,41 +6,33 @@ Examples:
   khmer-tuner predict --checkpoint reader.onnx generated_data/test
 
 PyTorch and ONNX Runtime read all validation images, and the file is written
-only if all readings are equal. Its metadata has the vocabulary, settings,
-metrics and this comparison. Needs: pip install onnx onnxscript onnxruntime
+only if all readings are equal. The result, vocabulary, settings and metrics
+are in its metadata. Needs: pip install onnx onnxscript onnxruntime
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.cli.errors import SUCCESS, collector, print_message
 from tuner.cli.existing_study import load
-from tuner.cli.options import Command, add_checkpoint_option, add_option, add_study_options, non_empty
+from tuner.cli.options import Command, add_option, add_study_options, non_empty
 from tuner.cli.output import print_json, print_lines
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-
-@dataclass(frozen=True)
-class _Source:
-    """The checkpoint to export, its dataset if the study knows it, and what the study says about the trial."""
-
-    checkpoint: Path
-    metadata_path: str | None
-    origin: dict[str, Any]
+# The checkpoint, its dataset if the study knows it, and what the study says about the trial.
+_Source = tuple[Path, str | None, dict[str, Any]]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--trial", "TRIAL", non_empty, "number or name of the trial to export (default: the best trial)")
-    add_checkpoint_option(parser)
+    add_option(parser, "--checkpoint", "FILE", non_empty, "checkpoint to export, instead of a trial of a study")
     out = "file to write; an existing file is overwritten only if `export-model` wrote it"
     add_option(parser, "--out", "FILE", non_empty, out, default="reader.onnx")
-    metadata = "metadata.yaml of the training's dataset, if it was moved"
-    add_option(parser, "--metadata", "FILE", non_empty, metadata)
+    add_option(parser, "--metadata", "FILE", non_empty, "metadata.yaml of the training's dataset, if it was moved")
     add_option(parser, "--license", "TEXT", non_empty, "licence of the model, for its metadata", default="unspecified")
     add_study_options(parser, json=True)
 
@@ -49,7 +41,6 @@ def prepare(options: argparse.Namespace) -> _Source:
     """Find the checkpoint, and check that ``--out`` can be written and that the packages are installed."""
     from importlib.util import find_spec
 
-    from search_spaces import ConfigurationError
     from tuner.session.output_paths import ONNX_MODEL, check_output_file
 
     problems = collector(options)
@@ -57,12 +48,11 @@ def prepare(options: argparse.Namespace) -> _Source:
         source = _source(options)
     with problems.collect():
         check_output_file(Path(options.out), ONNX_MODEL, options.output_dir, "--out")
-    with problems.collect():
-        if missing := [package for package in _PACKAGES if find_spec(package) is None]:
-            raise ConfigurationError(
-                f"export-model: missing Python packages: {', '.join(missing)}; install them: pip install "
-                + " ".join(_PACKAGES)
-            )
+    if not options.out.lower().endswith(".onnx"):
+        problems.add([f"--out: found {options.out!r}; expected a file name that ends in .onnx; add this ending"])
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
+        remedy = f"install them: pip install {' '.join(_PACKAGES)}"
+        problems.add([f"export-model: missing Python packages: {', '.join(missing)}; {remedy}"])
     problems.raise_all()
     return source
 
@@ -74,42 +64,34 @@ def run(options: argparse.Namespace, source: _Source) -> int:
     from tuner.display.terminal import printable, shown_path
     from tuner.inference.checkpoint_reader import reader_of_checkpoint
 
-    print_message(f"checkpoint: {printable(shown_path(source.checkpoint))}")
-    reader = reader_of_checkpoint(source.checkpoint, device="cpu")
-    metadata_path = options.metadata or source.metadata_path or reader.config.metadata_path
-    content, proof = export_model(reader, metadata_path, source.origin | {"license": options.license})
+    checkpoint, metadata_path, origin = source
+    print_message(f"checkpoint: {printable(shown_path(checkpoint))}")
+    reader = reader_of_checkpoint(checkpoint, device="cpu")
+    metadata_path = options.metadata or metadata_path or reader.config.metadata_path
+    content, comparison = export_model(reader, metadata_path, origin | {"license": options.license})
     out = Path(options.out)
     write_bytes(out, content)
     if options.json:
-        print_json({"file": str(out.absolute()), "bytes": len(content), "proof": asdict(proof)} | source.origin)
+        print_json({"file": str(out.absolute()), "bytes": len(content), "comparison": comparison} | origin)
     else:
-        print_lines([f"written: {shown_path(out)}, {len(content) / 1e6:.2f} MB", proof.text])
+        print_lines([f"written: {shown_path(out)}, {len(content) / 1e6:.2f} MB", comparison["text"]])
     return SUCCESS
 
 
 def _source(options: argparse.Namespace) -> _Source:
     from search_spaces import ConfigurationError
     from studies import find_trial, study_invariants
-    from tuner.analysis.best_trial import best_checkpoint, find_winner
-    from tuner.training.checkpoint_paths import best_checkpoint_path
+    from tuner.analysis.best_trial import existing_checkpoint, find_winner
 
     if options.checkpoint is not None:
         if options.trial is not None:
             raise ConfigurationError("--trial and --checkpoint: found both; leave out one of them")
-        return _Source(Path(options.checkpoint), None, {})
+        return Path(options.checkpoint), None, {}
     study, folder = load(options)
-    if options.trial is None:
-        record, checkpoint = find_winner(study, folder).record, best_checkpoint(study, folder)
-    else:
-        record, row = find_trial(study, folder, options.trial)
-        checkpoint = best_checkpoint_path(folder.trial_dir(record.experiment_name))
-        if not checkpoint.is_file():
-            raise ConfigurationError(
-                f"trial {options.trial!r} ({row.state.value}): it has no best checkpoint, {checkpoint}; choose another "
-                "trial, or train this one to its end"
-            )
+    is_best = options.trial is None
+    record = find_winner(study, folder).record if is_best else find_trial(study, folder, options.trial)[0]
     origin = {"study": study.study_name, "trial": record.experiment_name, "trial_number": record.number}
-    return _Source(checkpoint, str(study_invariants(study).dataset["metadata_path"]), origin)
+    return existing_checkpoint(record, folder), str(study_invariants(study).dataset["metadata_path"]), origin
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

@@ -5,6 +5,9 @@ Examples:
   khmer-tuner status --all
   khmer-tuner status --watch
   khmer-tuner status --output-dir training_output --json
+
+A wide terminal also shows each trial's number of parameters (params) and its
+milliseconds per image (ms); `show` and --json have them in any case.
 """
 
 from __future__ import annotations

@@ -16,13 +16,15 @@ def test_exported_model_reads_and_scores_like_the_checkpoint(cli, run_study, tin
     assert (written.code, written.err) == (0, f"checkpoint: {run_study.folder}/ខ្មែរ/checkpoints/best.pt\n")
     first, second = written.out.splitlines()
     assert first.startswith("written: reader.onnx, 0.")
-    assert second.startswith("all 8 validation images are read equally by PyTorch and ONNX Runtime; largest difference")
+    assert second.startswith(
+        "PyTorch and ONNX Runtime read all 8 validation images identically (single precision, CPU)"
+    )
     content = Path("reader.onnx").read_bytes()
 
     again = cli("export-model", "--output-dir", run_study.folder, "--license", "MIT", "--trial", "1", "--json")
     plain = json.loads(again.out)
     assert (plain["file"], plain["bytes"]) == (str(Path("reader.onnx").absolute()), len(content))
-    assert (plain["trial"], plain["trial_number"], plain["proof"]["images"]) == ("ខ្មែរ", 1, 8)
+    assert (plain["trial"], plain["trial_number"], plain["comparison"]["images"]) == ("ខ្មែរ", 1, 8)
     assert Path("reader.onnx").read_bytes() == content
 
     images = sorted((tiny_dataset.parent / "test").glob("*.png"))
@@ -50,21 +52,29 @@ def test_exported_model_reads_and_scores_like_the_checkpoint(cli, run_study, tin
         (["--checkpoint", "nothing.pt"], ["checkpoint nothing.pt: there is no such file; use a checkpoint"]),
         (["--out", "no/such/reader.onnx"], ["--out no/such/reader.onnx: there is no folder"]),
         (
-            ["--out", "notes.txt"],
-            ["--out notes.txt: this file exists and is not a model written by"],
+            ["--out", "notes.onnx"],
+            ["--out notes.onnx: this file exists and is not a model written by"],
         ),
         (["--out", "foreign.onnx"], ["--out foreign.onnx: this file exists and is not a model written by"]),
-        (["--out", "."], ["--out .: this is a folder; expected a file; add a file name"]),
+        (["--out", "requirements.onnx"], ["--out requirements.onnx: this file exists and is not a model written by"]),
+        (
+            ["--out", "model.bin"],
+            ["--out: found 'model.bin'; expected a file name that ends in .onnx; add this"],
+        ),
+        (["--out", "-"], ["--out: found '-'; expected a file name that ends in .onnx"]),
+        (["--out", "folder.onnx"], ["--out folder.onnx: this is a folder; expected a file; add a file name"]),
         (["--metadata", "/nothing.yaml"], ["/nothing.yaml: the dataset's metadata file does not exist"]),
         (
-            ["--trial", "9", "--out", "notes.txt"],
-            ["trial: found '9'; expected a trial number from 0 to 1", "--out notes.txt: this file exists"],
+            ["--trial", "9", "--out", "notes.onnx"],
+            ["trial: found '9'; expected a trial number from 0 to 1", "--out notes.onnx: this file exists"],
         ),
     ],
     ids=str,
 )
 def test_wrong_input_is_refused_and_nothing_is_written(argv, problems, cli, run_study, tree):
-    Path("notes.txt").write_text("my notes")
+    Path("notes.onnx").write_text("my notes")
+    Path("requirements.onnx").write_text("khmer-ocr-tuner==0.1\n")
+    Path("folder.onnx").mkdir()
     Path("foreign.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     before = tree(Path())
     done = cli("export-model", "--output-dir", run_study.folder, *argv)
@@ -79,7 +89,8 @@ def test_trial_without_a_best_checkpoint_is_refused(cli, run_study, tmp_path):
     (copy / "broken" / "checkpoints" / "best.pt").unlink()
     done = cli("export-model", "--output-dir", copy, "--trial", "broken")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: trial 'broken' (failed): it has no best checkpoint, ")
+    assert done.err.startswith("error: checkpoint ")
+    assert "the best checkpoint of trial 'broken' (number 0, failed) is missing; restore it, or use another" in done.err
     assert not Path("reader.onnx").exists()
 
 
@@ -87,7 +98,7 @@ def test_waiting_trial_is_refused(cli, run_study, copy_of_the_study):
     assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
     done = cli("export-model", "--output-dir", copy_of_the_study, "--trial", "2")
     assert done.code == 2
-    assert "trial '2' (waiting): it has no best checkpoint" in done.err
+    assert "the best checkpoint of trial 'search_0002' (number 2, waiting) is missing" in done.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")

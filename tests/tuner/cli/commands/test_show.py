@@ -35,7 +35,7 @@ def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, ru
     assert (shown.code, shown.err) == (0, "")
     headline, size_and_speed, *_ = shown.out.splitlines()
     parameters = parameters_of_tiny(run_study.folder)
-    known = f"{parameters:,} parameters, 0.0. MB, .* ms per image .batch 1., .* images/s .batch 64."
+    known = f"{parameters:,} parameters, checkpoint 0.0. MB, .* ms per image .batch 1., .* images/s .batch 64."
     assert re.fullmatch(f"size and speed: {known}", size_and_speed)
     assert headline.startswith("trial 1, ខ្មែរ: completed, max epochs, 2 of 2 epochs, best val_char_accuracy 0.")
     settings = dict(line.split(maxsplit=1) for line in section(shown.out, "settings"))
