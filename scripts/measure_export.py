@@ -47,7 +47,7 @@ def main() -> None:
 def measure(checkpoint: Path, metadata: str, splits: dict[str, CachedSplit], folder: Path) -> None:
     """Export a checkpoint, quantize the exported model to int8, and print the figures of all three."""
     torch_reader = reader_of_checkpoint(checkpoint, device="cpu")
-    content, proof = export_model(torch_reader, metadata, {})
+    content, comparison = export_model(torch_reader, metadata, {})
     (folder / "reader.onnx").write_bytes(content)
     (folder / "int8.onnx").write_bytes(quantized(content, splits["val"], folder))
     readers: dict[str, tuple[Reader, Path]] = {
@@ -56,9 +56,8 @@ def measure(checkpoint: Path, metadata: str, splits: dict[str, CachedSplit], fol
         "onnx int8": (OnnxReader((folder / "int8.onnx").read_bytes()), folder / "int8.onnx"),
     }
     expected = {name: torch_reader.score(split)[0] for name, split in splits.items()}
-    print(
-        f"\n{checkpoint}\n{proof.text}\n{'':10}      MB  equal val  equal test  test seq   images/s 1 / 64   predict s"
-    )
+    print(f"\n{checkpoint}\n{comparison['text']}")
+    print("                MB  equal val  equal test  test seq   images/s 1 / 64   predict s")
     for name, (reader, path) in readers.items():
         rows = {split_name: reader.score(split)[0] for split_name, split in splits.items()}
         equal = [f"{(rows[split_name] == expected[split_name]).all(1).mean():10.4f}" for split_name in splits]
@@ -94,10 +93,9 @@ def quantized(content: bytes, val: CachedSplit, folder: Path) -> bytes:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-    model = onnx.load(folder / "quantized.onnx")
-    del model.metadata_props[:]
-    for item in onnx.load_model_from_string(content).metadata_props[:-1]:
-        model.metadata_props.add(key=item.key, value=item.value)
+    model, original = onnx.load(folder / "quantized.onnx"), onnx.load_model_from_string(content)
+    model.model_version = original.model_version
+    onnx.helper.set_model_props(model, {item.key: item.value for item in original.metadata_props[:-1]})
     return with_digest(model.SerializeToString())
 
 

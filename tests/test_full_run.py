@@ -50,3 +50,23 @@ def test_test_accuracy_is_close_to_the_validation_accuracy(
     assert scored["char_accuracy"] >= entries[name]["best_val_char_accuracy"] - 0.01
     assert scored["char_accuracy"] >= 0.98
     assert scored["seq_accuracy"] >= 0.95
+
+
+@pytest.mark.parametrize("name", ["conservative_small", "baseline_optimized"])
+def test_exported_preset_reads_like_its_checkpoint(
+    full_run: tuple[Path, dict[str, dict[str, float]]], name: str, tmp_path: Path
+) -> None:
+    checkpoint, exported = full_run[0] / name / "checkpoints" / "best.pt", tmp_path / "reader.onnx"
+    metadata = str(ROOT / "generated_data" / "metadata.yaml")
+
+    def run(*argv: str | Path) -> str:
+        command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), *map(str, argv)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    export = ["export-model", "--output-dir", full_run[0], "--trial", name, "--metadata", metadata]
+    assert "read all 1,000 validation images identically" in run(*export)
+    assert exported.stat().st_size < {"conservative_small": 1_000_000, "baseline_optimized": 2_000_000}[name]
+    score = ["evaluate", "--json", "--metadata", metadata, "--split", "test", "--checkpoint"]
+    of_checkpoint, of_exported = (json.loads(run(*score, path)) for path in (checkpoint, exported))
+    del of_checkpoint["checkpoint"], of_exported["checkpoint"], of_checkpoint["loss"], of_exported["loss"]
+    assert of_exported == of_checkpoint  # with the confusion matrix: the same mistakes
