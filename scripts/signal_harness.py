@@ -59,6 +59,7 @@ def commands(small: FixtureStudy) -> dict[str, list[str]]:
         "confirm": ["confirm", "--top", "2", "--seeds", "1", *_SHORT, *_STUDY],
         "predict": ["predict", "../data/test", *_STUDY],
         "evaluate": ["evaluate", "--metadata", "../data/metadata.yaml", *_STUDY],
+        "export-model": ["export-model", *_STUDY],
         "clean": ["clean", *_STUDY],
     }
 

@@ -3,11 +3,11 @@
 Examples:
   khmer-tuner export-model
   khmer-tuner export-model --trial baseline_optimized --out digits.onnx
-  khmer-tuner predict --checkpoint reader.onnx generated_data/test
 
 PyTorch and ONNX Runtime read all validation images, and the file is written
 only if all readings are equal. The result, vocabulary, settings and metrics
-are in its metadata. Needs: pip install onnx onnxscript onnxruntime
+are in its metadata. `predict --checkpoint reader.onnx` reads images with it.
+Needs: pip install onnx onnxscript onnxruntime
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_trial_without_a_best_checkpoint_is_refused(cli, run_study, tmp_path):
     done = cli("export-model", "--output-dir", copy, "--trial", "broken")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: checkpoint ")
-    assert "the best checkpoint of trial 'broken' (number 0, failed) is missing; restore it, or use another" in done.err
+    assert "the best checkpoint of trial 'broken' (number 0, failed) is missing; restore it, use an" in done.err
     assert not Path("reader.onnx").exists()
 
 
