@@ -35,38 +35,45 @@ _BOOL, _DOUBLE, _INT32, _UINT8 = (scalar.dtype for scalar in (BOOL, DOUBLE, INT3
 
 @onnxscript.script(_FUNCTIONS, default_opset=op)
 @no_type_check  # the types are those of ONNX
-def _resize_rows(values, new_size):
-    """Resize rows ``(N, rows, size)`` like BILINEAR of Pillow: with weights of 22 bits and rounded results.
-
-    `Resize` of ONNX differs by up to 22 grey levels. Pillow before version 13 resizes rows before columns as here;
-    later versions first resize the columns of some images, so that rounding can differ by one grey level.
-    """
-    size = op.CastLike(op.Squeeze(op.Shape(values, start=2)), values)
-    length = op.CastLike(new_size, values)
-    one = op.CastLike(1.0, values)
+def _resize_weights(length, new_length, pixel_axis, new_axis):
+    """Return the weights of the pixels of a row or column in the resized one, as integers of 22 bits, like Pillow."""
+    one = op.Cast(1.0, to=_DOUBLE)
     zero = one - one
-    support = op.Max(size / length, one)
-    centre = (op.Range(zero, length, one) + 0.5) * (size / length)
-    pixel = op.Unsqueeze(op.Range(zero, size, one), [1])
+    support = op.Max(length / new_length, one)
+    centre = op.Unsqueeze((op.Range(zero, new_length, one) + 0.5) * (length / new_length), pixel_axis)
+    pixel = op.Unsqueeze(op.Range(zero, length, one), new_axis)
     is_inside = op.And(pixel >= op.Floor(centre - support + 0.5), pixel < op.Floor(centre + support + 0.5))
     weight = op.Where(is_inside, op.Max(one - op.Abs(pixel - centre + 0.5) * (one / support), zero), zero)
-    fixed = op.Floor(weight / op.ReduceSum(weight, [0]) * 4194304.0 + 0.5)
-    return op.Min(op.Floor(op.MatMul(values, fixed) / 4194304.0 + 0.5), op.CastLike(255.0, values))
+    return op.Floor(weight / op.ReduceSum(weight, pixel_axis) * 4194304.0 + 0.5)
+
+
+@onnxscript.script(_FUNCTIONS, default_opset=op)
+@no_type_check
+def _rounded(sums):
+    return op.Min(op.Floor(sums / 4194304.0 + 0.5), op.Cast(255.0, to=_DOUBLE))
 
 
 @onnxscript.script(default_opset=op)
 @no_type_check
 def _preprocess(images):
-    """Convert RGB images ``(N, height, width, 3)`` to grey pixels ``(N, H, W)``, like Pillow."""
+    """Convert RGB images ``(N, height, width, 3)`` to grey pixels ``(N, H, W)``, like Pillow's BILINEAR.
+
+    `Resize` of ONNX differs by up to 22 grey levels. Pillow before version 13 resizes rows before columns as here;
+    later versions first resize the columns of some images, so that rounding can differ by one grey level.
+    """
     weights = op.Cast(op.Constant(value_ints=[19595, 38470, 7471]), to=_INT32)
     grey = (op.ReduceSum(op.Cast(images, to=_INT32) * weights, [-1], keepdims=0) + 32768) / 65536
     is_same = op.Shape(grey, start=1) == op.Constant(value_ints=_SIZE)
     if op.Cast(op.ReduceMin(op.Cast(is_same, to=_INT32), keepdims=0), to=_BOOL):
         pixels = op.Cast(grey, to=_UINT8)
     else:
-        across = _resize_rows(op.Cast(grey, to=_DOUBLE), op.Constant(value_int=IMAGE_WIDTH_PX))
-        down = _resize_rows(op.Transpose(across, perm=[0, 2, 1]), op.Constant(value_int=IMAGE_HEIGHT_PX))
-        pixels = op.Cast(op.Transpose(down, perm=[0, 2, 1]), to=_UINT8)
+        height, width = op.Split(op.Cast(op.Shape(grey, start=1), to=_DOUBLE), num_outputs=2)
+        new_height, new_width = op.Split(op.Cast(op.Constant(value_ints=_SIZE), to=_DOUBLE), num_outputs=2)
+        across = _resize_weights(op.Squeeze(width), op.Squeeze(new_width), [0], [1])
+        # Weights on the left instead of transposed pixels, which some versions of ONNX Runtime cannot multiply.
+        down = _resize_weights(op.Squeeze(height), op.Squeeze(new_height), [1], [0])
+        narrow = _rounded(op.MatMul(op.Cast(grey, to=_DOUBLE), across))
+        pixels = op.Cast(_rounded(op.MatMul(down, narrow)), to=_UINT8)
     return pixels
 
 
