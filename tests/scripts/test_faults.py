@@ -60,7 +60,7 @@ def run_harness(faults: int, *options: str) -> None:
 
 @needs_compiler
 def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
-    run_harness(6, "--only-sampled", "--seed", "5")
+    run_harness(4, "--only-sampled", "--seed", "5")
 
 
 @needs_compiler

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,9 +57,14 @@ def val(tiny_dataset: Path) -> CachedSplit:
 @pytest.fixture(scope="session")
 def exported(
     readers: dict[str, CheckpointReader], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """ONNX files of the models; tests must not change them."""
+) -> Callable[[str], Path]:
+    """Return a function that returns the ONNX file of a model; tests must not change the file."""
     folder = tmp_path_factory.mktemp("exported")
-    for kind, reader in readers.items():
-        (folder / f"{kind}.onnx").write_bytes(export_model(reader, str(tiny_dataset), {"trial": kind})[0])
-    return {kind: folder / f"{kind}.onnx" for kind in readers}
+
+    @cache  # an export takes seconds
+    def export(kind: str) -> Path:
+        path = folder / f"{kind}.onnx"
+        path.write_bytes(export_model(readers[kind], str(tiny_dataset), {"trial": kind})[0])
+        return path
+
+    return export

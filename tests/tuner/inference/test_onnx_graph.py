@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def sessions(exported: dict[str, Path]) -> dict[str, onnxruntime.InferenceSession]:
+def sessions(exported: Callable[[str], Path]) -> dict[str, onnxruntime.InferenceSession]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return {kind: onnxruntime.InferenceSession(str(path), options) for kind, path in exported.items()}
+    return {kind: onnxruntime.InferenceSession(str(exported(kind)), options) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +96,9 @@ def test_distorted_copies_are_optional(kind: str, sessions: dict[str, onnxruntim
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_file_is_small_and_contains_no_paths_of_this_machine(
-    kind: str, exported: dict[str, Path], readers: dict[str, CheckpointReader]
+    kind: str, exported: Callable[[str], Path], readers: dict[str, CheckpointReader]
 ) -> None:
-    content = exported[kind].read_bytes()
+    content = exported(kind).read_bytes()
     for path in (str(ROOT), str(Path.home()), "site-packages", "training_output"):
         assert path.encode() not in content
     parameters = sum(parameter.numel() for parameter in readers[kind].model.parameters())

@@ -18,34 +18,31 @@ from tuner.inference.checkpoint_reader import CheckpointReader
 from tuner.inference.onnx_reader import OnnxReader, reader_of_onnx, with_digest
 from tuner.inference.reader import evaluate_split
 
-KINDS = ["attention", "ctc"]
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_exported_model_reads_files_like_its_checkpoint(
-    kind: str, readers: dict[str, CheckpointReader], exported: dict[str, Path], val: CachedSplit
+    readers: dict[str, CheckpointReader], exported: Callable[[str], Path], val: CachedSplit
 ) -> None:
-    reader = load_reader(exported[kind])
+    reader = load_reader(exported("ctc"))
     assert isinstance(reader, OnnxReader)
     paths = [*val.image_paths * 5, "missing.png"]
-    for found, expected in zip(reader.read(paths), readers[kind].read(paths), strict=True):
+    for found, expected in zip(reader.read(paths), readers["ctc"].read(paths), strict=True):
         assert (found.path, found.text, found.problem) == (expected.path, expected.text, expected.problem)
         assert found.confidence == pytest.approx(expected.confidence, abs=1e-5)
         assert len(found.flags) == len(expected.flags)
-    original, copied = readers[kind].ood_detector, reader.ood_detector
+    original, copied = readers["ctc"].ood_detector, reader.ood_detector
     assert {name: np.asarray(value).tolist() for name, value in vars(copied).items() if name != "vocabulary"} == {
         name: np.asarray(value).tolist() for name, value in vars(original).items() if name != "vocabulary"
     }
     assert copied.vocabulary == original.vocabulary
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_exported_model_has_the_accuracies_of_its_checkpoint(
-    kind: str, readers: dict[str, CheckpointReader], exported: dict[str, Path], tiny_dataset: Path
+    readers: dict[str, CheckpointReader], exported: Callable[[str], Path], tiny_dataset: Path
 ) -> None:
-    expected = evaluate_split(readers[kind], tiny_dataset, "test")
-    found = evaluate_split(reader_of_onnx(exported[kind]), tiny_dataset, "test")
+    expected = evaluate_split(readers["ctc"], tiny_dataset, "test")
+    found = evaluate_split(reader_of_onnx(exported("ctc")), tiny_dataset, "test")
     assert found.loss is None
     assert (found.char_accuracy, found.seq_accuracy) == (expected.char_accuracy, expected.seq_accuracy)
     assert (found.by_length, found.by_font) == (expected.by_length, expected.by_font)
@@ -109,19 +106,19 @@ def with_external_data(content: bytes) -> bytes:
 def test_damaged_or_foreign_file_is_refused_in_one_line(
     change: Callable[[bytes], bytes],
     problem: str,
-    exported: dict[str, Path],
+    exported: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model.onnx").write_bytes(change(exported["ctc"].read_bytes()))
+    Path("model.onnx").write_bytes(change(exported("ctc").read_bytes()))
     with pytest.raises(ConfigurationError, match=f"model model.onnx: .*{problem}.*export-model") as caught:
         load_reader("model.onnx")
     assert "\n" not in str(caught.value)
 
 
-def test_every_flipped_byte_is_found(exported: dict[str, Path]) -> None:
-    content = exported["attention"].read_bytes()
+def test_every_flipped_byte_is_found(exported: Callable[[str], Path]) -> None:
+    content = exported("ctc").read_bytes()
     for position in np.random.default_rng(0).integers(0, len(content), 100):
         flipped = bytearray(content)
         flipped[position] ^= 1
@@ -130,7 +127,7 @@ def test_every_flipped_byte_is_found(exported: dict[str, Path]) -> None:
 
 
 def test_missing_folder_or_large_file_is_refused(
-    exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"model nothing.onnx: there is no such file; use a file"):
         load_reader("nothing.onnx")
@@ -139,24 +136,26 @@ def test_missing_folder_or_large_file_is_refused(
         load_reader(tmp_path / "folder.onnx")
     monkeypatch.setattr(onnx_reader, "MAX_MODEL_BYTES", 1000)
     with pytest.raises(ConfigurationError, match="expected at most 1,000"):
-        load_reader(exported["ctc"])
+        load_reader(exported("ctc"))
 
 
-def test_device_and_missing_package_are_reported(exported: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_device_and_missing_package_are_refused(
+    exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigurationError, match="exported models are read on the CPU"):
-        load_reader(exported["ctc"], device="cuda")
+        load_reader(exported("ctc"), device="cuda")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigurationError, match="'onnxruntime' is missing; install it: pip install onnxruntime"):
-        load_reader(exported["ctc"])
+        load_reader(exported("ctc"))
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_commands_read_an_exported_model_without_pytorch(
-    command: str, exported: dict[str, Path], tiny_dataset: Path, val: CachedSplit
+    command: str, exported: Callable[[str], Path], tiny_dataset: Path, val: CachedSplit
 ) -> None:
     argv = {"predict": [val.image_paths[0]], "evaluate": ["--metadata", str(tiny_dataset)]}[command]
     code = "import sys; from tuner.__main__ import main; code = main(sys.argv[1:]); print('torch' in sys.modules, code)"
-    command_line = [sys.executable, "-c", code, command, "--checkpoint", str(exported["attention"]), *argv]
+    command_line = [sys.executable, "-c", code, command, "--checkpoint", str(exported("ctc")), *argv]
     done = subprocess.run(command_line, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False 0", done.stderr
     assert done.stderr in ("", f"model: {exported['attention']}\n")
