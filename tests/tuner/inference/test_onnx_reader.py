@@ -158,7 +158,7 @@ def test_commands_read_an_exported_model_without_pytorch(
     command_line = [sys.executable, "-c", code, command, "--checkpoint", str(exported("ctc")), *argv]
     done = subprocess.run(command_line, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False 0", done.stderr
-    assert done.stderr in ("", f"model: {exported['attention']}\n")
+    assert done.stderr in ("", f"model: {exported('ctc')}\n")
 
 
 @pytest.mark.slow
