@@ -3,7 +3,7 @@
 Examples:
   khmer-tuner best
   khmer-tuner best --out best.yaml
-  khmer-tuner best --max-latency-ms 2 --max-parameters 100000
+  khmer-tuner best --max-latency-ms 50 --max-parameters 400000
   khmer-tuner best --json
 
 The configuration is named after the trial (best_search_0007) and contains its
