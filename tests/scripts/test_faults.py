@@ -59,13 +59,8 @@ def run_harness(faults: int, *options: str) -> None:
 
 
 @needs_compiler
-def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
-    run_harness(4, "--only-sampled", "--seed", "5")
-
-
-@needs_compiler
 @pytest.mark.slow
-def test_many_failing_file_system_calls() -> None:
+def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
     run_harness(40, "--only-sampled", "--seed", "6", "--jobs", "2")
 
 
