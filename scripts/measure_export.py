@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,11 +104,11 @@ def images_per_s(reader: Reader, pixels: np.ndarray) -> float:
     """Return the images per second of the fastest of several passes, without distorted copies."""
     one_pass: Callable[[], object]
     if isinstance(reader, CheckpointReader):
-        one_pass = lambda: torch_pass(reader, pixels)  # noqa: E731
+        one_pass = partial(torch_pass, reader, pixels)
     else:
         assert isinstance(reader, OnnxReader)
         feeds = {"images": np.repeat(pixels[..., None], 3, 3)}
-        one_pass = lambda: reader.session.run(["rows", "confidence"], feeds)  # noqa: E731
+        one_pass = partial(reader.session.run, ["rows", "confidence"], feeds)
     seconds = []
     for _ in range(PASSES):
         started = time.perf_counter()

@@ -75,10 +75,12 @@ class Winner:
         return next((epoch for epoch in epochs if epoch.epoch == self.outcome.best_epoch), None)
 
 
-def find_winner(study: optuna.Study, folder: OutputFolder, **limits: float | None) -> Winner:
+def find_winner(
+    study: optuna.Study, folder: OutputFolder, *, latency_ms: float | None = None, parameters: int | None = None
+) -> Winner:
     """Return the best completed trial of a study.
 
-    `limits` are the highest accepted `latency_ms` and `parameters`; None for no limit. Unknown values are not accepted.
+    `latency_ms` and `parameters` are the highest accepted values; None for no limit. Unknown values are not accepted.
 
     Raises:
         ConfigurationError: No trial of the study has completed, or none is within the limits.
@@ -89,6 +91,7 @@ def find_winner(study: optuna.Study, folder: OutputFolder, **limits: float | Non
             f"output folder {folder.path}: no trial of the study has completed yet, so there is no best trial; "
             "run `khmer-tuner status` to see the progress"
         )
+    limits = {"latency_ms": latency_ms, "parameters": parameters}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     ranked = [record for record in completed if all(_value(record, name) <= given[name] for name in given)]
     maxima = " and ".join(f"at most {limit:,.10g} {_UNITS[name]}" for name, limit in given.items())

@@ -32,6 +32,7 @@ Outputs: `rows`, int64 (N, L): character k of `characters` (JSON, in the metadat
 `confidence`, float (N,): probability of the reading. `tta_confidence`: its mean over the image and K slightly
 distorted copies, if the optional input `distortions` (K, 2, 3) is that of the metadata.
 
+  import json, numpy, onnxruntime, PIL.Image
   session = onnxruntime.InferenceSession("reader.onnx")
   characters = json.loads(session.get_modelmeta().custom_metadata_map["characters"])
   image = numpy.asarray(PIL.Image.open("image.png").convert("RGB"))

@@ -107,7 +107,7 @@ class _Graph(nn.Module):
         self.encoder, self.decoder = network.encoder, network.decoder
         if isinstance(network.decoder, MonotonicAttention):
             self.decoder = _ExportableAttention(
-                network.definition.width, network.decoder.positions, network.decoder.special.pad + 2
+                network.definition.width, network.decoder.positions, classes=network.decoder.special.blank + 1
             )
             self.decoder.load_state_dict(network.decoder.state_dict())
 
@@ -116,7 +116,7 @@ class _Graph(nn.Module):
         images = pixels.unsqueeze(1).float() / 255
         repeated = images.expand(copies, -1, -1, -1, -1).flatten(0, 1)
         matrices = distortions.unsqueeze(1).expand(-1, count, -1, -1).flatten(0, 1)
-        # Not `tuner.data.augmentation.warp`, whose caches would keep the exporter's symbolic tensors.
+        # Not `distorted_copies`, whose caches would keep the exporter's symbolic tensors.
         down, across = ((torch.arange(size) * 2 + 1) / size - 1 for size in _SIZE)
         matrices = matrices[:, None, None]
         grid = matrices[..., 0] * across[:, None] + matrices[..., 1] * down[:, None, None] + matrices[..., 2]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,22 @@ def test_metadata_describe_model_training_and_comparison(reader: CheckpointReade
     assert (comparison["images"], comparison["largest_confidence_difference"] < 2e-5) == (8, True)
     assert "PyTorch and ONNX Runtime read all 8 validation images identically" in comparison["text"]
     assert str(tiny_dataset.parent).encode() not in content
+
+
+def test_example_in_the_description_reads_an_image(
+    reader: CheckpointReader, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = open_pixel_cache(tiny_dataset, ["val"])["val"].image_paths[0]
+    monkeypatch.chdir(tmp_path)
+    Path("reader.onnx").write_bytes(export_model(reader, str(tiny_dataset), {})[0])
+    Path("image.png").write_bytes(Path(image).read_bytes())
+    text = "from onnxruntime import InferenceSession as S; print(S('reader.onnx').get_modelmeta().description)"
+    description = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    example = "\n".join(line[2:] for line in description.splitlines() if line.startswith("  "))
+    printed = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True).stdout
+    (expected,) = reader.read(image)
+    assert printed.split()[:-1] == expected.text.split()
+    assert float(printed.split()[-1]) == pytest.approx(expected.confidence, abs=1e-5)
 
 
 def test_same_export_gives_the_same_bytes(reader: CheckpointReader, tiny_dataset: Path) -> None:
