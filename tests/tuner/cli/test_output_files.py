@@ -73,13 +73,14 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("existing_file", EXISTING_FILES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "export-model"])
 def test_no_command_overwrites_another_file(
     command: str, existing_file: str, cli: Any, user_folder: Path, run_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(user_folder)
     before, config = content(user_folder), run_study.config.read_bytes()
-    arguments = [word.format(config=run_study.config) for word in (*COMMANDS[command], existing_file)]
+    words = COMMANDS.get(command, [command, "--out"])
+    arguments = [word.format(config=run_study.config) for word in (*words, existing_file)]
     refused = cli(*arguments, "--output-dir", "out")
     assert (refused.code, refused.out) == (2, "")
     assert arguments[-1] in refused.err
