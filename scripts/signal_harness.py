@@ -59,6 +59,7 @@ def commands(small: FixtureStudy) -> dict[str, list[str]]:
         "confirm": ["confirm", "--top", "2", "--seeds", "1", *_SHORT, *_STUDY],
         "predict": ["predict", "../data/test", *_STUDY],
         "evaluate": ["evaluate", "--metadata", "../data/metadata.yaml", *_STUDY],
+        "import": ["import", "study.jsonl", "--output-dir", "imported"],
         "export-model": ["export-model", *_STUDY],
         "clean": ["clean", *_STUDY],
     }
@@ -77,6 +78,7 @@ def _interrupt(options: argparse.Namespace, folder: Path) -> int:
     study.mkdir()
     in_fork(small.write_inputs)
     _succeed(study, small.run)
+    _succeed(study, ["export", "--format", "study", "--results-file", "study.jsonl", *_STUDY])
     before, rng = in_fork(take_snapshot, study), random.Random(options.seed)
     _succeed(study, ["enqueue", "--trials", "2", *_STUDY])
     lines = list(commands(small).items())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from studies.dashboard.artifacts import save_artifact
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import default_results_name, ended_records, records_beyond_retention, render_results
+from studies.export.study_file import StudyFile, read_study_file, study_file_text
+from studies.export.study_import import check_import, import_study
 from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.sampling.distributions import suggest_all
 from studies.sampling.pruning import PrunerName
@@ -49,12 +51,15 @@ from studies.study.search_budget import (
     add_search_trials,
     check_search,
     count_unenqueued,
+    earlier_study,
     fix_parallelism,
     require_same_search,
     search_budget,
     search_settings,
+    study_prior,
 )
 from studies.study.stop_requests import request_stop, stop_token
+from studies.study.warm_start import EarlierStudy, source_note
 from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
 from studies.trials.leases import lock_of, record_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
@@ -71,6 +76,7 @@ __all__ = [
     "Attempt",
     "Claim",
     "DiskUsage",
+    "EarlierStudy",
     "HeldBack",
     "LeaseLost",
     "OutputFolder",
@@ -81,6 +87,7 @@ __all__ = [
     "SamplerName",
     "SearchRequest",
     "StatusRow",
+    "StudyFile",
     "StudyInvariants",
     "StudyNotStartedError",
     "StudyStatus",
@@ -92,6 +99,7 @@ __all__ = [
     "add_search_trials",
     "best_records",
     "by_accuracy",
+    "check_import",
     "check_search",
     "check_storage_url",
     "claim_next_trial",
@@ -103,6 +111,7 @@ __all__ = [
     "default_results_name",
     "default_storage_url",
     "disk_usage",
+    "earlier_study",
     "ended_records",
     "enqueue_presets",
     "find_held_back",
@@ -111,6 +120,7 @@ __all__ = [
     "fix_parallelism",
     "fix_threads",
     "fixed_space",
+    "import_study",
     "is_connection_lost",
     "latest_records",
     "load_study",
@@ -121,6 +131,7 @@ __all__ = [
     "open_storage",
     "own_records",
     "read_record",
+    "read_study_file",
     "record_memory_signal",
     "record_stop",
     "records_beyond_retention",
@@ -139,10 +150,13 @@ __all__ = [
     "save_targets",
     "search_budget",
     "search_settings",
+    "source_note",
     "sqlite_path",
     "stop_token",
     "storage_error_text",
+    "study_file_text",
     "study_invariants",
+    "study_prior",
     "study_space",
     "study_status",
     "study_targets",

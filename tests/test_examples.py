@@ -62,6 +62,11 @@ def test_examples_work_as_printed(
                 with urllib.request.urlopen(address[0], timeout=30) as response:
                     assert response.status == HTTPStatus.OK
         else:
+            if command.name == "import":
+                export = shell(
+                    shlex.split("khmer-tuner export --format study --results-file study.jsonl"), trained_folder
+                )
+                assert export.returncode == 0, export.stderr
             # `data` generates a dataset, so it needs a folder without one.
             done = shell(shlex.split(line), tmp_path if command.name == "data" else trained_folder)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"

@@ -131,7 +131,7 @@ KILL_POINTS = (
     KillPoint("database created", Phase.CREATE, "studies.storage.open._create_database", storages=(Storage.SQLITE,)),
     _renaming("study.db", Phase.CREATE, "unfinished.db", (Storage.SQLITE,)),
     KillPoint("tables created", Phase.CREATE, "optuna.storages._rdb.models.BaseModel.metadata.create_all"),
-    KillPoint("study created", Phase.CREATE, "studies.study.lifecycle._create_study"),
+    KillPoint("study created", Phase.CREATE, "studies.study.lifecycle.create_study"),
     KillPoint("study attribute", Phase.CREATE, "optuna.study.Study.set_user_attr"),
     _renaming("model_config.yaml", Phase.CREATE),
     KillPoint("preset enqueued", Phase.CREATE, "optuna.study.Study.enqueue_trial", _enqueues("preset")),

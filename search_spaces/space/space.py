@@ -56,6 +56,24 @@ class _Range(ABC):
             return self
         return replace(self, low=min(self.low, number), high=max(self.high, number))
 
+    def clipped(self, value: object, margin: float) -> float | None:
+        """Return the nearest value of the range; None if the value is no number or too far outside.
+
+        Args:
+            value: Any value.
+            margin: How far outside the value may be, as a fraction of the range, on its logarithmic scale if `log`.
+        """
+        if not (isinstance(value, float) or _is_int(value)) or not math.isfinite(value) or (self.log and value <= 0):
+            return None
+        low, high, number = (math.log(item) if self.log else item for item in (self.low, self.high, value))
+        if max(low - number, number - high) > margin * (high - low):
+            return None
+        inside = min(max(value, self.low), self.high)
+        if self.step is None:
+            return inside
+        steps = min(round((inside - self.low) / self.step), int((self.high - self.low) / self.step + 1e-9))
+        return round(self.low + steps * self.step, 12)  # without the last binary digits of 0.1 + 2 * 0.1
+
     @abstractmethod
     def _on_grid(self, value: object) -> float | None:
         """Return the value if it has the right type and is a whole number of steps from `low`, else None."""
@@ -106,6 +124,10 @@ class Choices:
     def widened(self, value: object) -> Choices:
         """Return the choices unchanged, because only ranges are widened."""
         return self
+
+    def clipped(self, value: object, margin: float) -> Any:
+        """Return the value if it is one of the choices, else None."""
+        return value if self.contains(value) else None
 
 
 Domain = FloatRange | IntRange | Choices

@@ -12,7 +12,7 @@ from optuna.trial import Trial
 from search_spaces.diagnostics.diff import short_text
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
-from studies.study.search_budget import search_budget, search_settings
+from studies.study.search_budget import search_budget, search_settings, study_prior
 from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
 from studies.trials.targets import target_verdicts
 
@@ -90,6 +90,7 @@ def write_study_note(study: optuna.Study, folder: OutputFolder) -> None:
     ]
     if search is not None:
         rows.append(("search", f"{search_budget(study)} trials, {search.sampler.value}, {search.pruning.pruner.value}"))
+        rows += [("prior", source.text) for source in study_prior(study).sources]
     rows += [(f"target {name}", f"{value:g}") for name, value in targets if value is not None]
     output_dir = shlex.quote(str(folder.path))
     commands = [f"khmer-tuner {command} --output-dir {output_dir}" for command in ("status", "resume", "report")]

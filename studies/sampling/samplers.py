@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution, with_parameters
+from studies.sampling.prior import Prior
 from studies.sampling.visible_history import visible_trials
 from studies.storage.optuna_private import NarrowTPESampler, hide_gp_warnings
 from studies.trials.record import TrialKind
@@ -46,7 +47,9 @@ class StatelessSampler(BaseSampler):
     Parameters without conditions are sampled jointly, conditional parameters independently.
     """
 
-    def __init__(self, name: SamplerName, seed: int, parallelism: int, space: Callable[[], SearchSpace]) -> None:
+    def __init__(
+        self, name: SamplerName, seed: int, parallelism: int, space: Callable[[], SearchSpace], prior: Prior
+    ) -> None:
         """Create the sampler.
 
         Args:
@@ -54,11 +57,13 @@ class StatelessSampler(BaseSampler):
             seed: The study's seed.
             parallelism: The study's parallelism, which determines the visible history.
             space: Function that returns the study's search space, which new presets may widen.
+            prior: The prior of the search, which precedes the visible history.
         """
         self._name = name
         self._seed = seed
         self._parallelism = parallelism
         self._space = space
+        self._prior = prior
         self._history: _History | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -91,7 +96,7 @@ class StatelessSampler(BaseSampler):
     def _history_of(self, study: optuna.Study, trial: FrozenTrial) -> _History:
         """Return the history for all sampling calls of a trial: a copy made at its first call."""
         if self._history is None or self._history.number != trial.number:
-            self._history = _History.of(study, trial.number, self._parallelism, self._space())
+            self._history = _History.of(study, trial.number, self._parallelism, self._space(), self._prior)
         return self._history
 
     def _new_sampler(self, history: _History, purpose: str) -> BaseSampler:
@@ -105,9 +110,9 @@ class _History:
 
     Attributes:
         number: The trial's number in the original study.
-        study: The visible trials in order of trial number, then the trial itself, without parameters.
+        study: The prior, the visible trials in order of trial number, then the trial itself, without parameters.
         trial: The trial in `study`.
-        presets: Number of visible presets.
+        presets: Number of presets in the prior and the visible trials.
     """
 
     number: int
@@ -116,10 +121,13 @@ class _History:
     presets: int
 
     @classmethod
-    def of(cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace) -> _History:
+    def of(cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace, prior: Prior) -> _History:
         """Copy the history for the trial with this number."""
         memory = optuna.create_study(direction=study.direction)
-        presets = 0
+        presets = sum(item.is_preset for item in prior.observations)
+        for item in prior.observations:
+            with contextlib.suppress(ValueError):
+                memory.add_trial(item.as_trial(space))
         for trial, record in visible_trials(study, number, parallelism):
             presets += record.kind is TrialKind.PRESET
             with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range

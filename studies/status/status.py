@@ -12,6 +12,7 @@ from typing import Any
 
 from search_spaces.diagnostics.plural import listed
 from search_spaces.experiments.schema import Targets
+from studies.sampling.prior import PriorSource
 from studies.trials.ranking import by_value
 from studies.trials.record import TrialKind, TrialRecord, WhyEnded
 
@@ -100,6 +101,7 @@ class SearchStatus:
         budget: Total number of search trials that the study will have.
         ended: Number of finished search trials.
         unenqueued: Number of search trials that are not enqueued yet.
+        prior: The earlier studies of a warm start; their trials count nowhere else.
     """
 
     sampler: str
@@ -108,6 +110,7 @@ class SearchStatus:
     budget: int
     ended: int
     unenqueued: int
+    prior: tuple[PriorSource, ...] = ()
 
 
 @dataclass(frozen=True)

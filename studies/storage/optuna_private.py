@@ -34,6 +34,7 @@ _TRIALS = sqlalchemy.table(
     sqlalchemy.column("state", sqlalchemy.Enum(TrialState)),
     sqlalchemy.column("datetime_start", sqlalchemy.DateTime),
 )
+_STUDIES = sqlalchemy.table("studies", sqlalchemy.column("study_id"), sqlalchemy.column("study_name"))
 _TRIAL_ATTRIBUTES = sqlalchemy.table(
     "trial_user_attributes",
     sqlalchemy.column("trial_id", sqlalchemy.Integer),
@@ -45,13 +46,15 @@ ARTIFACT_ATTRIBUTE = "artifacts:"
 DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 
 
-def damage_text(what: str, error: Exception) -> str:
+_REMEDY = "restore a backup of the database, or start a new study with another --output-dir"
+
+
+def damage_text(what: str, error: Exception, remedy: str = _REMEDY) -> str:
     """Format a message that the stored item `what` is damaged, with the reason and a remedy.
 
     If Pydantic raised the error, the reason is the first of the listed problems.
     """
     reason = str(error).partition("\n")[2].partition("\n    For")[0] or f"{type(error).__name__}: {error}"
-    remedy = "restore a backup of the database, or start a new study with another --output-dir"
     return f"{what}: damaged ({' '.join(reason.split())}); {remedy}"
 
 
@@ -146,6 +149,28 @@ def take_over_running(study: optuna.Study, trial: FrozenTrial, key: str, text: s
 def database_id(trial: FrozenTrial) -> int:
     """Return a trial's id in the database, which optuna-dashboard uses."""
     return trial._trial_id
+
+
+def study_attribute(study: optuna.Study, key: str) -> Any:
+    """Return a system attribute of a study, which the dashboard does not list; None if it is missing."""
+    return study._storage.get_study_system_attrs(study._study_id).get(key)
+
+
+def set_study_attribute(study: optuna.Study, key: str, value: Any) -> None:
+    """Set a system attribute of a study."""
+    study._storage.set_study_system_attr(study._study_id, key, value)
+
+
+def add_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Append a copy of a trial of another study without Optuna's checks, which reject trials created by hand."""
+    study._storage.create_new_trial(study._study_id, template_trial=trial)
+
+
+def rename_study(study: optuna.Study, name: str) -> None:
+    """Atomically rename a study in a database."""
+    change = sqlalchemy.update(_STUDIES).where(_STUDIES.c.study_id == study._study_id).values(study_name=name)
+    with rdb_storage(study).engine.begin() as connection:
+        connection.execute(change)
 
 
 def trial_id_of(study: optuna.Study, number: int) -> int:

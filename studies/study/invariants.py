@@ -71,6 +71,12 @@ class StudyInvariants:
         dataset = [self._dataset_change(now)] if old.get(_FINGERPRINT) != new.get(_FINGERPRINT) else []
         return dataset + [f"{text}; restore the earlier value" for text in texts]
 
+    def differences(self, now: StudyInvariants) -> list[str]:
+        """Return the names of what makes the values of two studies incomparable: dataset, splits, metric, models."""
+        old, new = self._compared(), now._compared()
+        names = [name for name in old if name != "training.seed" and old[name] != new.get(name)]
+        return names + definition_changes(self.definitions, now.definitions)
+
     def extended(self, now: StudyInvariants) -> StudyInvariants:
         """Return a copy with the additional models, and the locations and sizes of the current dataset."""
         current = {name: value for name, value in now.dataset.items() if name in _NOT_COMPARED}

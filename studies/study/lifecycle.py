@@ -32,7 +32,7 @@ class StudyNotStartedError(ConfigurationError):
 
 
 _INVARIANTS = "invariants"
-_FOLDER = "folder"
+FOLDER = "folder"
 _TARGETS = "targets"
 _THREADS = "threads"
 _STORED_THREADS = TypeAdapter(Annotated[int, Field(ge=1)] | None)
@@ -66,7 +66,7 @@ def create_or_join_study(
         if study is not None:
             require_single_machine_for_sqlite(study, folder)
         else:
-            study = _create_study(storage, name, invariants)
+            study = create_study(storage, name, invariants)
         if _INVARIANTS not in study.user_attrs:
             # A process was killed after it created the study and before it stored the invariants.
             study = _set_invariants(study, storage, invariants)
@@ -74,8 +74,8 @@ def create_or_join_study(
         if extended != study.user_attrs[_INVARIANTS]:
             study.set_user_attr(_INVARIANTS, extended)
     folder.claim(name, storage.url)  # after the study: a study that cannot be created must not own the folder
-    if not _is_on_server(study) and study.user_attrs.get(_FOLDER) != _folder_identity(folder):
-        study.set_user_attr(_FOLDER, _folder_identity(folder))
+    if not _is_on_server(study) and study.user_attrs.get(FOLDER) != _folder_identity(folder):
+        study.set_user_attr(FOLDER, _folder_identity(folder))
     return study
 
 
@@ -102,9 +102,7 @@ def load_study(
         if not owner.folder_id:
             where = f"storage {mask_password(url)}: the study {owner.study!r}"
         raise StudyNotStartedError(f"{where} has not started yet; `khmer-tuner run` or `search` starts it")
-    invariants = study_invariants(study)
-    read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
-    read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
+    check_invariants(study)
     folder = OutputFolder(output_dir)
     folder.owner()  # stores the owner for the comparisons in `check_in_place`
     return study, folder
@@ -127,6 +125,26 @@ def load_study_for_changes(
         )
     _require_same_folder(study, folder)
     return study, folder
+
+
+def has_study(storage_url: str, name: str) -> bool:
+    """Return whether a storage contains a study with this name; nothing is created or written."""
+    path = sqlite_path(storage_url)
+    if path is not None and not (path.exists() and path.stat().st_size):
+        return False
+    return _find_study(open_storage_for_reading(storage_url), name) is not None
+
+
+def create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -> optuna.Study:
+    """Create an empty study."""
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction=invariants.direction, pruner=optuna.pruners.NopPruner()
+    )
+    with warnings.catch_warnings():
+        # The metric name is only an axis label in the dashboard.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([invariants.monitor])
+    return study
 
 
 def find_study(output_dir: str | Path, *, storage_url: str | None = None, name: str | None = None) -> tuple[Owner, str]:
@@ -177,6 +195,17 @@ def read_attribute(study: optuna.Study, name: str, parse: Callable[[Any], T], de
 def study_invariants(study: optuna.Study) -> StudyInvariants:
     """Return the study's invariants: the settings that all of its trials share."""
     return read_attribute(study, _INVARIANTS, _STORED.validate_python)
+
+
+def check_invariants(study: optuna.Study) -> None:
+    """Check that the invariants are complete and agree with the study's direction.
+
+    Raises:
+        ConfigurationError: They are damaged.
+    """
+    invariants = study_invariants(study)
+    read_attribute(study, _INVARIANTS, lambda _: (invariants.definitions, _NEEDED(invariants.dataset)))
+    read_attribute(study, "direction", lambda _: [invariants.direction].index(study.direction))
 
 
 def require_same_invariants(study: optuna.Study, folder: OutputFolder, invariants: StudyInvariants) -> None:
@@ -263,21 +292,10 @@ def _find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
         return None
 
 
-def _create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -> optuna.Study:
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction=invariants.direction, pruner=optuna.pruners.NopPruner()
-    )
-    with warnings.catch_warnings():
-        # The metric name is only an axis label in the dashboard.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([invariants.monitor])
-    return study
-
-
 def _set_invariants(study: optuna.Study, storage: RDBStorage, invariants: StudyInvariants) -> optuna.Study:
     if study.direction != invariants.direction or study.metric_names != [invariants.monitor]:
         optuna.delete_study(study_name=study.study_name, storage=storage)
-        study = _create_study(storage, study.study_name, invariants)
+        study = create_study(storage, study.study_name, invariants)
     study.set_user_attr(_INVARIANTS, invariants.as_dict())
     return study
 
@@ -316,7 +334,7 @@ def _require_same_folder(study: optuna.Study, folder: OutputFolder) -> None:
     if _is_on_server(study):
         return
     current = _folder_identity(folder)
-    stored = current | read_attribute(study, _FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
+    stored = current | read_attribute(study, FOLDER, TypeAdapter(dict[str, str]).validate_python, {})
     # At the stored path, this folder replaces the former one; at another path, the same id means a move or a copy.
     if current["path"] == stored["path"]:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -57,7 +58,7 @@ def enqueue_presets(
             enqueued.
     """
     with lock_of(study, folder):
-        refuse_changed_presets(study, experiments, space)
+        refuse_changed_presets(study, folder, experiments, space)
         known = latest_presets(study)
         _keep_order(study, list(file_order or experiments), experiments)
         if starts_search or space is not None or _SPACE in study.user_attrs:
@@ -92,7 +93,7 @@ def fixed_space(study: optuna.Study) -> SearchSpace | None:
 
 
 def refuse_changed_presets(
-    study: optuna.Study, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None
+    study: optuna.Study, folder: OutputFolder, experiments: Mapping[str, TrainingConfig], space: SearchSpace | None
 ) -> None:
     """Check that presets and a search space do not conflict with those of the study, without changing anything.
 
@@ -100,7 +101,7 @@ def refuse_changed_presets(
         ConfigurationError: As `enqueue_presets`.
     """
     known = latest_presets(study)
-    problems = [*_preset_problems(known, experiments), *_space_problems(study, space, experiments)]
+    problems = [*_preset_problems(known, experiments), *_space_problems(study, folder, space, experiments)]
     if problems:
         raise ConfigurationError(problems)
 
@@ -173,7 +174,7 @@ def _preset_configs(study: optuna.Study) -> dict[str, TrainingConfig]:
 
 
 def _space_problems(
-    study: optuna.Study, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
+    study: optuna.Study, folder: OutputFolder, space: SearchSpace | None, experiments: Mapping[str, TrainingConfig]
 ) -> list[str]:
     fixed = fixed_space(study)
     if space is None or fixed is None:
@@ -181,8 +182,8 @@ def _space_problems(
     # A killed command may have widened the fixed space for experiments that it did not enqueue: ignore that widening.
     presets = {**_preset_configs(study), **experiments}
     return [
-        f"study {study.study_name!r}: its search space is fixed: {change}; leave out --space, "
-        "or start a new study with another --output-dir"
+        f"study {study.study_name!r}: its search space is fixed: {change}; leave out --space, or start a new study "
+        f"that learns from this one: add `--warm-start {shlex.quote(str(folder.path))}` and another --output-dir"
         for change in fixed.widened(presets.values()).changes(space.widened(presets.values()))
     ]
 

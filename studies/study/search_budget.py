@@ -14,12 +14,15 @@ from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
 from search_spaces.training_config import TrainingConfig, config_from_settings, differing_fields
+from studies.sampling.prior import Prior
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
+from studies.storage.optuna_private import set_study_attribute
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
+from studies.study.warm_start import PRIOR, EarlierStudy, build_prior, digest_of, load_prior, prior_as_dict
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, latest_records
@@ -54,6 +57,7 @@ class SearchRequest:
         more: The number of search trials to add to the study's budget.
         fixed: Fixed settings of all search trials, keyed by field name of `TrainingConfig`.
         base: Experiments whose common settings are the base settings of search trials; empty for the study's presets.
+        warm_start: Earlier studies from which the search learns; fixed like the sampler.
     """
 
     sampler: SamplerName | None = None
@@ -65,6 +69,7 @@ class SearchRequest:
     more: int = 0
     fixed: Mapping[str, Any] = field(default_factory=dict)
     base: tuple[TrainingConfig, ...] = ()
+    warm_start: tuple[EarlierStudy, ...] = ()
 
     def __post_init__(self) -> None:
         """Convert the names of sampler and pruner; raise a `ConfigurationError` for an invalid setting."""
@@ -105,12 +110,14 @@ class SearchSettings:
         start: The base settings of search trials; a trial's sampled parameters override them.
         parallelism: Search trial n is sampled from and pruned against the trials numbered ``n - parallelism`` and
             below, and starts once all of these have finished. None until `fix_parallelism` is called.
+        prior: Digest of the search's prior; "" without a prior.
     """
 
     sampler: SamplerName = SamplerName.TPE
     pruning: Pruning = field(default_factory=Pruning)
     start: TrainingConfig = field(default_factory=TrainingConfig)
     parallelism: Annotated[int, Field(ge=1)] | None = None
+    prior: str = ""
 
 
 _STORED = TypeAdapter(SearchSettings)
@@ -133,6 +140,10 @@ def check_search(request: SearchRequest) -> None:
         problems.append(f"--prune-share: has no effect with the pruner {pruner.value}; remove --prune-share")
     if request.prune_grace is not None and pruner is PrunerName.NONE:
         problems.append("--prune-grace: has no effect without a pruner; remove --prune-grace")
+    if request.warm_start and not request.starts_search:
+        problems.append("--warm-start: has no effect without search trials; add --trials N, or remove --warm-start")
+    if request.warm_start and request.sampler is SamplerName.RANDOM:
+        problems.append("--warm-start: has no effect with the sampler random; choose another --sampler")
     if problems:
         raise ConfigurationError(problems)
 
@@ -162,7 +173,13 @@ def add_search_trials(
         require_same_search(study, request)
         fix_space(study)
         if _SEARCH not in study.user_attrs:
-            study.set_user_attr(_SEARCH, _first_settings(study, request, request.parallelism or default_parallelism))
+            settings = _first_settings(study, request, request.parallelism or default_parallelism)
+            if request.warm_start:
+                start, invariants = config_from_settings(settings["start"]), study_invariants(study)
+                prior = build_prior(request.warm_start, invariants, study_space(study), start)
+                set_study_attribute(study, PRIOR, prior_as_dict(prior))
+                settings["prior"] = prior.digest
+            study.set_user_attr(_SEARCH, settings)
         if request.parallelism is not None:  # none is set after `--workers auto` was killed while measuring
             _set_parallelism(study, request.parallelism)
         # `more` adds to the whole budget, including trials that are not enqueued yet.
@@ -202,6 +219,12 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         "trials of a study share this setting; remove the option, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
+    if request.warm_start and digest_of(request.warm_start) != settings.prior:
+        before = "with other trials of earlier studies" if settings.prior else "without a warm start"
+        problems.append(
+            f"study {study.study_name!r}: --warm-start: its search started {before}; leave out the option to continue, "
+            "or start a new study with another --output-dir"
+        )
     if problems:
         raise ConfigurationError(problems)
 
@@ -226,6 +249,22 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
     return read_attribute(study, _SEARCH, parsed) if _SEARCH in study.user_attrs else None
 
 
+def study_prior(study: optuna.Study) -> Prior:
+    """Return the prior of a study's search; an empty one if no search has started."""
+    settings = search_settings(study)
+    return load_prior(study, "" if settings is None else settings.prior)
+
+
+def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
+    """Read a study that a new search learns from; `name` is the name of its output folder or file.
+
+    Raises:
+        ConfigurationError: The study has no finished trial, or is damaged.
+    """
+    start = (search_settings(study) or SearchSettings()).start
+    return EarlierStudy.of(name, study, study_invariants(study), study_prior(study), start)
+
+
 def search_budget(study: optuna.Study) -> int:
     """Return the number of search trials that the study should have."""
     return read_attribute(study, _BUDGET, int, 0)
@@ -241,9 +280,11 @@ def top_up(study: optuna.Study, folder: OutputFolder) -> bool:
     if _count_missing(study) <= 0:
         return False
     with lock_of(study, folder):
-        missing = _count_missing(study)
-        for _ in range(missing):
-            study.enqueue_trial({}, user_attrs={KIND: TrialKind.SEARCH.value})
+        missing, count = _count_missing(study), len(search_records(study))
+        configurations = study_prior(study).configurations
+        for position in range(count, count + missing):
+            params = configurations[position] if position < len(configurations) else {}
+            study.enqueue_trial(dict(params), user_attrs={KIND: TrialKind.SEARCH.value})
     return missing > 0
 
 

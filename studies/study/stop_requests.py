@@ -10,7 +10,7 @@ import uuid
 
 import optuna
 
-_STOP = "stop"
+STOP = "stop"
 
 
 def request_stop(study: optuna.Study) -> None:
@@ -19,9 +19,9 @@ def request_stop(study: optuna.Study) -> None:
     Args:
         study: The study from `load_study_for_changes`.
     """
-    study.set_user_attr(_STOP, uuid.uuid4().hex)
+    study.set_user_attr(STOP, uuid.uuid4().hex)
 
 
 def stop_token(study: optuna.Study) -> str:
     """Return the token of the latest stop request; "" if no stop was requested."""
-    return str(study.user_attrs.get(_STOP, ""))
+    return str(study.user_attrs.get(STOP, ""))

@@ -27,7 +27,7 @@ def test_harness_interrupts_every_command(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.slow
 def test_interrupted_commands_print_no_traceback_and_keep_the_study(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(HARNESS), "--signals", "38", "--folder", str(tmp_path)],
+        [sys.executable, str(HARNESS), "--signals", "40", "--folder", str(tmp_path)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

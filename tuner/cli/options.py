@@ -50,7 +50,7 @@ class Command(Generic[Prepared]):
     @property
     def name(self) -> str:
         """The command's name on the command line."""
-        return self.module.rpartition(".")[2].replace("_", "-")
+        return self.module.rpartition(".")[2].strip("_").replace("_", "-")
 
     @property
     def description(self) -> str:
@@ -267,15 +267,29 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "workers (default: the study's, else 1 for one worker, 2 x N for --workers N)"
     )
     add_option(group, "--parallelism", "P", whole_number(1, MOST_PARALLEL), parallelism)
+    warm_start = (
+        "learn from the finished trials of earlier studies: output folders, or files of `export --format study`; with "
+        "another dataset, splits, metric or models, their ten best configurations become the first search trials"
+    )
+    group.add_argument("--warm-start", metavar="STUDY", nargs="+", type=non_empty, default=[], help=warm_start)
 
 
 def search_request(
-    options: argparse.Namespace, overrides: Overrides | None = None, *, at_least: int = 0, more: int = 0
+    options: argparse.Namespace,
+    overrides: Overrides | None = None,
+    *,
+    at_least: int = 0,
+    more: int = 0,
 ) -> SearchRequest:
-    """Return the search that the options request; `SearchRequest` documents `at_least` and `more`."""
+    """Return the search that the options request; `SearchRequest` documents `at_least` and `more`.
+
+    Raises:
+        ConfigurationError: A study of ``--warm-start`` cannot be read.
+    """
     from search_spaces.experiments.schema import settings_by_field
     from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest
+    from tuner.session.study_files import load_earlier_studies
 
     return SearchRequest(
         sampler=None if options.sampler is None else SamplerName(options.sampler),
@@ -284,6 +298,7 @@ def search_request(
         prune_grace=options.prune_grace,
         parallelism=options.parallelism,
         fixed={name: value for name, value in settings_by_field(overrides or {}).items() if name not in STUDY_FIELDS},
+        warm_start=load_earlier_studies(options.warm_start, options.output_dir, options.storage),
         at_least=at_least,
         more=more,
     )

@@ -94,6 +94,12 @@ def search_line(status: StudyStatus) -> str | None:
     return f"search: {search.ended:,} of {search.budget:,} trials, {settings}"
 
 
+def prior_line(status: StudyStatus) -> str | None:
+    """Format the earlier studies from which the search learns; None without a warm start."""
+    sources = status.search.prior if status.search else ()
+    return f"prior: {', '.join(source.text for source in sources)}" if sources else None
+
+
 def targets_line(status: StudyStatus) -> str | None:
     """Format the targets and the trials that have met all of them; None if no target is set."""
     texts = [f"{name} {value:g}" for name, value in status.targets if value is not None]

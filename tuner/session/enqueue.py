@@ -57,7 +57,7 @@ def check_enqueue(request: RunRequest, study: optuna.Study, folder: OutputFolder
     with problems.collect():
         require_same_invariants(study, folder, invariants)
     with problems.collect():
-        refuse_changed_presets(study, request.experiments, request.space)
+        refuse_changed_presets(study, folder, request.experiments, request.space)
     with problems.collect():
         require_same_search(study, request.options.search)
     problems.raise_all()

@@ -16,6 +16,7 @@ BYTE_ORDER_MARK = "\ufeff"  # spreadsheet programs need it to read a file as UTF
 # The kinds of output files, as named in messages, and the regular expressions that recognise their beginnings.
 RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
 REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "model definitions file of a study"
+STUDY = "study file of khmer-tuner"
 ONNX_MODEL = "model written by `khmer-tuner export-model`"
 CONFIRMATION = "comparison written by `khmer-tuner confirm`"
 _BEGINNINGS = {
@@ -26,11 +27,12 @@ _BEGINNINGS = {
     PRESET: "# Written by khmer-tuner best:",
     NETWORKS: "# The model definitions of this study",
     CONFIRMATION: r'\{\s*"set":\s*\[',
+    STUDY: r'\{"format": "khmer-ocr-tuner study", ',
     ONNX_MODEL: "(?s)\x08.\x12\x0fkhmer-ocr-tuner",
 }
 _BEGINNING_BYTES = 2048
 # The study's own files directly in the output folder have other suffixes.
-_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml", ".onnx")
+_SUFFIXES_IN_OUTPUT_FOLDER = (".json", ".csv", ".html", ".yaml", ".yml", ".onnx", ".jsonl")
 
 
 def may_replace(path: Path, kind: str) -> bool:

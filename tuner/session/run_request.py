@@ -31,7 +31,9 @@ from studies import (
     enqueue_presets,
     refuse_foreign_folders,
     require_same_search,
+    source_note,
     study_invariants,
+    study_prior,
     study_space,
 )
 from tuner.data.metadata import read_metadata_bytes
@@ -162,6 +164,9 @@ class RunRequest:
         )
         if search.starts_search:
             add_search_trials(study, folder, search, default_parallelism(self.options.workers))
+        if search.warm_start:
+            for source in study_prior(study).sources:
+                on_note(source_note(source))
         return records
 
     def occupied(self, folder: OutputFolder) -> list[Path]:

@@ -134,7 +134,7 @@ def _check_against_study(request: RunRequest) -> str | None:
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None
-    refuse_changed_presets(study, request.experiments, request.space)
+    refuse_changed_presets(study, OutputFolder(options.output_dir), request.experiments, request.space)
     require_same_search(study, options.search)
     require_same_threads(study, options.threads)
     return stop_token(study)

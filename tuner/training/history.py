@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -56,9 +57,19 @@ STORED_METRICS = TypeAdapter(EpochMetrics)
 METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
 
 
+def metrics_path(folder: Path) -> Path:
+    """Return the path of ``metrics.jsonl`` in an experiment's folder."""
+    return folder / "metrics.jsonl"
+
+
+def metrics_line(metrics: EpochMetrics) -> str:
+    """Format the line of an epoch in ``metrics.jsonl``."""
+    return json.dumps(asdict(metrics)) + "\n"
+
+
 def read_metrics(folder: Path) -> list[EpochMetrics]:
     """Read the finished epochs from ``metrics.jsonl``; skip damaged lines; return [] if the file is unreadable."""
-    path = folder / "metrics.jsonl"
+    path = metrics_path(folder)
     try:
         text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
     except OSError as error:

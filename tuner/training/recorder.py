@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import yaml
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.files.regular_files import regular_file
-from tuner.training.history import EpochMetrics
+from tuner.training.history import EpochMetrics, metrics_line, metrics_path
 from tuner.training.plots import Plots
 from tuner.training.tensorboard_run import TensorBoardRun
 
@@ -39,8 +38,8 @@ class Recorder:
             history: Finished epochs of an interrupted training; records of later epochs are discarded.
             parameters: Number of trainable parameters of the model.
         """
-        self._metrics_path = folder / "metrics.jsonl"
-        write_text(self._metrics_path, "".join(map(_metrics_line, history)))
+        self._metrics_path = metrics_path(folder)
+        write_text(self._metrics_path, "".join(map(metrics_line, history)))
         self._start_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
         self._run = self._start_run(history=history) if config.use_tensorboard else None
         self._process = psutil.Process()
@@ -61,7 +60,7 @@ class Recorder:
     def epoch(self, metrics: EpochMetrics) -> None:
         """Append a finished epoch to ``metrics.jsonl`` and write it to TensorBoard."""
         with open(self._metrics_path, "a", encoding="utf-8", opener=regular_file) as file:
-            file.write(_metrics_line(metrics))
+            file.write(metrics_line(metrics))
         if self._run is not None:
             self._run.add_epoch(metrics)
 
@@ -121,7 +120,3 @@ def config_yaml(config: TrainingConfig) -> str:
     """Format a configuration as YAML, including fields with default values."""
     text: str = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
     return "# The effective configuration of this training: all fields, including those with default values.\n" + text
-
-
-def _metrics_line(metrics: EpochMetrics) -> str:
-    return json.dumps(asdict(metrics)) + "\n"

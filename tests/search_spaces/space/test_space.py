@@ -39,6 +39,39 @@ def test_domain_contains_only_its_values(
 
 
 @pytest.mark.parametrize(
+    ("domain", "value", "margin", "clipped"),
+    [
+        (FloatRange(0.0, 1.0), 1.09, 0.1, 1.0),
+        (FloatRange(0.0, 1.0), 1.11, 0.1, None),
+        (FloatRange(0.0, 1.0), -7.5, math.inf, 0.0),
+        (FloatRange(0.0, 1.0), 0.25, 0.0, 0.25),
+        # On the logarithmic scale, the tenth of two powers of ten is a factor of 1.58.
+        (FloatRange(1e-4, 1e-2, log=True), 0.015, 0.1, 1e-2),
+        (FloatRange(1e-4, 1e-2, log=True), 0.016, 0.1, None),
+        (FloatRange(1e-4, 1e-2, log=True), 6.4e-5, 0.1, 1e-4),
+        (FloatRange(1e-4, 1e-2, log=True), 0.0, math.inf, None),
+        (FloatRange(0.0, 0.35, step=0.1), 0.34, 0.0, 0.3),
+        (FloatRange(0.0, 1.0, step=0.1), 0.31, 0.0, 0.3),
+        (IntRange(16, 100, step=16), 100, 0.0, 96),
+        (IntRange(16, 128, step=16), 20, 0.0, 16),
+        (IntRange(16, 128, step=16), 512, math.inf, 128),
+        (IntRange(1, 64, log=True), 90, 0.1, 64),
+        (FloatRange(0.0, 1.0), math.nan, math.inf, None),
+        (FloatRange(0.0, 1.0), True, math.inf, None),
+        (FloatRange(0.0, 1.0), "0.5", math.inf, None),
+        (Choices(("adam", "adamw")), "adam", 0.0, "adam"),
+        (Choices(("adam", "adamw")), "sgd", math.inf, None),
+    ],
+)
+def test_clipped_value_is_the_nearest_one_of_the_domain_within_a_margin(
+    domain: FloatRange | IntRange | Choices, value: object, margin: float, clipped: object
+) -> None:
+    found = domain.clipped(value, margin)
+    assert (found, type(found)) == (clipped, type(clipped))
+    assert found is None or domain.contains(found)
+
+
+@pytest.mark.parametrize(
     ("domain", "value", "wider"),
     [
         (FloatRange(0.1, 1.0), 2.0, FloatRange(0.1, 2.0)),

@@ -152,7 +152,7 @@ def test_original_space_is_accepted_after_it_was_widened(start: Start, presets: 
     for given in (space, None, space):
         enqueue_presets(study, folder, presets | wide, given)
     assert len(study.get_trials()) == 4
-    refuse_changed_presets(study, presets, space)
+    refuse_changed_presets(study, folder, presets, space)
 
 
 def test_another_space_is_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
@@ -162,13 +162,16 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
     late = presets | {"late": TrainingConfig()}
     with pytest.raises(ConfigurationError) as caught:
         enqueue_presets(study, folder, late, other)
-    remedy = "; leave out --space, or start a new study with another --output-dir"
+    remedy = (
+        "; leave out --space, or start a new study that learns from this one: add "
+        f"`--warm-start {folder.path}` and another --output-dir"
+    )
     assert caught.value.problems == tuple(
         f"study 'khmer-ocr': its search space is fixed: {change}{remedy}"
         for change in ("base num_epochs was added", "model_name was removed", "gamma was added")
     )
     with pytest.raises(ConfigurationError):
-        refuse_changed_presets(study, {}, SearchSpace(others[:1]))
+        refuse_changed_presets(study, folder, {}, SearchSpace(others[:1]))
     assert (names_by_number(study), study_space(study)) == (list(presets), space)
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ["export", "--results-file"],
     "export csv": ["export", "--format", "csv", "--results-file"],
     "export epochs": ["export", "--format", "epochs-csv", "--results-file"],
+    "export study": ["export", "--format", "study", "--results-file"],
     "best": ["best", "--out"],
     "report": ["report", "--out"],
 }
@@ -111,10 +112,18 @@ def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study:
         "results": ["export", "--results-file", "results"],
         "csv": ["export", "--format", "csv", "--results-file", "csv"],
         "epochs": ["export", "--format", "epochs-csv", "--results-file", "epochs"],
+        "study": ["export", "--format", "study", "--results-file", "study"],
         "best": ["best", "--out", "best"],
         "report": ["report", "--out", "report"],
     }
-    own = {"export csv": "csv", "export epochs": "epochs", "best": "best", "report": "report"}.get(command, "results")
+    others = {
+        "export csv": "csv",
+        "export epochs": "epochs",
+        "export study": "study",
+        "best": "best",
+        "report": "report",
+    }
+    own = others.get(command, "results")
     for arguments in kinds.values():
         assert cli(*arguments, "--output-dir", run_study.folder).code == 0
     arguments = [word.format(config=run_study.config) for word in COMMANDS[command]]

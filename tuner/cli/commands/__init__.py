@@ -14,6 +14,7 @@ from tuner.cli.commands import (
     evaluate,
     export,
     export_model,
+    import_,
     predict,
     report,
     resume,
@@ -32,7 +33,7 @@ COMMAND_GROUPS: dict[str, tuple[Command[Any], ...]] = {
     "run": tuple(module.COMMAND for module in (run, search, resume, worker, enqueue, stop)),
     "watch": tuple(module.COMMAND for module in (status, show, report, dashboard)),
     "use the result": tuple(
-        module.COMMAND for module in (best, confirm, predict, evaluate, export, export_model, clean)
+        module.COMMAND for module in (best, confirm, predict, evaluate, export, import_, export_model, clean)
     ),
     "data": tuple(module.COMMAND for module in (data, validate)),
 }

@@ -30,12 +30,12 @@ from tuner.cli.output import print_json, print_lines
 if TYPE_CHECKING:
     import optuna
 
-    from studies import OutputFolder, StudyStatus, TrialRecord
+    from studies import OutputFolder, SearchRequest, StudyStatus, TrialRecord
     from tuner.session.enqueue import EnqueueResult
     from tuner.session.run_request import RunRequest
 
 _EXPERIMENT_OPTIONS = ("experiments", "seed")
-_SEARCH_OPTIONS = ("sampler", "pruner", "prune_share", "prune_grace", "parallelism")
+_SEARCH_OPTIONS = ("sampler", "pruner", "prune_share", "prune_grace", "parallelism", "warm_start")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -47,17 +47,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
     """Load the study and the files, and check that the trials can be added."""
-    from studies import check_search
+    from studies import SearchRequest, check_search
     from tuner.session.enqueue import check_enqueue
 
     problems = collector(options)
     problems.add(_options_without_effect(options))
     with problems.collect():
         study, folder = load(options)
+    search = SearchRequest()
     with problems.collect():
-        check_search(search_request(options))
+        search = search_request(options, more=options.trials or 0)
+        check_search(search)
     problems.raise_all()
-    request = _request(options, study)
+    request = _request(options, study, search)
     check_enqueue(request, study, folder)
     return request, (study, folder)
 
@@ -90,20 +92,19 @@ def _options_without_effect(options: argparse.Namespace) -> list[str]:
     if options.trials is None and options.config is None:
         found.append("found neither --trials nor --config; use --trials for search trials or --config for experiments")
     for needed, names in (("config", _EXPERIMENT_OPTIONS), ("trials", _SEARCH_OPTIONS)):
-        given = [name for name in names if getattr(options, name) is not None]
+        given = [name for name in names if getattr(options, name) not in (None, [])]
         if given and getattr(options, needed) is None:
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             found.append(f"{shown}: no effect without --{needed}; add --{needed} or leave out {shown}")
     return found
 
 
-def _request(options: argparse.Namespace, study: optuna.Study) -> RunRequest:
+def _request(options: argparse.Namespace, study: optuna.Study, search: SearchRequest) -> RunRequest:
     from search_spaces import load_experiments, load_search_space
     from studies import study_invariants
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
-    search = search_request(options, more=options.trials or 0)
     run_options = RunOptions(options.output_dir, seed=options.seed, space_file=options.space, search=search)
     if options.config is not None:
         return RunRequest.from_file(load_experiments(options.config), options.experiments, run_options)

@@ -1,14 +1,15 @@
-"""Export the results of a study as JSON or CSV.
+"""Export the results of a study, or the whole study, to a file.
 
 Examples:
   khmer-tuner export --results-file results.json
   khmer-tuner export --format csv
   khmer-tuner export --format epochs-csv --results-file epochs.csv
   khmer-tuner export --format csv --results-file -
+  khmer-tuner export --format study --results-file study.jsonl
 
 Spreadsheets can open the CSV files: they are UTF-8 with a byte order mark
 (except on standard output), and text that looks like a formula gets a leading
-apostrophe.
+apostrophe. `khmer-tuner import` recreates the study of a study file.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from tuner.cli.output import STANDARD_OUTPUT, print_text
 if TYPE_CHECKING:
     import optuna
 
-    from studies import OutputFolder
+    from studies import OutputFolder, StudyStatus
 
-_DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv"}
+_DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv", "study": "study_{}.jsonl"}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
         "file to write, or `-` for standard output; an existing file is overwritten only if it is an export of the "
         "same format (default: standard output for json, trials_{timestamp}.csv for csv, epochs_{timestamp}.csv for "
-        "epochs-csv)"
+        "epochs-csv, study_{timestamp}.jsonl for study)"
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
-    form = "json: results of the finished trials; csv: one row per trial; epochs-csv: one row per epoch"
+    form = "json: results of the finished trials; csv: one row per trial; epochs-csv: one row per epoch; study: "
+    form += "everything that `import` needs to recreate the study"
     add_option(parser, "--format", "FORMAT", one_of(*_DEFAULT_NAMES), form, default="json")
     add_study_options(parser)
 
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
         print_text(text)
         return SUCCESS
     _check_path(options, path)  # again, since another file may have been created meanwhile
-    write_text(Path(path), text if options.format == "json" else BYTE_ORDER_MARK + text)
+    write_text(Path(path), BYTE_ORDER_MARK + text if "csv" in options.format else text)
     print_message(f"{what} written to {path}")
     return SUCCESS
 
@@ -80,16 +82,16 @@ def _path(options: argparse.Namespace, now: str) -> str | None:
 
 
 def _check_path(options: argparse.Namespace, path: str) -> None:
-    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, TRIALS_CSV, check_output_file
+    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, STUDY, TRIALS_CSV, check_output_file
 
-    kind = {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV}[options.format]
+    kind = {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV, "study": STUDY}[options.format]
     check_output_file(Path(path), kind, options.output_dir, "results file")
 
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
     """Format an export; return its content, and a text such as ``3 trials`` for a message."""
     from search_spaces.diagnostics.plural import counted
-    from studies import TRIAL_COLUMNS, csv_text, render_results, trial_rows
+    from studies import TRIAL_COLUMNS, csv_text, render_results, study_status, trial_rows
 
     if form == "json":
         results = render_results(study, timestamp=now)
@@ -98,10 +100,22 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
     if form == "csv":
         rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
         return csv_text(columns, rows), counted(len(rows), "trial")
+    if form == "study":
+        from tuner.session.study_files import study_file_text
+
+        return study_file_text(study, folder), _study_content(study_status(study, folder))
     from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
 
     epochs = epoch_rows(study, folder)
     return csv_text(EPOCH_COLUMNS, epochs), counted(len(epochs), "epoch")
+
+
+def _study_content(status: StudyStatus) -> str:
+    from search_spaces.diagnostics.plural import counted
+
+    started = len(status.running) + status.counts["interrupted"]
+    restarts = f"; {counted(started, 'unfinished trial')} will be pending and start again" if started else ""
+    return f"study with {counted(len(status.rows), 'trial')}{restarts}"
 
 
 COMMAND = Command(__name__, __doc__, _add_options, prepare, run)

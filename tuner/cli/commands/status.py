@@ -114,6 +114,7 @@ def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: in
     lines = [
         study_lines.trials_line(status, workers),
         study_lines.search_line(status),
+        study_lines.prior_line(status),
         study_lines.best_line(status),
         study_lines.best_running_line(status),
         study_lines.last_line(status, width=width),

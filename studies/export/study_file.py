@@ -1,0 +1,208 @@
+"""The study file: a whole study as JSON lines, from which the study can be recreated in any storage.
+
+The first line has the format, its version, the study's attributes and its prior; then follows one line per trial, and
+the last line has the SHA-256 of all lines before it. The file contains no password. Paths in it are the dataset's and
+those in the settings of trials; they are only defaults, because a worker can be given other paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import AwareDatetime, BaseModel
+
+from search_spaces.errors import ConfigurationError
+from search_spaces.files.regular_files import parse_json, read_bytes
+from studies.storage.optuna_private import DECODING_ERRORS, add_trial, damage_text, set_study_attribute, study_attribute
+from studies.storage.postgresql import ATTEMPTS
+from studies.study.lifecycle import FOLDER, check_invariants, study_targets, study_threads
+from studies.study.presets import fixed_space, preset_order
+from studies.study.search_budget import search_budget, search_settings, study_prior
+from studies.study.stop_requests import STOP
+from studies.study.warm_start import PRIOR
+from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind
+from studies.trials.records import latest_records, own_records
+
+FORMAT, VERSION = "khmer-ocr-tuner study", 1
+_EXPECTED = "a file written by `khmer-tuner export --format study`"
+_FIXED = "fixed_params"  # the attribute in which Optuna stores the parameters of an enqueued trial
+Epochs = Sequence[Mapping[str, Any]]
+
+
+class _Header(BaseModel):
+    study: str
+    direction: Literal["MAXIMIZE", "MINIMIZE"]
+    attributes: dict[str, Any]
+    prior: dict[str, Any] | None
+
+
+class _Trial(BaseModel):
+    state: Literal["COMPLETE", "PRUNED", "FAIL", "WAITING"]
+    value: float | None
+    started: AwareDatetime | None
+    ended: AwareDatetime | None
+    params: dict[str, Any]
+    distributions: dict[str, dict[str, Any]]
+    reports: list[tuple[int, float]]
+    attributes: dict[str, Any]
+    fixed_params: dict[str, Any] | None
+    epochs: list[dict[str, Any]]
+
+    def as_frozen(self) -> FrozenTrial:
+        # Not `create_trial`, which rejects trials created by hand.
+        return FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState[self.state],
+            value=self.value,
+            datetime_start=_local(self.started),
+            datetime_complete=_local(self.ended),
+            params=self.params,
+            distributions={name: json_to_distribution(json.dumps(item)) for name, item in self.distributions.items()},
+            user_attrs=self.attributes,
+            system_attrs={} if self.fixed_params is None else {_FIXED: self.fixed_params},
+            intermediate_values=dict(self.reports),
+        )
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The content of a study file.
+
+    Attributes:
+        study: The study, in memory.
+        epochs: The metrics of each finished epoch of a trial, keyed by the trial's name.
+    """
+
+    study: optuna.Study
+    epochs: Mapping[str, Epochs]
+
+
+def study_file_text(study: optuna.Study, read_epochs: Callable[[str], Epochs]) -> str:
+    """Return the content of a study file.
+
+    Finished trials are complete. Unfinished trials are pending, without the parameters, reports and attempts that they
+    have had so far.
+
+    Args:
+        study: The study; it is not changed.
+        read_epochs: Given a trial's name, returns the metrics of each finished epoch, keyed by metric name.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "study": study.study_name,
+        "direction": study.direction.name,
+        "attributes": {name: value for name, value in study.user_attrs.items() if name not in (FOLDER, STOP)},
+        "prior": study_attribute(study, PRIOR) if study_prior(study).digest else None,
+    }
+    # A retried trial has the folder of the failed one, so the epochs there are those of the latest trial.
+    names = {record.number: record.experiment_name for record in latest_records(study)}
+    trials = study.get_trials(deepcopy=False)
+    lines = [header, *(_trial_data(trial, read_epochs, names.get(trial.number)) for trial in trials)]
+    # JSON escapes surrogates, which other programs may have stored, like Python.
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text + json.dumps({"sha256": _digest(text)}) + "\n"
+
+
+def read_study_file(path: Path) -> StudyFile:
+    """Read a study file into memory.
+
+    Raises:
+        ConfigurationError: The file cannot be read, is damaged, or was written by a newer version or another program.
+    """
+    try:
+        text = read_bytes(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise ConfigurationError(f"{path}: cannot be read ({reason}); expected {_EXPECTED}") from error
+    lines = text.split("\n")
+    header = _parsed(lines[0])
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ConfigurationError(f"{path}: this is not a study file; expected {_EXPECTED}")
+    if header.get("version") != VERSION:
+        raise ConfigurationError(
+            f"{path}: found version {header.get('version')!r} of the format, but this program reads version {VERSION}; "
+            "update khmer-ocr-tuner, or export the study again with this version"
+        )
+    content, last = "".join(f"{line}\n" for line in lines[:-2]), lines[-2:]
+    if last != [json.dumps({"sha256": _digest(content)}), ""]:
+        raise ConfigurationError(
+            f"{path}: damaged or incomplete (its last line is not the SHA-256 of the lines before it); "
+            "copy or export the file again"
+        )
+    try:
+        stored = _Header.model_validate(header)
+        return _in_memory(stored, [_Trial.model_validate(_parsed(line)) for line in lines[1:-2]])
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    except DECODING_ERRORS as error:
+        raise ConfigurationError(damage_text(str(path), error, "export the study again")) from error
+
+
+def _trial_data(trial: FrozenTrial, read_epochs: Callable[[str], Epochs], name: str | None) -> dict[str, Any]:
+    fixed = trial.system_attrs.get(_FIXED)
+    if not trial.state.is_finished():
+        is_search = trial.user_attrs.get(KIND) == TrialKind.SEARCH
+        left_out = {ATTEMPTS, OUTCOME, *([CONFIG] if is_search else [])}  # a search trial samples its settings again
+        attributes = {key: value for key, value in trial.user_attrs.items() if key not in left_out}
+        trial, name = create_trial(state=TrialState.WAITING, user_attrs=attributes), None
+    return {
+        "state": trial.state.name,
+        "value": trial.value,
+        "started": _utc(trial.datetime_start),
+        "ended": _utc(trial.datetime_complete),
+        "params": trial.params,
+        "distributions": {key: json.loads(distribution_to_json(item)) for key, item in trial.distributions.items()},
+        "reports": list(trial.intermediate_values.items()),
+        "attributes": trial.user_attrs,
+        "fixed_params": fixed,
+        "epochs": [] if name is None else list(read_epochs(name)),
+    }
+
+
+def _in_memory(header: _Header, trials: Sequence[_Trial]) -> StudyFile:
+    """Create the study of a file in memory, and check everything that commands read from it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(study_name=header.study, direction=StudyDirection[header.direction])
+    for name, value in header.attributes.items():
+        study.set_user_attr(name, value)
+    if header.prior is not None:
+        set_study_attribute(study, PRIOR, header.prior)
+    for trial in trials:
+        add_trial(study, trial.as_frozen())
+    check_invariants(study)
+    for read in (study_targets, study_threads, fixed_space, preset_order, search_settings, search_budget, study_prior):
+        read(study)
+    records = own_records(study)
+    return StudyFile(study, {record.experiment_name: trials[record.number].epochs for record in records})
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return parse_json(line)
+    except ValueError:
+        return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _utc(local: datetime | None) -> str | None:
+    return None if local is None else local.astimezone(UTC).isoformat()
+
+
+def _local(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone().replace(tzinfo=None)

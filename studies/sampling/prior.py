@@ -1,0 +1,156 @@
+"""The prior of a search: finished trials of earlier studies, from which the sampler learns before the first trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search_spaces.diagnostics.plural import counted
+from search_spaces.model_definitions import ModelDefinition, fit_loss
+from search_spaces.space.space import SearchSpace
+from search_spaces.training_config import STUDY_FIELDS, TrainingConfig, differing_fields
+from studies.sampling.distributions import to_distribution
+
+# An observation is clipped if a number is outside its range by at most this fraction of the range: there, the objective
+# is still similar. A configuration to try may be clipped from any distance, because no value is claimed for it.
+OBSERVATION_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A finished trial of an earlier study.
+
+    Attributes:
+        name: The trial's name in the earlier study.
+        is_preset: Whether it was a preset.
+        is_pruned: Whether the sampler must treat it as pruned; diverged trials are included.
+        value: The best value of the monitored metric; None if no epoch finished.
+        epoch: The last finished epoch, counted from 1; None if no epoch finished.
+        settings: All fields of `TrainingConfig`; in a prior, the parameters in the new search space.
+    """
+
+    name: str
+    is_preset: bool
+    is_pruned: bool
+    value: float | None
+    epoch: int | None
+    settings: Mapping[str, Any]
+
+    def as_trial(self, space: SearchSpace) -> FrozenTrial:
+        """Return an observation of a prior as a finished trial.
+
+        Raises:
+            ValueError: A parameter is not in its distribution.
+        """
+        return create_trial(
+            state=TrialState.PRUNED if self.is_pruned else TrialState.COMPLETE,
+            value=None if self.is_pruned else self.value,
+            params=dict(self.settings),
+            distributions={item.name: to_distribution(item.domain) for item in space if item.name in self.settings},
+            intermediate_values={} if self.epoch is None or self.value is None else {self.epoch: self.value},
+        )
+
+
+@dataclass(frozen=True)
+class PriorSource:
+    """How a search uses an earlier study.
+
+    Attributes:
+        name: Name of the earlier study's output folder or file.
+        trials: Number of its finished trials, including those of its own prior.
+        used: Number of trials that are observations or, if the values are not comparable, configurations to try.
+        clipped: Number of used trials with a number that was moved to the nearest value of the search space.
+        dropped: Number of trials that the search space does not contain.
+        best_value: Best value of the monitored metric in the earlier study; None if no trial was completed.
+        differences: Why its values are not comparable with those of this study; empty if they are.
+        other_settings: Names of fixed settings with other numbers than in this study.
+    """
+
+    name: str
+    trials: int
+    used: int
+    clipped: int
+    dropped: int
+    best_value: float | None
+    differences: tuple[str, ...]
+    other_settings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The number of used trials and their use, for tables."""
+        best = "" if self.best_value is None else f" (best {self.best_value:.4f})"
+        kind = "configuration" if self.differences else "observation"
+        return f"{counted(self.used, kind)} from {self.name}{best}"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The prior of a search.
+
+    Attributes:
+        digest: SHA-256 of the earlier studies' trials.
+        sources: The earlier studies.
+        observations: Trials with comparable values; the sampler learns from them as from trials of this study.
+        configurations: Parameters of the first search trials.
+    """
+
+    digest: str = ""
+    sources: tuple[PriorSource, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    configurations: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A configuration in a search space.
+
+    Attributes:
+        params: The values of all active parameters; None if the search space does not contain the configuration.
+        clipped: Whether a number was moved to the nearest value of its range.
+        other_settings: Names of fixed settings with other numbers.
+    """
+
+    params: Mapping[str, Any] | None
+    clipped: bool = False
+    other_settings: tuple[str, ...] = ()
+
+
+def fit_to_space(
+    config: TrainingConfig,
+    space: SearchSpace,
+    start: TrainingConfig,
+    definitions: Mapping[str, ModelDefinition],
+    margin: float = math.inf,
+) -> Fit:
+    """Express a configuration by the parameters of a search space.
+
+    The space does not contain a configuration with another choice, with a number too far outside its range, or with
+    another fixed setting that is not a number.
+
+    Args:
+        config: The configuration.
+        space: The search space.
+        start: The base settings of search trials in this space.
+        definitions: The model definitions, keyed by model name.
+        margin: How far outside its range a number may be, as a fraction of the range.
+    """
+    params: dict[str, Any] = {}
+    clipped = False
+    for item in space.active(config):
+        value = getattr(config, item.name)
+        if not item.domain.contains(value):
+            value, clipped = item.domain.clipped(value, margin), True
+            if value is None:
+                return Fit(None)
+        params[item.name] = value
+    new = replace(start, **params)
+    new = fit_loss(replace(new, min_lr=min(new.min_lr, new.learning_rate)), definitions)
+    ignored = {*STUDY_FIELDS, *space.names, "threads"}
+    others = {name: old for name, (old, _) in differing_fields(config, new).items() if name not in ignored}
+    if any(isinstance(old, str | bool) for old in others.values()):
+        return Fit(None)
+    return Fit(params, clipped, tuple(others))

@@ -1,0 +1,199 @@
+"""Warm start: finished trials of earlier studies become the prior of a new search.
+
+If an earlier study has the same dataset, splits, metric and models, its values are comparable, so its trials are
+observations for the sampler. Otherwise its best configurations become the first search trials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, zip_longest
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.trial import TrialState
+from pydantic import TypeAdapter
+
+from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.errors import ConfigurationError
+from search_spaces.space.space import SearchSpace
+from search_spaces.training_config import TrainingConfig, config_from_settings
+from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, PriorSource, fit_to_space
+from studies.storage.optuna_private import DECODING_ERRORS, damage_text, study_attribute
+from studies.study.invariants import StudyInvariants
+from studies.trials.record import TrialKind
+from studies.trials.records import trials_and_records
+
+PRIOR = "khmer-tuner:prior"
+MOST_CONFIGURATIONS = 10
+_NAMES_SHOWN = 6
+_STORED = TypeAdapter(Prior)
+_PRIORS: WeakKeyDictionary[optuna.Study, Prior] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class EarlierStudy:
+    """The finished trials of an earlier study.
+
+    Attributes:
+        name: Name of its output folder or file.
+        invariants: Its invariants.
+        observations: Its completed, pruned and diverged trials, then those of its own prior, with all settings.
+    """
+
+    name: str
+    invariants: StudyInvariants
+    observations: tuple[Observation, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, study: optuna.Study, invariants: StudyInvariants, prior: Prior, start: TrainingConfig
+    ) -> EarlierStudy:
+        """Read the finished trials of a study and its `prior`, whose settings complete those of `start`.
+
+        Raises:
+            ConfigurationError: The study has no finished trial.
+        """
+        own = [
+            Observation(
+                name=record.experiment_name,
+                is_preset=record.kind is TrialKind.PRESET,
+                is_pruned=trial.state == TrialState.PRUNED,
+                value=trial.value,
+                epoch=trial.last_step,
+                settings=record.config,
+            )
+            for trial, record in trials_and_records(study)
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
+        inherited = [replace(item, settings=asdict(replace(start, **item.settings))) for item in prior.observations]
+        if not own:
+            raise ConfigurationError(
+                f"{name}: found a study without a finished trial; expected trials to learn from; choose another study"
+            )
+        return cls(name, invariants, (*own, *inherited))
+
+
+def digest_of(earlier: Sequence[EarlierStudy]) -> str:
+    """Return the SHA-256 of the trials of earlier studies; "" without earlier studies."""
+    if not earlier:
+        return ""
+    data = [[study.invariants.dataset.get("fingerprint"), *map(asdict, study.observations)] for study in earlier]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def build_prior(
+    earlier: Sequence[EarlierStudy], now: StudyInvariants, space: SearchSpace, start: TrainingConfig
+) -> Prior:
+    """Build the prior of a new search.
+
+    Args:
+        earlier: The earlier studies.
+        now: The invariants of the new study.
+        space: The search space of the new study.
+        start: The base settings of its search trials.
+    """
+    sources: list[PriorSource] = []
+    observations: dict[str, Observation] = {}
+    configurations: list[list[dict[str, Any]]] = []
+    for study in earlier:
+        differences = tuple(study.invariants.differences(now))
+        margin = math.inf if differences else OBSERVATION_MARGIN
+        fits = [
+            (item, fit_to_space(config_from_settings(item.settings), space, start, now.definitions, margin))
+            for item in study.observations
+        ]
+        ranked = _completed_best_first(fits, study.invariants.mode)
+        contained = [(item, fit) for item, fit in fits if fit.params is not None]
+        used = _distinct(ranked)[:MOST_CONFIGURATIONS] if differences else contained
+        if differences:
+            configurations.append([dict(fit.params or {}) for _, fit in used])
+        else:
+            fitted = [replace(item, settings=fit.params or {}) for item, fit in used]
+            # An earlier study may also be in the prior of another earlier study.
+            observations |= {json.dumps(asdict(item), sort_keys=True): item for item in fitted}
+        sources.append(
+            PriorSource(
+                name=study.name,
+                trials=len(fits),
+                used=len(used),
+                clipped=sum(fit.clipped for _, fit in used),
+                dropped=len(fits) - len(contained),
+                best_value=ranked[0][0].value if ranked else None,
+                differences=differences,
+                other_settings=tuple(dict.fromkeys(name for _, fit in used for name in fit.other_settings)),
+            )
+        )
+    # The values of different studies are not comparable with each other, so the studies take turns.
+    turns = [params for params in chain(*zip_longest(*configurations)) if params is not None]
+    return Prior(digest_of(earlier), tuple(sources), tuple(observations.values()), tuple(turns[:MOST_CONFIGURATIONS]))
+
+
+def load_prior(study: optuna.Study, digest: str) -> Prior:
+    """Read the prior with this digest, which the search settings of a study contain; "" stands for no prior.
+
+    Raises:
+        ConfigurationError: The prior is missing or damaged.
+    """
+    if not digest:
+        return Prior()
+    prior = _PRIORS.get(study)
+    if prior is None or prior.digest != digest:
+        try:
+            prior = _STORED.validate_python(study_attribute(study, PRIOR))
+            if prior.digest != digest:
+                raise ValueError(f"its digest is {prior.digest[:12]!r} instead of {digest[:12]!r}")
+        except DECODING_ERRORS as error:
+            raise ConfigurationError(damage_text(f"study {study.study_name!r}, prior", error)) from error
+        _PRIORS[study] = prior
+    return prior
+
+
+def prior_as_dict(prior: Prior) -> dict[str, Any]:
+    """Convert a prior to the data that `load_prior` reads."""
+    data: dict[str, Any] = _STORED.dump_python(prior, mode="json")
+    return data
+
+
+def source_note(source: PriorSource) -> str:
+    """Say in one line how a search uses an earlier study, and why."""
+    trials = counted(source.trials, "finished trial")
+    if source.differences:
+        text = (
+            f"the values of its {trials} are not comparable with those of this study, because these differ: "
+            f"{listed(source.differences, _NAMES_SHOWN)}; so its {source.used} best configurations become the first "
+            "search trials"
+        )
+    else:
+        text = (
+            f"same dataset, splits, metric and models, so {source.used} of its {trials} are observations for the "
+            "sampler"
+        )
+    parts = [f"warm start from {source.name}: {text}"]
+    if source.clipped:
+        parts.append(f"{source.clipped} of them clipped to the search space")
+    if source.dropped:
+        parts.append(f"{source.dropped} dropped, because the search space does not contain them")
+    if source.other_settings and not source.differences:
+        names = listed(source.other_settings, _NAMES_SHOWN)
+        parts.append(f"their values are only roughly comparable, because other fixed settings differ: {names}")
+    return "; ".join(parts)
+
+
+def _completed_best_first(fits: Sequence[tuple[Observation, Fit]], mode: str) -> list[tuple[Observation, Fit]]:
+    completed = [(item, fit) for item, fit in fits if item.value is not None and not item.is_pruned]
+    return sorted(completed, key=lambda pair: pair[0].value or 0.0, reverse=mode == "max")
+
+
+def _distinct(fits: Sequence[tuple[Observation, Fit]]) -> list[tuple[Observation, Fit]]:
+    """Return the contained configurations without those that equal an earlier one in the list."""
+    distinct: dict[str, tuple[Observation, Fit]] = {}
+    for item, fit in fits:
+        if fit.params is not None:
+            distinct.setdefault(json.dumps(fit.params, sort_keys=True), (item, fit))
+    return list(distinct.values())

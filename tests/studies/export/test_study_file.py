@@ -1,0 +1,369 @@
+"""A study file contains a whole study, and its import gives an equal study in any storage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces.experiments.schema import Targets
+from studies import (
+    OutputFolder,
+    SearchRequest,
+    TrialOutcome,
+    WhyEnded,
+    add_search_trials,
+    check_import,
+    damage_notes,
+    default_storage_url,
+    earlier_study,
+    fix_threads,
+    import_study,
+    load_study,
+    load_study_for_changes,
+    open_storage,
+    read_study_file,
+    render_results,
+    report_again,
+    request_stop,
+    retry_failed_trials,
+    save_targets,
+    study_file_text,
+    study_status,
+    suggest_all,
+)
+from studies.study.claiming import prepare_sampling
+from studies.study.presets import study_space
+from studies.study.search_budget import search_settings
+from studies.trials.claims import claim_next
+
+Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+EPOCHS = {"one": [{"epoch": 1, "val_loss": 0.1 + 0.2}], "search_0003": [{"epoch": 1, "val_loss": 1e-9}]}
+
+
+def epochs_of(name: str) -> list[dict[str, float]]:
+    return EPOCHS.get(name, [])
+
+
+def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome, value: float) -> None:
+    prepare_sampling(study)
+    claim = claim_next(study, folder)
+    assert claim is not None
+    if claim.record.kind == "search":
+        settings = search_settings(study)
+        assert settings is not None
+        claim.record_config(suggest_all(claim.trial, study_space(study), settings.start))
+    report_again(claim.trial, value, 1)
+    claim.finish(outcome, value)
+
+
+@pytest.fixture
+def finish_some(
+    start: Start, outcome: TrialOutcome, tmp_path: Path
+) -> Callable[..., tuple[optuna.Study, OutputFolder]]:
+    """A function that creates a study with trials in every state, a prior, and trials of other programs."""
+
+    def make(**place: Any) -> tuple[optuna.Study, OutputFolder]:
+        old, old_folder = start({"a": TrainingConfig(experiment_name="a")}, path=tmp_path / "old")
+        finish_next(old, old_folder, outcome, 0.25)
+        study, folder = start({name: TrainingConfig(experiment_name=name) for name in ("one", "ពីរ", "broken")}, **place)
+        save_targets(study, Targets(character_accuracy=0.9))
+        fix_threads(study, folder, 2)
+        finish_next(study, folder, outcome, 1 / 3)
+        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, unseen_char_accuracy=0.1), 0.7)
+        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED, error_message="<b>ខ្មែរ"), 0.1)
+        add_search_trials(study, folder, SearchRequest(at_least=4, warm_start=(earlier_study("old", old),)))
+        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.PRUNED), 0.2)
+        retry_failed_trials(study, folder)
+        distribution = {"x": FloatDistribution(0, 1)}
+        study.add_trial(create_trial(value=3.5, params={"x": 0.5}, distributions=distribution))
+        study.add_trial(
+            create_trial(state=TrialState.FAIL, user_attrs={"kind": "nonsense"}, intermediate_values={2: 1.0})
+        )
+        prepare_sampling(study)
+        claim = claim_next(study, folder)  # interrupted: a search trial with sampled parameters and a report
+        assert claim is not None
+        assert claim.record.kind == "search"
+        claim.record_config(suggest_all(claim.trial, study_space(study), TrainingConfig()))
+        claim.trial.report(0.4, 1)
+        claim.release()
+        request_stop(study)
+        return study, folder
+
+    return make
+
+
+def state_of(study: optuna.Study, folder: OutputFolder) -> dict[str, Any]:
+    """Return what users see of a study, without disk usage and paths."""
+    status = study_status(study, folder).as_dict()
+    return {"status": status, "results": render_results(study, timestamp="")}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def import_file(path: Path, url: str, folder: OutputFolder, name: str = "khmer-ocr") -> optuna.Study:
+    import_study(read_study_file(path).study, url, name, folder, {})
+    return load_study(folder.path, storage_url=url)[0]
+
+
+def test_study_moves_from_sqlite_to_postgresql_and_back(
+    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]], tmp_path: Path, url: str
+) -> None:
+    study, folder = finish_some()
+    text = study_file_text(study, epochs_of)
+    file = read_study_file(write(tmp_path / "study.jsonl", text))
+    assert {name: epochs for name, epochs in file.epochs.items() if epochs} == EPOCHS
+    assert {"one", "ពីរ", "search_0003"} <= file.epochs.keys()
+    places = {"server": url, "back": default_storage_url(tmp_path / "back")}
+    for name, place in places.items():
+        target = OutputFolder(tmp_path / name)
+        moved = import_file(tmp_path / "study.jsonl", place, target)
+        assert study_file_text(moved, epochs_of) == text
+        before, after = state_of(study, folder), state_of(moved, target)
+        (interrupted,) = [row for row in before["status"]["trials"] if row["state"] == "interrupted"]
+        pending = {"state": "waiting", "best_value": None, "epochs": 0, "started": None, "attempts": 0}
+        before["status"]["trials"][interrupted["number"]] |= pending | {"model_name": None, "num_epochs": None}
+        before["status"]["counts"] |= {"interrupted": 0, "waiting": after["status"]["counts"]["waiting"]}
+        assert after == before
+        assert damage_notes(moved) == damage_notes(study)
+        write(tmp_path / "study.jsonl", study_file_text(moved, epochs_of))
+
+
+def test_imported_study_continues_like_the_original(
+    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]], outcome: TrialOutcome, tmp_path: Path
+) -> None:
+    study, folder = finish_some()
+    path = write(tmp_path / "study.jsonl", study_file_text(study, epochs_of))
+    target = OutputFolder(tmp_path / "new")
+    import_file(path, default_storage_url(target.path), target)
+    imported, _ = load_study_for_changes(target.path)
+    params = []
+    for one, place in ((study, folder), (imported, target)):
+        for value in (0.3, 0.8, 0.6, 0.9):
+            finish_next(one, place, outcome, value)
+        trials = one.get_trials()
+        params.append([(trial.number, trial.state, trial.params, trial.distributions) for trial in trials])
+    assert params[0] == params[1]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Phnom_Penh", "America/Caracas"])
+def test_times_do_not_depend_on_the_time_zone(
+    zone: str, start: Start, outcome: TrialOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    finish_next(study, folder, outcome, 0.5)
+    text = study_file_text(study, epochs_of)
+    path = write(tmp_path / "study.jsonl", text)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        target = OutputFolder(tmp_path / "new")
+        imported = import_file(path, default_storage_url(target.path), target)
+        (trial,) = imported.get_trials()
+        assert study_file_text(imported, epochs_of) == text
+        assert trial.datetime_complete is not None
+        assert abs((datetime.now() - trial.datetime_complete).total_seconds()) < 600
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_other_programs_texts_survive(start: Start, tmp_path: Path) -> None:
+    study, _ = start({"one": TrainingConfig()})
+    study.set_user_attr("note", "\ud83d alone, \u2028 separator, \x85, ខ្មែរ, \x00")
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"ខ": ["\u2029\udcff", None, 1e308]}))
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: float("inf")}))
+    text = study_file_text(study, epochs_of)
+    target = OutputFolder(tmp_path / "new")
+    imported = import_file(write(tmp_path / "s.jsonl", text), default_storage_url(target.path), target)
+    assert study_file_text(imported, epochs_of) == text
+    assert imported.user_attrs["note"] == study.user_attrs["note"]
+
+
+def signed(lines: list[str]) -> str:
+    content = "".join(f"{line}\n" for line in lines)
+    return content + json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest()}) + "\n"
+
+
+def changed(line: str, **changes: Any) -> str:
+    return json.dumps({**json.loads(line), **changes}, ensure_ascii=False)
+
+
+def with_attribute(line: str, name: str, value: Any) -> str:
+    data = json.loads(line)
+    data["attributes"][name] = value
+    return json.dumps(data, ensure_ascii=False)
+
+
+DAMAGES: dict[str, tuple[Callable[[str, list[str]], str], str]] = {
+    "empty": (lambda text, lines: "", "this is not a study file"),
+    "results": (lambda text, lines: '{"timestamp": "x"}\n', "this is not a study file"),
+    "a list": (lambda text, lines: "[1]\n", "this is not a study file"),
+    "newer": (lambda text, lines: signed([changed(lines[0], version=2)]), "found version 2 of the format"),
+    "truncated": (lambda text, lines: text[: len(text) // 2], "damaged or incomplete"),
+    "without last line": (lambda text, lines: "".join(f"{line}\n" for line in lines), "damaged or incomplete"),
+    "flipped digit": (lambda text, lines: text.replace("0.5", "0.6", 1), "damaged or incomplete"),
+    "appended": (lambda text, lines: text + "\n", "damaged or incomplete"),
+    "without invariants": (lambda text, lines: signed([changed(lines[0], attributes={}), *lines[1:]]), "damaged"),
+    "other direction": (lambda text, lines: signed([changed(lines[0], direction="MINIMIZE")]), "damaged"),
+    "damaged search": (lambda text, lines: signed([with_attribute(lines[0], "search", 3)]), "damaged"),
+    "damaged space": (lambda text, lines: signed([with_attribute(lines[0], "space", [])]), "search space"),
+    "unknown state": (lambda text, lines: signed([lines[0], changed(lines[1], state="DONE")]), "damaged"),
+    "line without JSON": (lambda text, lines: signed([lines[0], "{", *lines[1:]]), "damaged"),
+    "unknown distribution": (
+        lambda text, lines: signed([lines[0], changed(lines[1], distributions={"x": {"name": "No"}})]),
+        "damaged",
+    ),
+    "time without zone": (lambda text, lines: signed([lines[0], changed(lines[1], ended="2026-01-01")]), "damaged"),
+    "deep": (lambda text, lines: signed([lines[0], "[" * 100_000]), "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_or_foreign_file_is_refused(damage: str, start: Start, outcome: TrialOutcome, tmp_path: Path) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    finish_next(study, folder, outcome, 0.5)
+    text = study_file_text(study, epochs_of)
+    change, problem = DAMAGES[damage]
+    path = write(tmp_path / "s.jsonl", change(text, text.splitlines()[:-1]))
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        read_study_file(path)
+    (line,) = caught.value.problems
+    assert line.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["../../etc", "search_0007", ".study", "a/b", ""])
+def test_trial_with_a_forged_name_is_left_out(name: str, start: Start, outcome: TrialOutcome, tmp_path: Path) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    finish_next(study, folder, outcome, 0.5)
+    lines = study_file_text(study, epochs_of).splitlines()[:-1]
+    path = write(tmp_path / "s.jsonl", signed([lines[0], with_attribute(lines[1], "experiment_name", name)]))
+    file = read_study_file(path)
+    assert file.epochs == {}
+    assert len(damage_notes(file.study)) == 1
+
+
+def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in {
+        "missing": "No such file",
+        "binary": "not a text file",
+        "pipe": "regular",
+        ".": "folder",
+    }.items():
+        with pytest.raises(ConfigurationError, match=rf"cannot be read \(.*{problem}"):
+            read_study_file(tmp_path / name)
+
+
+class TestImport:
+    @pytest.fixture
+    def source(self, start: Start, outcome: TrialOutcome, tmp_path: Path) -> optuna.Study:
+        study, folder = start({"one": TrainingConfig(), "two": TrainingConfig()}, path=tmp_path / "source")
+        finish_next(study, folder, outcome, 0.5)
+        return read_study_file(write(tmp_path / "study.jsonl", study_file_text(study, epochs_of))).study
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> OutputFolder:
+        return OutputFolder(tmp_path / "target")
+
+    def test_folder_with_a_study_is_refused(self, source: optuna.Study, target: OutputFolder, start: Start) -> None:
+        start({"mine": TrainingConfig()}, path=target.path)
+        url = default_storage_url(target.path)
+        for name, problem in {
+            "khmer-ocr": "already contains the study 'khmer-ocr'",
+            "other": "belongs to the study",
+        }.items():
+            with pytest.raises(ConfigurationError, match=problem):
+                import_study(source, url, name, target, {})
+        assert [study.study_name for study in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
+
+    def test_folder_with_other_files_is_refused(self, source: optuna.Study, target: OutputFolder) -> None:
+        files = {target.path / "one" / "metrics.jsonl": "{}\n"}
+        for name in ("metrics.jsonl", "mine.txt"):
+            (target.path / "one").mkdir(parents=True)
+            (target.path / "one" / name).write_text("mine")
+            with pytest.raises(ConfigurationError, match="the import did not write this file"):
+                check_import(default_storage_url(target.path), "khmer-ocr", target, files)
+            (target.path / "one" / name).unlink()
+            (target.path / "one").rmdir()
+
+    def test_link_out_of_the_folder_is_refused(
+        self, source: optuna.Study, target: OutputFolder, tmp_path: Path
+    ) -> None:
+        target.path.mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        (target.path / "one").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ConfigurationError, match="symbolic link"):
+            import_study(
+                source, default_storage_url(target.path), "x", target, {target.path / "one" / "metrics.jsonl": ""}
+            )
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
+    def test_other_study_of_the_database_is_unchanged(
+        self, source: optuna.Study, target: OutputFolder, start: Start, url: str, tmp_path: Path
+    ) -> None:
+        mine, _ = start({"mine": TrainingConfig()}, path=tmp_path / "mine", url=url)
+        with pytest.raises(ConfigurationError, match="another --study name in that storage"):
+            import_study(source, url, "khmer-ocr", target, {})
+        import_study(source, url, "second", target, {})
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))]
+        assert sorted(names) == ["khmer-ocr", "second"]
+        assert len(mine.get_trials()) == 1
+        assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
+
+    @pytest.fixture
+    def interruptions(self) -> Iterator[pytest.MonkeyPatch]:
+        with pytest.MonkeyPatch.context() as patch:
+            yield patch
+
+    @pytest.mark.parametrize("call", range(12))
+    def test_interrupted_import_leaves_no_study_and_can_be_repeated(
+        self, call: int, source: optuna.Study, target: OutputFolder, interruptions: pytest.MonkeyPatch
+    ) -> None:
+        calls = 0
+
+        def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(*arguments: Any, **named: Any) -> Any:
+                nonlocal calls
+                calls += 1
+                if calls == call + 1:
+                    raise KeyboardInterrupt
+                return function(*arguments, **named)
+
+            return wrapper
+
+        module = "studies.export.study_import."
+        for name in ("open_storage", "create_study", "add_trial", "write_bytes", "rename_study"):
+            original = getattr(__import__("studies.export.study_import", fromlist=["x"]), name)
+            interruptions.setattr(module + name, interrupted(original))
+        interruptions.setattr(optuna.Study, "set_user_attr", interrupted(optuna.Study.set_user_attr))
+        url, files = default_storage_url(target.path), {target.path / "one" / "metrics.jsonl": "{}\n"}
+        try:
+            import_study(source, url, "khmer-ocr", target, files)
+        except KeyboardInterrupt:
+            with pytest.raises(ConfigurationError):
+                load_study(target.path)
+            interruptions.undo()
+            import_study(source, url, "khmer-ocr", target, files)
+        else:
+            assert call >= 9
+        study, _ = load_study(target.path)
+        assert study_file_text(study, epochs_of) == study_file_text(source, epochs_of)
+        assert [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
+        assert asdict(study_status(study, target))["study"] == "khmer-ocr"

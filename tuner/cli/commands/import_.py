@@ -1,0 +1,80 @@
+"""Recreate a study from a file of `export --format study`.
+
+Examples:
+  khmer-tuner import study.jsonl --output-dir imported
+
+Finished trials keep everything but their checkpoints, plots and logs. Trials
+that were interrupted or waiting are pending: `resume` trains them, with
+--metadata if the dataset is elsewhere on this machine. With --storage, a study
+moves from SQLite to PostgreSQL or back.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tuner.cli.errors import SUCCESS, collector, print_message
+from tuner.cli.options import Command, add_study_options, non_empty
+from tuner.cli.output import print_json, print_lines
+
+if TYPE_CHECKING:
+    from studies import OutputFolder, StudyFile
+
+
+class Prepared(NamedTuple):
+    """The checked input: the file's content, and where to import it."""
+
+    file: StudyFile
+    storage_url: str
+    name: str
+    folder: OutputFolder
+    files: dict[Path, str]
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=non_empty, help="file written by `export --format study`")
+    add_study_options(parser, json=True)
+
+
+def prepare(options: argparse.Namespace) -> Prepared:
+    """Read the file, and check that the output folder and the storage have no such study."""
+    from studies import OutputFolder, check_import, default_storage_url, read_study_file
+    from tuner.session.study_files import metrics_files
+
+    problems, folder = collector(options), OutputFolder(options.output_dir)
+    with problems.collect():
+        file = read_study_file(Path(options.file))
+        url, name = options.storage or default_storage_url(options.output_dir), options.study or file.study.study_name
+        prepared = Prepared(file, url, name, folder, metrics_files(file, folder))
+        check_import(url, name, folder, prepared.files)
+    problems.raise_all()
+    return prepared
+
+
+def run(options: argparse.Namespace, prepared: Prepared) -> int:
+    """Import the study; print the number of finished and pending trials."""
+    from search_spaces.diagnostics.plural import counted
+    from studies import damage_notes, import_study, load_study, study_invariants, study_status
+    from tuner.display.study_lines import study_command
+
+    file, url, name, folder, files = prepared
+    import_study(file.study, url, name, folder, files)
+    study, folder = load_study(folder.path, storage_url=options.storage)
+    for note in damage_notes(study):
+        print_message(f"note: {note}")
+    status = study_status(study, folder)
+    if options.json:
+        print_json({"study": name, "finished": status.ended, "pending": status.pending})
+        return SUCCESS
+    lines = [f"imported: study {name}, {counted(status.ended, 'finished trial')}, {status.pending} pending"]
+    if status.pending:
+        metadata = Path(study_invariants(study).dataset["metadata_path"])
+        option = "" if metadata.exists() else " --metadata FILE"
+        lines.append(f"run `{study_command('resume', folder.path)}{option}` to train the pending trials")
+    print_lines(lines)
+    return SUCCESS
+
+
+COMMAND = Command(__name__, __doc__, _add_options, prepare, run)
