@@ -120,7 +120,7 @@ def _body(state: str, rows: _Rows, record: TrialRecord, folder: OutputFolder, er
     curves = f"tensorboard --logdir {shlex.quote(str(trial_dir / 'tensorboard'))}"
     parts += [
         f"- log: {_code(str(trial_dir / 'logs' / 'training.log'))}",
-        f"- epochs: {_code(str(trial_dir / 'metrics.jsonl'))}",
+        f"- epochs: {_code(str(folder.metrics_path(record.experiment_name)))}",
         f"- TensorBoard: {_code(curves)}",
     ]
     return "\n".join(parts)

@@ -36,7 +36,7 @@ from studies.trials.records import latest_records, own_records
 FORMAT, VERSION = "khmer-ocr-tuner study", 1
 _EXPECTED = "a file written by `khmer-tuner export --format study`"
 _FIXED = "fixed_params"  # the attribute in which Optuna stores the parameters of an enqueued trial
-Epochs = Sequence[Mapping[str, Any]]
+ReadEpochs = Callable[[str], Sequence[Mapping[str, Any]]]
 
 
 class _Header(BaseModel):
@@ -81,14 +81,14 @@ class StudyFile:
 
     Attributes:
         study: The study, in memory.
-        epochs: The metrics of each finished epoch of a trial, keyed by the trial's name.
+        metrics: The content of each trial's ``metrics.jsonl``, keyed by the trial's name.
     """
 
     study: optuna.Study
-    epochs: Mapping[str, Epochs]
+    metrics: Mapping[str, str]
 
 
-def study_file_text(study: optuna.Study, read_epochs: Callable[[str], Epochs]) -> str:
+def study_file_text(study: optuna.Study, read_epochs: ReadEpochs) -> str:
     """Return the content of a study file.
 
     Finished trials are complete. Unfinished trials are pending, without the parameters, reports and attempts that they
@@ -116,8 +116,13 @@ def study_file_text(study: optuna.Study, read_epochs: Callable[[str], Epochs]) -
     return text + json.dumps({"sha256": _digest(text)}) + "\n"
 
 
-def read_study_file(path: Path) -> StudyFile:
+def read_study_file(path: Path, format_epoch: Callable[[Mapping[str, Any]], str]) -> StudyFile:
     """Read a study file into memory.
+
+    Args:
+        path: The file.
+        format_epoch: Checks the metrics of an epoch, keyed by metric name, and returns their line in ``metrics.jsonl``;
+            raises a ValueError if they are damaged.
 
     Raises:
         ConfigurationError: The file cannot be read, is damaged, or was written by a newer version or another program.
@@ -144,14 +149,14 @@ def read_study_file(path: Path) -> StudyFile:
         )
     try:
         stored = _Header.model_validate(header)
-        return _in_memory(stored, [_Trial.model_validate(_parsed(line)) for line in lines[1:-2]])
+        return _in_memory(stored, [_Trial.model_validate(_parsed(line)) for line in lines[1:-2]], format_epoch)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except DECODING_ERRORS as error:
         raise ConfigurationError(damage_text(str(path), error, "export the study again")) from error
 
 
-def _trial_data(trial: FrozenTrial, read_epochs: Callable[[str], Epochs], name: str | None) -> dict[str, Any]:
+def _trial_data(trial: FrozenTrial, read_epochs: ReadEpochs, name: str | None) -> dict[str, Any]:
     fixed = trial.system_attrs.get(_FIXED)
     if not trial.state.is_finished():
         is_search = trial.user_attrs.get(KIND) == TrialKind.SEARCH
@@ -172,7 +177,9 @@ def _trial_data(trial: FrozenTrial, read_epochs: Callable[[str], Epochs], name: 
     }
 
 
-def _in_memory(header: _Header, trials: Sequence[_Trial]) -> StudyFile:
+def _in_memory(
+    header: _Header, trials: Sequence[_Trial], format_epoch: Callable[[Mapping[str, Any]], str]
+) -> StudyFile:
     """Create the study of a file in memory, and check everything that commands read from it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name=header.study, direction=StudyDirection[header.direction])
@@ -185,8 +192,11 @@ def _in_memory(header: _Header, trials: Sequence[_Trial]) -> StudyFile:
     check_invariants(study)
     for read in (study_targets, study_threads, fixed_space, preset_order, search_settings, search_budget, study_prior):
         read(study)
-    records = own_records(study)
-    return StudyFile(study, {record.experiment_name: trials[record.number].epochs for record in records})
+    texts = {
+        record.experiment_name: "".join(map(format_epoch, trials[record.number].epochs))
+        for record in own_records(study)
+    }
+    return StudyFile(study, {name: text for name, text in texts.items() if text})
 
 
 def _parsed(line: str) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import optuna
 
 from search_spaces.diagnostics.atomic_files import write_bytes
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import read_bytes
+from studies.export.study_file import StudyFile
 from studies.storage.open import open_storage
 from studies.storage.optuna_private import add_trial, rename_study, set_study_attribute, study_attribute
 from studies.storage.output_folder import OutputFolder
@@ -22,14 +20,14 @@ from studies.trials.leases import study_lock
 _UNFINISHED = "{} (unfinished import)"
 
 
-def check_import(storage_url: str, name: str, folder: OutputFolder, files: Mapping[Path, str]) -> None:
+def check_import(file: StudyFile, storage_url: str, name: str, folder: OutputFolder) -> None:
     """Check that a study can be imported; nothing is created.
 
     Args:
+        file: The content of the study file.
         storage_url: The storage URL of the new study.
         name: Its name.
         folder: Its output folder.
-        files: The text of each file to write in the output folder, keyed by path.
 
     Raises:
         ConfigurationError: The folder or the storage is unsuitable or already contains a study.
@@ -41,44 +39,34 @@ def check_import(storage_url: str, name: str, folder: OutputFolder, files: Mappi
             f"output folder {folder.path}: {mask_password(storage_url)} already contains the study {name!r}; choose "
             "another --output-dir, or another --study name in that storage"
         )
-    # A killed import may have written some of the files.
-    occupied = folder.occupied({path.parent.name for path in files})
-    found = [path for item in occupied for path in (item, *item.rglob("*")) if path.is_file()]
-    foreign = [path for path in found if path not in files or read_bytes(path) != files[path].encode()]
+    # A killed import may have written some of the metrics.
+    metrics = {folder.metrics_path(trial): text.encode() for trial, text in file.metrics.items()}
+    found = [path for item in folder.occupied(file.metrics) for path in (item, *item.rglob("*")) if path.is_file()]
+    foreign = [path for path in found if path not in metrics or read_bytes(path) != metrics[path]]
     if foreign:
         raise ConfigurationError(f"{foreign[0]}: the import did not write this file; choose another --output-dir")
 
 
-def import_study(
-    source: optuna.Study, storage_url: str, name: str, folder: OutputFolder, files: Mapping[Path, str]
-) -> None:
-    """Create a study as a copy of a study in memory; a killed import leaves no study, and can be repeated.
+def import_study(file: StudyFile, storage_url: str, name: str, folder: OutputFolder) -> None:
+    """Create the study of a study file; a killed import leaves no study, and can be repeated.
 
-    Args:
-        source: The study in memory.
-        storage_url: As in `check_import`, like `name`, `folder` and `files`.
-        name: The name of the new study.
-        folder: The output folder.
-        files: The files to write.
-
-    Raises:
-        ConfigurationError: As `check_import`.
+    The arguments and errors are those of `check_import`.
     """
-    check_import(storage_url, name, folder, files)
+    check_import(file, storage_url, name, folder)
     storage, unfinished = open_storage(storage_url), _UNFINISHED.format(name)
     folder.claim(name, storage_url)
     with study_lock(storage, name, folder):
-        check_import(storage_url, name, folder, files)
+        check_import(file, storage_url, name, folder)
         if unfinished in optuna.get_all_study_names(storage):
             optuna.delete_study(study_name=unfinished, storage=storage)
-        study = create_study(storage, unfinished, study_invariants(source))
-        for key, value in source.user_attrs.items():
+        study = create_study(storage, unfinished, study_invariants(file.study))
+        for key, value in file.study.user_attrs.items():
             study.set_user_attr(key, value)
-        if (prior := study_attribute(source, PRIOR)) is not None:
+        if (prior := study_attribute(file.study, PRIOR)) is not None:
             set_study_attribute(study, PRIOR, prior)
-        for trial in source.get_trials(deepcopy=False):
+        for trial in file.study.get_trials(deepcopy=False):
             add_trial(study, trial)
-        for path, text in files.items():
-            folder.trial_dir_for_work(path.parent.name).mkdir(exist_ok=True)
-            write_bytes(path, text.encode(), temporary=folder.internal / "import.tmp")
+        for trial_name, text in file.metrics.items():
+            folder.trial_dir_for_work(trial_name).mkdir(exist_ok=True)
+            write_bytes(folder.metrics_path(trial_name), text.encode(), temporary=folder.internal / "import.tmp")
         rename_study(study, name)

@@ -69,6 +69,10 @@ class OutputFolder:
             )
         return self.path / name
 
+    def metrics_path(self, name: str) -> Path:
+        """Return the path of the file with the metrics of a trial's epochs; see `trial_dir`."""
+        return self.trial_dir(name) / "metrics.jsonl"
+
     def trial_dir_for_work(self, name: str) -> Path:
         """Check that files may be written to a trial's folder, and return its path.
 

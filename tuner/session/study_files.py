@@ -11,29 +11,26 @@ import optuna
 
 from search_spaces import ConfigurationError
 from search_spaces.diagnostics.problem_collector import ProblemCollector
-from studies import EarlierStudy, OutputFolder, StudyFile, earlier_study, load_study, read_study_file
-from studies import study_file_text as _study_file_text
-from tuner.training.history import STORED_METRICS, metrics_line, metrics_path, read_metrics
+from studies import (
+    EarlierStudy,
+    OutputFolder,
+    StudyFile,
+    earlier_study,
+    load_study,
+    read_study_file,
+    study_file_text,
+)
+from tuner.training.history import STORED_METRICS, metrics_line, read_metrics
 
 
-def study_file_text(study: optuna.Study, folder: OutputFolder) -> str:
-    """Return the content of a study file, with the metrics of all epochs."""
-    return _study_file_text(study, lambda name: [asdict(epoch) for epoch in read_metrics(folder.trial_dir(name))])
+def exported_text(study: optuna.Study, folder: OutputFolder) -> str:
+    """Return the content of the study file of a study, with the metrics of all epochs."""
+    return study_file_text(study, lambda name: [asdict(epoch) for epoch in read_metrics(folder.trial_dir(name))])
 
 
-def metrics_files(file: StudyFile, folder: OutputFolder) -> dict[Path, str]:
-    """Return the text of each metrics file that the import of a study file writes, keyed by path.
-
-    Raises:
-        ValueError: The metrics of an epoch are damaged.
-    """
-    return {
-        metrics_path(folder.trial_dir(name)): "".join(
-            metrics_line(STORED_METRICS.validate_python(epoch)) for epoch in epochs
-        )
-        for name, epochs in file.epochs.items()
-        if epochs
-    }
+def read_exported(path: str) -> StudyFile:
+    """Read a study file; `studies.read_study_file` documents the errors."""
+    return read_study_file(Path(path), lambda epoch: metrics_line(STORED_METRICS.validate_python(epoch)))
 
 
 def load_earlier_studies(
@@ -64,7 +61,7 @@ def load_earlier_studies(
 
 def _study_of(path: str, storage: str | None) -> optuna.Study:
     if Path(path).is_file():
-        return read_study_file(Path(path)).study
+        return read_exported(path).study
     folder = OutputFolder(path)
     owner = folder.owner()
     is_same = storage is not None and owner is not None and folder.is_owner_storage(owner, storage)

@@ -57,11 +57,6 @@ STORED_METRICS = TypeAdapter(EpochMetrics)
 METRIC_NAMES = tuple(field.name for field in fields(EpochMetrics) if field.name != "epoch")
 
 
-def metrics_path(folder: Path) -> Path:
-    """Return the path of ``metrics.jsonl`` in an experiment's folder."""
-    return folder / "metrics.jsonl"
-
-
 def metrics_line(metrics: EpochMetrics) -> str:
     """Format the line of an epoch in ``metrics.jsonl``."""
     return json.dumps(asdict(metrics)) + "\n"
@@ -69,7 +64,7 @@ def metrics_line(metrics: EpochMetrics) -> str:
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
     """Read the finished epochs from ``metrics.jsonl``; skip damaged lines; return [] if the file is unreadable."""
-    path = metrics_path(folder)
+    path = folder / "metrics.jsonl"
     try:
         text = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
     except OSError as error:

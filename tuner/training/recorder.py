@@ -15,7 +15,7 @@ import yaml
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.files.regular_files import regular_file
-from tuner.training.history import EpochMetrics, metrics_line, metrics_path
+from tuner.training.history import EpochMetrics, metrics_line
 from tuner.training.plots import Plots
 from tuner.training.tensorboard_run import TensorBoardRun
 
@@ -38,7 +38,7 @@ class Recorder:
             history: Finished epochs of an interrupted training; records of later epochs are discarded.
             parameters: Number of trainable parameters of the model.
         """
-        self._metrics_path = metrics_path(folder)
+        self._metrics_path = folder / "metrics.jsonl"
         write_text(self._metrics_path, "".join(map(metrics_line, history)))
         self._start_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
         self._run = self._start_run(history=history) if config.use_tensorboard else None

@@ -22,6 +22,7 @@ from search_spaces.experiments.schema import Targets
 from studies import (
     OutputFolder,
     SearchRequest,
+    StudyFile,
     TrialOutcome,
     WhyEnded,
     add_search_trials,
@@ -111,13 +112,17 @@ def state_of(study: optuna.Study, folder: OutputFolder) -> dict[str, Any]:
     return {"status": status, "results": render_results(study, timestamp="")}
 
 
+def read(path: Path) -> StudyFile:
+    return read_study_file(path, lambda epoch: json.dumps(epoch) + "\n")
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def import_file(path: Path, url: str, folder: OutputFolder, name: str = "khmer-ocr") -> optuna.Study:
-    import_study(read_study_file(path).study, url, name, folder, {})
+    import_study(read(path), url, name, folder)
     return load_study(folder.path, storage_url=url)[0]
 
 
@@ -126,9 +131,8 @@ def test_study_moves_from_sqlite_to_postgresql_and_back(
 ) -> None:
     study, folder = finish_some()
     text = study_file_text(study, epochs_of)
-    file = read_study_file(write(tmp_path / "study.jsonl", text))
-    assert {name: epochs for name, epochs in file.epochs.items() if epochs} == EPOCHS
-    assert {"one", "ពីរ", "search_0003"} <= file.epochs.keys()
+    file = read(write(tmp_path / "study.jsonl", text))
+    assert file.metrics == {name: "".join(f"{json.dumps(one)}\n" for one in epochs) for name, epochs in EPOCHS.items()}
     places = {"server": url, "back": default_storage_url(tmp_path / "back")}
     for name, place in places.items():
         target = OutputFolder(tmp_path / name)
@@ -242,7 +246,7 @@ def test_damaged_or_foreign_file_is_refused(damage: str, start: Start, outcome: 
     change, problem = DAMAGES[damage]
     path = write(tmp_path / "s.jsonl", change(text, text.splitlines()[:-1]))
     with pytest.raises(ConfigurationError, match=problem) as caught:
-        read_study_file(path)
+        read(path)
     (line,) = caught.value.problems
     assert line.startswith(f"{path}: ")
 
@@ -253,8 +257,8 @@ def test_trial_with_a_forged_name_is_left_out(name: str, start: Start, outcome: 
     finish_next(study, folder, outcome, 0.5)
     lines = study_file_text(study, epochs_of).splitlines()[:-1]
     path = write(tmp_path / "s.jsonl", signed([lines[0], with_attribute(lines[1], "experiment_name", name)]))
-    file = read_study_file(path)
-    assert file.epochs == {}
+    file = read(path)
+    assert file.metrics == {}
     assert len(damage_notes(file.study)) == 1
 
 
@@ -268,21 +272,21 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
         ".": "folder",
     }.items():
         with pytest.raises(ConfigurationError, match=rf"cannot be read \(.*{problem}"):
-            read_study_file(tmp_path / name)
+            read(tmp_path / name)
 
 
 class TestImport:
     @pytest.fixture
-    def source(self, start: Start, outcome: TrialOutcome, tmp_path: Path) -> optuna.Study:
+    def source(self, start: Start, outcome: TrialOutcome, tmp_path: Path) -> StudyFile:
         study, folder = start({"one": TrainingConfig(), "two": TrainingConfig()}, path=tmp_path / "source")
         finish_next(study, folder, outcome, 0.5)
-        return read_study_file(write(tmp_path / "study.jsonl", study_file_text(study, epochs_of))).study
+        return read(write(tmp_path / "study.jsonl", study_file_text(study, epochs_of)))
 
     @pytest.fixture
     def target(self, tmp_path: Path) -> OutputFolder:
         return OutputFolder(tmp_path / "target")
 
-    def test_folder_with_a_study_is_refused(self, source: optuna.Study, target: OutputFolder, start: Start) -> None:
+    def test_folder_with_a_study_is_refused(self, source: StudyFile, target: OutputFolder, start: Start) -> None:
         start({"mine": TrainingConfig()}, path=target.path)
         url = default_storage_url(target.path)
         for name, problem in {
@@ -290,38 +294,33 @@ class TestImport:
             "other": "belongs to the study",
         }.items():
             with pytest.raises(ConfigurationError, match=problem):
-                import_study(source, url, name, target, {})
+                import_study(source, url, name, target)
         assert [study.study_name for study in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
 
-    def test_folder_with_other_files_is_refused(self, source: optuna.Study, target: OutputFolder) -> None:
-        files = {target.path / "one" / "metrics.jsonl": "{}\n"}
+    def test_folder_with_other_files_is_refused(self, source: StudyFile, target: OutputFolder) -> None:
         for name in ("metrics.jsonl", "mine.txt"):
             (target.path / "one").mkdir(parents=True)
             (target.path / "one" / name).write_text("mine")
             with pytest.raises(ConfigurationError, match="the import did not write this file"):
-                check_import(default_storage_url(target.path), "khmer-ocr", target, files)
+                check_import(source, default_storage_url(target.path), "khmer-ocr", target)
             (target.path / "one" / name).unlink()
             (target.path / "one").rmdir()
 
-    def test_link_out_of_the_folder_is_refused(
-        self, source: optuna.Study, target: OutputFolder, tmp_path: Path
-    ) -> None:
+    def test_link_out_of_the_folder_is_refused(self, source: StudyFile, target: OutputFolder, tmp_path: Path) -> None:
         target.path.mkdir()
         (tmp_path / "elsewhere").mkdir()
         (target.path / "one").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ConfigurationError, match="symbolic link"):
-            import_study(
-                source, default_storage_url(target.path), "x", target, {target.path / "one" / "metrics.jsonl": ""}
-            )
+            import_study(source, default_storage_url(target.path), "x", target)
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
     def test_other_study_of_the_database_is_unchanged(
-        self, source: optuna.Study, target: OutputFolder, start: Start, url: str, tmp_path: Path
+        self, source: StudyFile, target: OutputFolder, start: Start, url: str, tmp_path: Path
     ) -> None:
         mine, _ = start({"mine": TrainingConfig()}, path=tmp_path / "mine", url=url)
         with pytest.raises(ConfigurationError, match="another --study name in that storage"):
-            import_study(source, url, "khmer-ocr", target, {})
-        import_study(source, url, "second", target, {})
+            import_study(source, url, "khmer-ocr", target)
+        import_study(source, url, "second", target)
         names = [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))]
         assert sorted(names) == ["khmer-ocr", "second"]
         assert len(mine.get_trials()) == 1
@@ -334,7 +333,7 @@ class TestImport:
 
     @pytest.mark.parametrize("call", range(12))
     def test_interrupted_import_leaves_no_study_and_can_be_repeated(
-        self, call: int, source: optuna.Study, target: OutputFolder, interruptions: pytest.MonkeyPatch
+        self, call: int, source: StudyFile, target: OutputFolder, interruptions: pytest.MonkeyPatch
     ) -> None:
         calls = 0
 
@@ -353,17 +352,17 @@ class TestImport:
             original = getattr(__import__("studies.export.study_import", fromlist=["x"]), name)
             interruptions.setattr(module + name, interrupted(original))
         interruptions.setattr(optuna.Study, "set_user_attr", interrupted(optuna.Study.set_user_attr))
-        url, files = default_storage_url(target.path), {target.path / "one" / "metrics.jsonl": "{}\n"}
+        url = default_storage_url(target.path)
         try:
-            import_study(source, url, "khmer-ocr", target, files)
+            import_study(source, url, "khmer-ocr", target)
         except KeyboardInterrupt:
             with pytest.raises(ConfigurationError):
                 load_study(target.path)
             interruptions.undo()
-            import_study(source, url, "khmer-ocr", target, files)
+            import_study(source, url, "khmer-ocr", target)
         else:
             assert call >= 9
         study, _ = load_study(target.path)
-        assert study_file_text(study, epochs_of) == study_file_text(source, epochs_of)
+        assert study_file_text(study, epochs_of) == study_file_text(source.study, epochs_of)
         assert [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
         assert asdict(study_status(study, target))["study"] == "khmer-ocr"

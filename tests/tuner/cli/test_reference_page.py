@@ -18,6 +18,7 @@ from search_spaces import TrainingConfig
 from studies import RowState, SearchRequest, TrialKind, WhyEnded, add_search_trials, load_study_for_changes
 from tuner import HyperparameterTuner, RunOptions
 from tuner.display.base import Display
+from tuner.session.study_files import load_earlier_studies
 
 PAGE = Path(__file__).parents[3] / "studies" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -36,7 +37,7 @@ def output_dir(
     make_watcher: Callable[..., Display],
     fail: Callable[[], object],
 ) -> Path:
-    """A read-only study with a failed and a completed preset, and a finished and a waiting search trial."""
+    """A study with a failed and a completed preset, a finished and a waiting search trial, and a warm start."""
     folder = tmp_path_factory.mktemp("study")
     targets = {
         "character_accuracy": 0.9,
@@ -45,12 +46,14 @@ def output_dir(
         "convergence_epochs": 1,
     }
     config = configs_in(folder)({"broken": {}, "one": {}}, targets=targets)
-    out = folder / "out"
+    out, earlier = folder / "out", folder / "earlier"
+    first = RunOptions(earlier, results_file=str(folder / "earlier.json"))
+    HyperparameterTuner(str(config), options=first, display=make_watcher()).run_experiments(["one"])
     options = RunOptions(
         out,
         results_file=str(folder / "results.json"),
         space_file=str(spaces_in(folder)()),
-        search=SearchRequest(at_least=1),
+        search=SearchRequest(at_least=1, warm_start=load_earlier_studies([str(earlier)], out)),
     )
     watcher = make_watcher(after_epoch=1, action=fail)
     HyperparameterTuner(str(config), options=options, display=watcher).run_experiments()

@@ -101,9 +101,9 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
         rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
         return csv_text(columns, rows), counted(len(rows), "trial")
     if form == "study":
-        from tuner.session.study_files import study_file_text
+        from tuner.session.study_files import exported_text
 
-        return study_file_text(study, folder), _study_content(study_status(study, folder))
+        return exported_text(study, folder), _study_content(study_status(study, folder))
     from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
 
     epochs = epoch_rows(study, folder)
@@ -114,7 +114,7 @@ def _study_content(status: StudyStatus) -> str:
     from search_spaces.diagnostics.plural import counted
 
     started = len(status.running) + status.counts["interrupted"]
-    restarts = f"; {counted(started, 'unfinished trial')} will be pending and start again" if started else ""
+    restarts = f" ({started} of them is unfinished, and starts again after an import)" if started else ""
     return f"study with {counted(len(status.rows), 'trial')}{restarts}"
 
 

@@ -30,7 +30,6 @@ class Prepared(NamedTuple):
     storage_url: str
     name: str
     folder: OutputFolder
-    files: dict[Path, str]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,15 +39,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> Prepared:
     """Read the file, and check that the output folder and the storage have no such study."""
-    from studies import OutputFolder, check_import, default_storage_url, read_study_file
-    from tuner.session.study_files import metrics_files
+    from studies import OutputFolder, check_import, default_storage_url
+    from tuner.session.study_files import read_exported
 
     problems, folder = collector(options), OutputFolder(options.output_dir)
     with problems.collect():
-        file = read_study_file(Path(options.file))
+        file = read_exported(options.file)
         url, name = options.storage or default_storage_url(options.output_dir), options.study or file.study.study_name
-        prepared = Prepared(file, url, name, folder, metrics_files(file, folder))
-        check_import(url, name, folder, prepared.files)
+        prepared = Prepared(file, url, name, folder)
+        check_import(*prepared)
     problems.raise_all()
     return prepared
 
@@ -59,16 +58,15 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
     from studies import damage_notes, import_study, load_study, study_invariants, study_status
     from tuner.display.study_lines import study_command
 
-    file, url, name, folder, files = prepared
-    import_study(file.study, url, name, folder, files)
-    study, folder = load_study(folder.path, storage_url=options.storage)
+    import_study(*prepared)
+    study, folder = load_study(prepared.folder.path, storage_url=options.storage)
     for note in damage_notes(study):
         print_message(f"note: {note}")
     status = study_status(study, folder)
     if options.json:
-        print_json({"study": name, "finished": status.ended, "pending": status.pending})
+        print_json({"study": prepared.name, "finished": status.ended, "pending": status.pending})
         return SUCCESS
-    lines = [f"imported: study {name}, {counted(status.ended, 'finished trial')}, {status.pending} pending"]
+    lines = [f"imported: study {prepared.name}, {counted(status.ended, 'finished trial')}, {status.pending} pending"]
     if status.pending:
         metadata = Path(study_invariants(study).dataset["metadata_path"])
         option = "" if metadata.exists() else " --metadata FILE"

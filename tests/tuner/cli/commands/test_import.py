@@ -1,0 +1,168 @@
+"""`import` recreates a study that looks the same in every command and trains its pending trials to the same results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces import ConfigurationError
+from studies import SearchRequest, add_search_trials, load_study, load_study_for_changes
+from tuner import HyperparameterTuner, RunOptions
+from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.session.session import Session
+from tuner.session.study_files import load_earlier_studies
+from tuner.session.study_setup import ExistingStudy
+from tuner.workers.run_study import run_study
+
+Outcomes = list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory,
+    configs_in: Callable[[Path], Callable[..., Path]],
+    spaces_in: Callable[[Path], Callable[..., Path]],
+    make_watcher: Callable[..., Any],
+) -> Path:
+    """A study with a preset, two finished search trials and two waiting ones, and a prior."""
+    folder = tmp_path_factory.mktemp("trained")
+    config, space = configs_in(folder)({"ខ្មែរ": {}}), spaces_in(folder)()
+    earlier = folder / "earlier"
+    for out, warm_start in ((earlier, []), (folder / "out", [str(earlier)])):
+        search = SearchRequest(at_least=2, warm_start=load_earlier_studies(warm_start, out))
+        options = RunOptions(out, results_file=f"{out}.json", space_file=str(space), search=search)
+        HyperparameterTuner(str(config), options=options, display=make_watcher()).run_experiments()
+    add_search_trials(*load_study_for_changes(folder / "out"), SearchRequest(more=2))
+    return folder / "out"
+
+
+@pytest.fixture
+def original(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "original"))
+
+
+def seen(cli: Any, folder: Path, *options: str) -> dict[str, Any]:
+    """Return what the reading commands show of a study, without disk usage, times of the command and locations."""
+    study = ["--output-dir", folder, *options]
+    status = json.loads(cli("status", "--json", *study).out)
+    results = json.loads(cli("export", *study).out)
+    results.pop("timestamp")
+    report = cli("report", "--out", "-", *study).out
+    report = (
+        re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", "TIME", report).replace("<wbr>", "").replace(str(folder), "FOLDER")
+    )
+    sections = re.sub(r"(sqlite|postgresql)[^<]*", "STORAGE", report)
+    tables = {
+        name: cli("export", "--format", name, "--results-file", "-", *study).out for name in ("csv", "epochs-csv")
+    }
+    disk = status.pop("disk")
+    assert disk["database"] >= 0
+    return {"status": status, "results": results, "report": sections, **tables}
+
+
+def rewrite(path: Path, number: int, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change one line of a study file, and its digest."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]
+    data = json.loads(lines[number])
+    change(data)
+    lines[number] = json.dumps(data) + "\n"
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    path.write_text("".join(lines) + json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
+
+
+def test_imported_study_looks_the_same(cli: Any, original: Path, working_dir: Path) -> None:
+    exported = cli("export", "--format", "study", "--output-dir", original)
+    (path,) = working_dir.glob("study_*.jsonl")
+    assert (exported.code, exported.out, exported.err) == (0, "", f"study with 5 trials written to {path.name}\n")
+    # The plots and checkpoints are not in the file.
+    for name in ("artifacts", "ខ្មែរ/checkpoints", "ខ្មែរ/logs", "ខ្មែរ/tensorboard", "ខ្មែរ/configs"):
+        shutil.rmtree(original / name, ignore_errors=True)
+    done = cli("import", path, "--output-dir", "new")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "imported: study khmer-ocr, 3 finished trials, 2 pending",
+        "run `khmer-tuner resume --output-dir new` to train the pending trials",
+    ]
+    cli("export", "--format", "study", "--output-dir", "new", "--results-file", "again.jsonl")
+    assert Path("again.jsonl").read_bytes() == path.read_bytes()
+    before, after = seen(cli, original), seen(cli, working_dir / "new")
+    assert before["status"]["search"]["prior"][0]["used"] == 3
+    for name, value in before.items():
+        assert after[name] == value, name
+    assert cli("status", "--output-dir", "new").out.count("prior: 3 observations from earlier (best ") == 1
+
+
+def test_pending_trials_are_trained_to_the_same_results(cli: Any, original: Path, working_dir: Path) -> None:
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    cli("import", "s.jsonl", "--output-dir", "new")
+    outcomes: list[Outcomes] = []
+    for folder in (original, working_dir / "new"):
+        assert cli("resume", "--output-dir", folder, "--results-file", f"{folder.name}.json").code == 0
+        trials = load_study(folder)[0].get_trials()
+        outcomes.append([(one.number, one.params, one.value, one.intermediate_values) for one in trials])
+    assert outcomes[0] == outcomes[1]
+    best = [json.loads(cli("best", "--json", "--output-dir", folder).out) for folder in ("new", original)]
+    assert best[0]["name"] == best[1]["name"]
+
+
+def test_study_on_a_server_is_exported_without_its_password(
+    cli: Any, original: Path, working_dir: Path, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_database()
+    password = url.split(":")[2].split("@")[0]
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    monkeypatch.setenv("KHMER_TUNER_STORAGE", url)
+    imported = cli("import", "s.jsonl", "--output-dir", "server", "--json")
+    assert json.loads(imported.out) == {"study": "khmer-ocr", "finished": 3, "pending": 2}
+    exported = cli("export", "--format", "study", "--output-dir", "server", "--results-file", "server.jsonl")
+    assert Path("server.jsonl").read_bytes() == Path("s.jsonl").read_bytes()
+    files = [path.read_bytes() for path in working_dir.rglob("*") if path.is_file()]
+    assert not [one for one in files if password.encode() in one]
+    assert password not in imported.out + imported.err + exported.out + exported.err
+    assert seen(cli, working_dir / "server")["status"]["counts"]["completed"] >= 1
+
+
+def test_dataset_elsewhere_is_named_in_the_next_command(cli: Any, original: Path, working_dir: Path) -> None:
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    moved = {"metadata_path": "/elsewhere/metadata.yaml"}
+    rewrite(Path("s.jsonl"), 0, lambda header: header["attributes"]["invariants"]["dataset"].update(moved))
+    done = cli("import", "s.jsonl", "--output-dir", "new")
+    assert "run `khmer-tuner resume --output-dir new --metadata FILE` to train the pending trials" in done.out
+
+
+def test_export_names_interrupted_trials(cli: Any, original: Path, make_watcher: Callable[..., Any]) -> None:
+    session = Session.reopen(ExistingStudy.load(original), make_watcher(after_epoch=1))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(session, TrialFilter(), StopConditions(), results_file=str(original.parent / "r.json"))
+    done = cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    assert done.err == (
+        "study with 5 trials (1 of them is unfinished, and starts again after an import) written to s.jsonl\n"
+    )
+    imported = cli("import", "s.jsonl", "--output-dir", "new", "--json")
+    assert json.loads(imported.out) == {"study": "khmer-ocr", "finished": 3, "pending": 2}
+
+
+@pytest.mark.parametrize("epoch", [{"epoch": "one"}, {}, {"epoch": 1, "train_loss": None}])
+def test_damaged_metrics_are_refused(epoch: Any, cli: Any, original: Path, working_dir: Path) -> None:
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    rewrite(Path("s.jsonl"), 1, lambda trial: trial["epochs"].insert(0, epoch))
+    done = cli("import", "s.jsonl", "--output-dir", "new")
+    assert (done.code, done.out, Path("new").exists()) == (2, "", False)
+    assert done.err.startswith("error: s.jsonl: damaged (")
+
+
+def test_warm_start_from_a_folder_and_from_its_file_are_equal(original: Path, cli: Any) -> None:
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    (from_folder,), (from_file,) = (load_earlier_studies([path], "new") for path in (str(original), "s.jsonl"))
+    assert (from_folder.name, from_file.name) == ("original", "s.jsonl")
+    assert from_folder == replace(from_file, name="original")
+    with pytest.raises(ConfigurationError, match=r"--warm-start: .*: found this study itself"):
+        load_earlier_studies([str(original)], original)
