@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -65,7 +65,7 @@ class PriorSource:
         used: Number of trials that are observations or, if the values are not comparable, configurations to try.
         clipped: Number of used trials with a number that was moved to the nearest value of the search space.
         dropped: Number of trials that the search space does not contain.
-        best_value: Best value of the monitored metric in the earlier study; None if no trial was completed.
+        best_value: Best value of the monitored metric among the used completed trials; None if there is none.
         differences: Why its values are not comparable with those of this study; empty if they are.
         other_settings: Names of fixed settings with other numbers than in this study.
     """
@@ -104,19 +104,12 @@ class Prior:
     configurations: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A configuration in a search space.
+class Fit(NamedTuple):
+    """A configuration in a search space: its parameters, whether one was clipped, and other fixed numbers by name."""
 
-    Attributes:
-        params: The values of all active parameters; None if the search space does not contain the configuration.
-        clipped: Whether a number was moved to the nearest value of its range.
-        other_settings: Names of fixed settings with other numbers.
-    """
-
-    params: Mapping[str, Any] | None
-    clipped: bool = False
-    other_settings: tuple[str, ...] = ()
+    params: dict[str, Any]
+    clipped: bool
+    other_settings: tuple[str, ...]
 
 
 def fit_to_space(
@@ -125,8 +118,8 @@ def fit_to_space(
     start: TrainingConfig,
     definitions: Mapping[str, ModelDefinition],
     margin: float = math.inf,
-) -> Fit:
-    """Express a configuration by the parameters of a search space.
+) -> Fit | None:
+    """Express a configuration by the parameters of a search space; return None if the space does not contain it.
 
     The space does not contain a configuration with another choice, with a number too far outside its range, or with
     another fixed setting that is not a number.
@@ -145,12 +138,12 @@ def fit_to_space(
         if not item.domain.contains(value):
             value, clipped = item.domain.clipped(value, margin), True
             if value is None:
-                return Fit(None)
+                return None
         params[item.name] = value
     new = replace(start, **params)
     new = fit_loss(replace(new, min_lr=min(new.min_lr, new.learning_rate)), definitions)
     ignored = {*STUDY_FIELDS, *space.names, "threads"}
     others = {name: old for name, (old, _) in differing_fields(config, new).items() if name not in ignored}
     if any(isinstance(old, str | bool) for old in others.values()):
-        return Fit(None)
+        return None
     return Fit(params, clipped, tuple(others))

@@ -17,12 +17,11 @@ from search_spaces.training_config import TrainingConfig, config_from_settings, 
 from studies.sampling.prior import Prior
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
-from studies.storage.optuna_private import set_study_attribute
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
-from studies.study.warm_start import PRIOR, EarlierStudy, build_prior, digest_of, load_prior, prior_as_dict
+from studies.study.warm_start import EarlierStudy, build_prior, digest_of, load_prior, save_prior
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, latest_records
@@ -177,7 +176,7 @@ def add_search_trials(
             if request.warm_start:
                 start, invariants = config_from_settings(settings["start"]), study_invariants(study)
                 prior = build_prior(request.warm_start, invariants, study_space(study), start)
-                set_study_attribute(study, PRIOR, prior_as_dict(prior))
+                save_prior(study, prior)
                 settings["prior"] = prior.digest
             study.set_user_attr(_SEARCH, settings)
         if request.parallelism is not None:  # none is set after `--workers auto` was killed while measuring

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import optuna
 from optuna.trial import TrialState
@@ -23,8 +22,8 @@ from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_from_settings
-from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, PriorSource, fit_to_space
-from studies.storage.optuna_private import DECODING_ERRORS, damage_text, study_attribute
+from studies.sampling.prior import OBSERVATION_MARGIN, Observation, Prior, PriorSource, fit_to_space
+from studies.storage.optuna_private import DECODING_ERRORS, damage_text, set_study_attribute, study_attribute
 from studies.study.invariants import StudyInvariants
 from studies.trials.record import TrialKind
 from studies.trials.records import trials_and_records
@@ -33,7 +32,6 @@ PRIOR = "khmer-tuner:prior"
 MOST_CONFIGURATIONS = 10
 _NAMES_SHOWN = 6
 _STORED = TypeAdapter(Prior)
-_PRIORS: WeakKeyDictionary[optuna.Study, Prior] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,7 @@ class EarlierStudy:
 
 
 def digest_of(earlier: Sequence[EarlierStudy]) -> str:
-    """Return the SHA-256 of the trials of earlier studies; "" without earlier studies."""
-    if not earlier:
-        return ""
+    """Return the SHA-256 of the trials of earlier studies."""
     data = [[study.invariants.dataset.get("fingerprint"), *map(asdict, study.observations)] for study in earlier]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
@@ -104,19 +100,18 @@ def build_prior(
     for study in earlier:
         differences = tuple(study.invariants.differences(now))
         margin = math.inf if differences else OBSERVATION_MARGIN
-        fits = [
-            (item, fit_to_space(config_from_settings(item.settings), space, start, now.definitions, margin))
-            for item in study.observations
-        ]
-        ranked = _completed_best_first(fits, study.invariants.mode)
-        contained = [(item, fit) for item, fit in fits if fit.params is not None]
-        used = _distinct(ranked)[:MOST_CONFIGURATIONS] if differences else contained
+        configs = [(item, config_from_settings(item.settings)) for item in study.observations]
+        fits = [(item, fit_to_space(config, space, start, now.definitions, margin)) for item, config in configs]
+        used = contained = [(item, fit) for item, fit in fits if fit is not None]
+        completed = [(item, fit) for item, fit in contained if item.value is not None and not item.is_pruned]
+        completed.sort(key=lambda pair: pair[0].value or 0.0, reverse=study.invariants.mode == "max")
         if differences:
-            configurations.append([dict(fit.params or {}) for _, fit in used])
+            used = list({json.dumps(fit.params): (item, fit) for item, fit in completed}.values())[:MOST_CONFIGURATIONS]
+            configurations.append([fit.params for _, fit in used])
         else:
-            fitted = [replace(item, settings=fit.params or {}) for item, fit in used]
             # An earlier study may also be in the prior of another earlier study.
-            observations |= {json.dumps(asdict(item), sort_keys=True): item for item in fitted}
+            fitted = [replace(item, settings=fit.params) for item, fit in used]
+            observations |= {json.dumps(asdict(item)): item for item in fitted}
         sources.append(
             PriorSource(
                 name=study.name,
@@ -124,7 +119,7 @@ def build_prior(
                 used=len(used),
                 clipped=sum(fit.clipped for _, fit in used),
                 dropped=len(fits) - len(contained),
-                best_value=ranked[0][0].value if ranked else None,
+                best_value=completed[0][0].value if completed else None,
                 differences=differences,
                 other_settings=tuple(dict.fromkeys(name for _, fit in used for name in fit.other_settings)),
             )
@@ -132,6 +127,11 @@ def build_prior(
     # The values of different studies are not comparable with each other, so the studies take turns.
     turns = [params for params in chain(*zip_longest(*configurations)) if params is not None]
     return Prior(digest_of(earlier), tuple(sources), tuple(observations.values()), tuple(turns[:MOST_CONFIGURATIONS]))
+
+
+def save_prior(study: optuna.Study, prior: Prior) -> None:
+    """Store the prior of a study's search; the search settings must contain its digest."""
+    set_study_attribute(study, PRIOR, _STORED.dump_python(prior, mode="json"))
 
 
 def load_prior(study: optuna.Study, digest: str) -> Prior:
@@ -142,27 +142,18 @@ def load_prior(study: optuna.Study, digest: str) -> Prior:
     """
     if not digest:
         return Prior()
-    prior = _PRIORS.get(study)
-    if prior is None or prior.digest != digest:
-        try:
-            prior = _STORED.validate_python(study_attribute(study, PRIOR))
-            if prior.digest != digest:
-                raise ValueError(f"its digest is {prior.digest[:12]!r} instead of {digest[:12]!r}")
-        except DECODING_ERRORS as error:
-            raise ConfigurationError(damage_text(f"study {study.study_name!r}, prior", error)) from error
-        _PRIORS[study] = prior
+    try:
+        prior = _STORED.validate_python(study_attribute(study, PRIOR))
+        if prior.digest != digest:
+            raise ValueError(f"its digest is {prior.digest[:12]!r} instead of {digest[:12]!r}")
+    except DECODING_ERRORS as error:
+        raise ConfigurationError(damage_text(f"study {study.study_name!r}, prior", error)) from error
     return prior
-
-
-def prior_as_dict(prior: Prior) -> dict[str, Any]:
-    """Convert a prior to the data that `load_prior` reads."""
-    data: dict[str, Any] = _STORED.dump_python(prior, mode="json")
-    return data
 
 
 def source_note(source: PriorSource) -> str:
     """Say in one line how a search uses an earlier study, and why."""
-    trials = counted(source.trials, "finished trial")
+    trials, others = counted(source.trials, "finished trial"), listed(source.other_settings, _NAMES_SHOWN)
     if source.differences:
         text = (
             f"the values of its {trials} are not comparable with those of this study, because these differ: "
@@ -170,30 +161,13 @@ def source_note(source: PriorSource) -> str:
             "search trials"
         )
     else:
-        text = (
-            f"same dataset, splits, metric and models, so {source.used} of its {trials} are observations for the "
-            "sampler"
-        )
-    parts = [f"warm start from {source.name}: {text}"]
-    if source.clipped:
-        parts.append(f"{source.clipped} of them clipped to the search space")
-    if source.dropped:
-        parts.append(f"{source.dropped} dropped, because the search space does not contain them")
-    if source.other_settings and not source.differences:
-        names = listed(source.other_settings, _NAMES_SHOWN)
-        parts.append(f"their values are only roughly comparable, because other fixed settings differ: {names}")
-    return "; ".join(parts)
-
-
-def _completed_best_first(fits: Sequence[tuple[Observation, Fit]], mode: str) -> list[tuple[Observation, Fit]]:
-    completed = [(item, fit) for item, fit in fits if item.value is not None and not item.is_pruned]
-    return sorted(completed, key=lambda pair: pair[0].value or 0.0, reverse=mode == "max")
-
-
-def _distinct(fits: Sequence[tuple[Observation, Fit]]) -> list[tuple[Observation, Fit]]:
-    """Return the contained configurations without those that equal an earlier one in the list."""
-    distinct: dict[str, tuple[Observation, Fit]] = {}
-    for item, fit in fits:
-        if fit.params is not None:
-            distinct.setdefault(json.dumps(fit.params, sort_keys=True), (item, fit))
-    return list(distinct.values())
+        observed = f"{source.used} of its {trials} are observations for the sampler"
+        text = f"same dataset, splits, metric and models, so {observed}"
+    more = {
+        f"{source.clipped} of them clipped to the search space": source.clipped,
+        f"{source.dropped} dropped, because the search space does not contain them": source.dropped,
+        f"their values are only roughly comparable, because other fixed settings differ: {others}": (
+            others and not source.differences
+        ),
+    }
+    return "; ".join([f"warm start from {source.name}: {text}", *(part for part, applies in more.items() if applies)])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, collector, print_message
 from tuner.cli.options import Command, add_study_options, non_empty
@@ -23,13 +23,8 @@ if TYPE_CHECKING:
     from studies import OutputFolder, StudyFile
 
 
-class Prepared(NamedTuple):
-    """The checked input: the file's content, and where to import it."""
-
-    file: StudyFile
-    storage_url: str
-    name: str
-    folder: OutputFolder
+# The file's content, the storage URL, the study's name and the output folder.
+Prepared = tuple["StudyFile", str, str, "OutputFolder"]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +41,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
     with problems.collect():
         file = read_exported(options.file)
         url, name = options.storage or default_storage_url(options.output_dir), options.study or file.study.study_name
-        prepared = Prepared(file, url, name, folder)
+        prepared = file, url, name, folder
         check_import(*prepared)
     problems.raise_all()
     return prepared
@@ -59,14 +54,14 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
     from tuner.display.study_lines import study_command
 
     import_study(*prepared)
-    study, folder = load_study(prepared.folder.path, storage_url=options.storage)
+    study, folder = load_study(prepared[-1].path, storage_url=options.storage)
     for note in damage_notes(study):
         print_message(f"note: {note}")
     status = study_status(study, folder)
     if options.json:
-        print_json({"study": prepared.name, "finished": status.ended, "pending": status.pending})
+        print_json({"study": study.study_name, "finished": status.ended, "pending": status.pending})
         return SUCCESS
-    lines = [f"imported: study {prepared.name}, {counted(status.ended, 'finished trial')}, {status.pending} pending"]
+    lines = [f"imported: study {study.study_name}, {counted(status.ended, 'finished trial')}, {status.pending} pending"]
     if status.pending:
         metadata = Path(study_invariants(study).dataset["metadata_path"])
         option = "" if metadata.exists() else " --metadata FILE"
