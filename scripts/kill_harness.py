@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from harness.databases import POSTGRESQL_DRIVERS, Databases, passwords_found
@@ -77,6 +78,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="parallelism of the search in all studies (default: 1 for one worker, otherwise 2 x W)",
     )
     parser.add_argument(
+        "--warm-start", action="store_true", help="run one more study first, from which the search of all others learns"
+    )
+    parser.add_argument(
         "--postgresql",
         action="store_true",
         help="store each study in a new database on a PostgreSQL server that the harness starts",
@@ -125,6 +129,9 @@ def _campaign(
     small = FixtureStudy(folder, options.trials, options.sampler, parallelism=parallelism)
     in_fork(small.write_inputs)
     campaign = Campaign(small, databases, rng, options.fresh, options.workers)
+    if options.warm_start:
+        campaign.run_earlier(folder / "earlier.jsonl")
+        campaign = replace(campaign, small=replace(small, warm_start="../earlier.jsonl"))
     reference = campaign.run_reference()
     print(f"reference study: {small.trials} trials, {reference.epochs} epochs, {reference.seconds:.1f} s", flush=True)
     schedule = Schedule(rng, reference, small.trials, options.at)

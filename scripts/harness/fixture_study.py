@@ -63,6 +63,7 @@ class FixtureStudy:
         samples: Number of training and validation images.
         epochs: Maximum number of epochs of a trial.
         parallelism: Parallelism of the search; None for the default of the command that starts the search.
+        warm_start: Path of a study file from which the search learns, seen from the folder of a study; "" for none.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class FixtureStudy:
     samples: int = 40
     epochs: int = 5
     parallelism: int | None = None
+    warm_start: str = ""
 
     @property
     def preset_names(self) -> list[str]:
@@ -93,6 +95,7 @@ class FixtureStudy:
         search = ["--space", "../space.yaml", "--trials", str(self.search_trials), "--seed", str(_SEED)]
         if self.parallelism is not None:
             search += ["--parallelism", str(self.parallelism), "--threads", "1"]
+        search += ["--warm-start", self.warm_start] if self.warm_start else []
         return ["run", "--config", "../experiments.yaml", *search, "--sampler", self.sampler, *_output_options()]
 
     @property

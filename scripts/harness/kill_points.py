@@ -18,11 +18,12 @@ TAKE_OVER = "take-over"
 
 
 class Phase(StrEnum):
-    """The phase of a study in which processes pass a kill point."""
+    """The phase of a study in which processes pass a kill point; an import takes the place of all others."""
 
     CREATE = "create"
     WORK = "work"
     END = "end"
+    IMPORT = "import"
 
 
 class Storage(StrEnum):
@@ -70,8 +71,8 @@ def points(phase: Phase | None = None) -> list[str]:
 
 
 def kill_points_of(storage: Storage) -> list[KillPoint]:
-    """Return the kill points that the processes of a study in this storage pass."""
-    return [one for one in KILL_POINTS if storage in one.storages]
+    """Return the kill points that the processes that train a study in this storage pass."""
+    return [one for one in KILL_POINTS if storage in one.storages and one.phase is not Phase.IMPORT]
 
 
 def _passing(kill_point: KillPoint, side: str, passed: Callable[[str], object]) -> Callback:
@@ -189,4 +190,7 @@ KILL_POINTS = (
     ),
     KillPoint("results", Phase.END, "tuner.workers.run_study.write_results"),
     _renaming("results.json", Phase.END),
+    KillPoint("trial imported", Phase.IMPORT, "studies.export.study_import.add_trial"),
+    _renaming("metrics.jsonl", Phase.IMPORT, "import.tmp"),
+    KillPoint("study renamed", Phase.IMPORT, "studies.export.study_import.rename_study"),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.comparison import StudyOutcome, abbreviated, reference_snapshot, snapshot_problems
 from harness.databases import Databases
-from harness.fixture_study import FixtureStudy
+from harness.fixture_study import OUTPUT, FixtureStudy
 from harness.forks import Ending, ForkedProcess, in_fork, kill, run, start, wait_for_any
 from harness.processes import output_of
 from harness.run import HarnessError
@@ -106,6 +106,15 @@ class Campaign:
             seconds=ending.seconds,
             first_epoch_s=next(_waits(events, ending)),
         )
+
+    def run_earlier(self, path: Path) -> None:
+        """Run another study, without kills, and write it to a study file."""
+        folder = self._new_study("earlier")
+        export = ["export", "--format", "study", "--output-dir", OUTPUT, "--results-file", str(path)]
+        for number, command in enumerate((self.small.run, export), start=1):
+            if run(self._act(Task(command, number)), folder).code != 0:
+                raise HarnessError(f"the earlier study failed:\n{output_of(folder)}")
+        list(self.databases.end_study(folder))
 
     def run_with_kills(self, name: str, schedule: Schedule, reference: Reference, kills: int) -> KilledStudy:
         """Run a study, kill up to `kills` of its processes, and compare the complete study with the reference study.

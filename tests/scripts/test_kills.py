@@ -157,8 +157,12 @@ def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "options"),
-    [(45, ("--seed", "2")), (6, ("--seed", "3", "--trials", "3", "--fresh"))],
-    ids=["forked", "fresh interpreters"],
+    [
+        (40, ("--seed", "2")),
+        (8, ("--seed", "1", "--trials", "8", "--warm-start")),
+        (6, ("--seed", "3", "--trials", "3", "--fresh")),
+    ],
+    ids=["forked", "warm start", "fresh interpreters"],
 )
 def test_many_kills(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:
     check(run_harness(work_folder / f"{kills} kills", "--kills", str(kills), *options), kills)

@@ -87,7 +87,7 @@ def report_error(error: Exception, options: argparse.Namespace | None = None) ->
 def stop_message(options: argparse.Namespace | None) -> str:
     """Return the message for a command that a signal stopped, with the way to continue."""
     command = None if options is None else options.command
-    if command in ("run", "resume", "worker", "confirm"):
+    if command in ("run", "resume", "worker", "confirm", "import"):
         return "stopped; run the same command again to resume"
     if options is not None and command == "stop" and options.stop_requested:
         return "stopped waiting; the trials still stop after their current epoch"

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, collector, print_message
+from tuner.cli.errors import SUCCESS, print_message
 from tuner.cli.options import Command, add_study_options, non_empty
 from tuner.cli.output import print_json, print_lines
 
@@ -37,14 +37,10 @@ def prepare(options: argparse.Namespace) -> Prepared:
     from studies import OutputFolder, check_import, default_storage_url
     from tuner.session.study_files import read_exported
 
-    problems, folder = collector(options), OutputFolder(options.output_dir)
-    with problems.collect():
-        file = read_exported(options.file)
-        url, name = options.storage or default_storage_url(options.output_dir), options.study or file.study.study_name
-        prepared = file, url, name, folder
-        check_import(*prepared)
-    problems.raise_all()
-    return prepared
+    file, folder = read_exported(options.file), OutputFolder(options.output_dir)
+    url, name = options.storage or default_storage_url(options.output_dir), options.study or file.study.study_name
+    check_import(file, url, name, folder)
+    return file, url, name, folder
 
 
 def run(options: argparse.Namespace, prepared: Prepared) -> int:

@@ -155,6 +155,9 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         )
         lines.append(f"{text}{search['parallelism'] or 'twice the number of workers'}")
         lines += [f"space:   {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
+        lines += [
+            f"prior:   {counted(trials, 'finished trial')} of {name}" for name, trials in search["warm_start"].items()
+        ]
     lines.append(f"train:   {counted(to_train, 'trial')} (number of workers: {options.workers})")
     print_lines([*lines, f"output:  {shown_path(options.output_dir)}", "dry run: nothing was created"])
     return SUCCESS
@@ -188,6 +191,7 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
         "parallelism": (known and known.parallelism) or parallelism,
         "varied": space.names,
         "notes": space.preset_notes(request.experiments),
+        "warm_start": {study.name: len(study.observations) for study in search.warm_start},
     }
 
 

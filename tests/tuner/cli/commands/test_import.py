@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +27,9 @@ from tuner.session.study_setup import ExistingStudy
 from tuner.workers.run_study import run_study
 
 Outcomes = list[tuple[Any, ...]]
+
+ROOT = Path(__file__).parents[4]
+ONCE = ("tables created", "renaming to study.db", "database created", "renaming to owner.json", "folder claimed")
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +173,47 @@ def test_warm_start_from_a_folder_and_from_its_file_are_equal(original: Path, cl
     assert from_folder == replace(from_file, name="original")
     with pytest.raises(ConfigurationError, match=r"--warm-start: .*: found this study itself"):
         load_earlier_studies([str(original)], original)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+def test_import_that_is_killed_again_and_again_leaves_no_study_until_it_is_complete(
+    storage: str,
+    cli: Any,
+    original: Path,
+    working_dir: Path,
+    new_database: Callable[[], str],
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
+    script = "import json, sys; from kills.child import *; sys.exit(perform(Task(**json.loads(sys.argv[1]))))"
+    variables = environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
+
+    def run(start: int, folder: str, **kill_at: int) -> int:
+        if storage == "postgresql":
+            variables["KHMER_TUNER_STORAGE"] = urls[folder]
+        task = {"command": ["import", "s.jsonl", "--output-dir", folder], "start": start, "kill_at": kill_at}
+        return subprocess.run([sys.executable, "-c", script, json.dumps(task)], env=variables).returncode
+
+    urls = {"undisturbed": new_database(), "killed": new_database()}
+    assert run(1, "undisturbed") == 0
+    lines = (json.loads(line) for line in Path("events.jsonl").read_text().splitlines())
+    passages = next(line["passages"] for line in lines if line.get("passages"))
+    last = "after study renamed"
+    # Later processes find the database and the owner file.
+    once = [point for step in ONCE for side in ("before", "after") if (point := f"{side} {step}") in passages]
+    often = [point for point in passages if point not in (*once, last)]
+    kills = [(point, 1) for point in once] + [(point, passages[point]) for point in often]
+    if storage == "sqlite":
+        kills += [(point, 1) for point in often if passages[point] > 1]
+        assert len(kills) >= 19
+    for start, (point, number) in enumerate(kills, start=2):
+        assert run(start, "killed", **{point: number}) == -signal.SIGKILL, (point, number)
+        assert cli("status", "--output-dir", "killed").code == 2, (point, number)
+    assert run(len(kills) + 2, "killed", **{last: 1}) == -signal.SIGKILL
+    for folder in urls:
+        monkeypatch.setenv("KHMER_TUNER_STORAGE", urls[folder] if storage == "postgresql" else "")
+        cli("export", "--format", "study", "--output-dir", folder, "--results-file", f"{folder}.jsonl")
+        assert Path(f"{folder}.jsonl").read_bytes() == Path("s.jsonl").read_bytes()
+    print(f"\n{storage}: {len(kills) + 1} kills")
