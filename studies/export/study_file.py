@@ -30,8 +30,8 @@ from studies.study.presets import fixed_space, preset_order
 from studies.study.search_budget import search_budget, search_settings, study_prior
 from studies.study.stop_requests import STOP
 from studies.study.warm_start import PRIOR
-from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind
-from studies.trials.records import latest_records, own_records
+from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind, TrialPhase
+from studies.trials.records import own_records, without_superseded
 
 FORMAT, VERSION = "khmer-ocr-tuner study", 1
 _EXPECTED = "a file written by `khmer-tuner export --format study`"
@@ -106,8 +106,9 @@ def study_file_text(study: optuna.Study, read_epochs: ReadEpochs) -> str:
         "attributes": {name: value for name, value in study.user_attrs.items() if name not in (FOLDER, STOP)},
         "prior": study_attribute(study, PRIOR) if study_prior(study).digest else None,
     }
-    # A retried trial has the folder of the failed one, so the epochs there are those of the latest trial.
-    names = {record.number: record.experiment_name for record in latest_records(study)}
+    # A retried trial has the folder of the failed one, so the epochs there are those of the latest started trial.
+    started = [record for record in own_records(study) if record.phase is not TrialPhase.WAITING]
+    names = {record.number: record.experiment_name for record in without_superseded(started)}
     trials = study.get_trials(deepcopy=False)
     lines = [header, *(_trial_data(trial, read_epochs, names.get(trial.number)) for trial in trials)]
     # JSON escapes surrogates, which other programs may have stored, like Python.
@@ -192,11 +193,8 @@ def _in_memory(
     check_invariants(study)
     for read in (study_targets, study_threads, fixed_space, preset_order, search_settings, search_budget, study_prior):
         read(study)
-    texts = {
-        record.experiment_name: "".join(map(format_epoch, trials[record.number].epochs))
-        for record in own_records(study)
-    }
-    return StudyFile(study, {name: text for name, text in texts.items() if text})
+    epochs = {record.experiment_name: found for record in own_records(study) if (found := trials[record.number].epochs)}
+    return StudyFile(study, {name: "".join(map(format_epoch, found)) for name, found in epochs.items()})
 
 
 def _parsed(line: str) -> Any:

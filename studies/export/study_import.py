@@ -15,6 +15,7 @@ from studies.storage.url import check_storage_url, mask_password
 from studies.study.lifecycle import create_study, has_study, study_invariants
 from studies.study.warm_start import PRIOR
 from studies.trials.leases import study_lock
+from studies.trials.records import own_records
 
 # Names of studies that users choose contain no parentheses.
 _UNFINISHED = "{} (unfinished import)"
@@ -41,7 +42,8 @@ def check_import(file: StudyFile, storage_url: str, name: str, folder: OutputFol
         )
     # A killed import may have written some of the metrics.
     metrics = {folder.metrics_path(trial): text.encode() for trial, text in file.metrics.items()}
-    found = [path for item in folder.occupied(file.metrics) for path in (item, *item.rglob("*")) if path.is_file()]
+    occupied = folder.occupied({record.experiment_name for record in own_records(file.study)})
+    found = [path for item in occupied for path in (item, *item.rglob("*")) if path.is_file()]
     foreign = [path for path in found if path not in metrics or read_bytes(path) != metrics[path]]
     if foreign:
         raise ConfigurationError(f"{foreign[0]}: the import did not write this file; choose another --output-dir")

@@ -51,7 +51,11 @@ from studies.study.search_budget import search_settings
 from studies.trials.claims import claim_next
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-EPOCHS = {"one": [{"epoch": 1, "val_loss": 0.1 + 0.2}], "search_0003": [{"epoch": 1, "val_loss": 1e-9}]}
+EPOCHS = {
+    "one": [{"epoch": 1, "val_loss": 0.1 + 0.2}],
+    "broken": [{"epoch": 1, "val_loss": 3.5}],  # failed, and its retry has not started
+    "search_0003": [{"epoch": 1, "val_loss": 1e-9}],
+}
 
 
 def epochs_of(name: str) -> list[dict[str, float]]:

@@ -114,7 +114,7 @@ def _study_content(status: StudyStatus) -> str:
     from search_spaces.diagnostics.plural import counted
 
     started = len(status.running) + status.counts["interrupted"]
-    restarts = f" ({started} of them is unfinished, and starts again after an import)" if started else ""
+    restarts = f" (unfinished, and starting again after an import: {started})" if started else ""
     return f"study with {counted(len(status.rows), 'trial')}{restarts}"
 
 

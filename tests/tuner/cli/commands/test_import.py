@@ -150,9 +150,7 @@ def test_export_names_interrupted_trials(cli: Any, original: Path, make_watcher:
     with pytest.raises(KeyboardInterrupt):
         run_study(session, TrialFilter(), StopConditions(), results_file=str(original.parent / "r.json"))
     done = cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
-    assert done.err == (
-        "study with 5 trials (1 of them is unfinished, and starts again after an import) written to s.jsonl\n"
-    )
+    assert done.err == ("study with 5 trials (unfinished, and starting again after an import: 1) written to s.jsonl\n")
     imported = cli("import", "s.jsonl", "--output-dir", "new", "--json")
     assert json.loads(imported.out) == {"study": "khmer-ocr", "finished": 3, "pending": 2}
 
