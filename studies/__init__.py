@@ -20,7 +20,7 @@ from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_te
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, is_connection_lost
-from studies.storage.url import check_storage_url, default_storage_url, mask_password, sqlite_path
+from studies.storage.url import check_storage_url, default_storage_url, mask_password
 from studies.study.claiming import HeldBack, claim_next_trial, count_claimable, find_held_back
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
@@ -29,6 +29,7 @@ from studies.study.lifecycle import (
     create_or_join_study,
     find_study,
     fix_threads,
+    has_study,
     load_study,
     load_study_for_changes,
     require_same_invariants,
@@ -56,10 +57,9 @@ from studies.study.search_budget import (
     require_same_search,
     search_budget,
     search_settings,
-    study_prior,
 )
 from studies.study.stop_requests import request_stop, stop_token
-from studies.study.warm_start import EarlierStudy, source_note
+from studies.study.warm_start import EarlierStudy, source_note, study_prior
 from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
 from studies.trials.leases import lock_of, record_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
@@ -120,6 +120,7 @@ __all__ = [
     "fix_parallelism",
     "fix_threads",
     "fixed_space",
+    "has_study",
     "import_study",
     "is_connection_lost",
     "latest_records",
@@ -151,7 +152,6 @@ __all__ = [
     "search_budget",
     "search_settings",
     "source_note",
-    "sqlite_path",
     "stop_token",
     "storage_error_text",
     "study_file_text",

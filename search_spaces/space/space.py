@@ -57,22 +57,20 @@ class _Range(ABC):
         return replace(self, low=min(self.low, number), high=max(self.high, number))
 
     def clipped(self, value: object, margin: float) -> float | None:
-        """Return the nearest value of the range; None if the value is no number or too far outside.
+        """Return the nearest value of the range; None if the value is no number or too far away from it.
 
         Args:
             value: Any value.
-            margin: How far outside the value may be, as a fraction of the range, on its logarithmic scale if `log`.
+            margin: The largest distance as a fraction of the range, on its logarithmic scale if `log`.
         """
         if not (isinstance(value, float) or _is_int(value)) or not math.isfinite(value) or (self.log and value <= 0):
             return None
-        low, high, number = (math.log(item) if self.log else item for item in (self.low, self.high, value))
-        if max(low - number, number - high) > margin * (high - low):
-            return None
-        inside = min(max(value, self.low), self.high)
-        if self.step is None:
-            return inside
-        steps = min(round((inside - self.low) / self.step), int((self.high - self.low) / self.step + 1e-9))
-        return round(self.low + steps * self.step, 12)  # without the last binary digits of 0.1 + 2 * 0.1
+        nearest = min(max(value, self.low), self.high)
+        if self.step is not None:
+            steps = min(round((nearest - self.low) / self.step), int((self.high - self.low) / self.step + 1e-9))
+            nearest = round(self.low + steps * self.step, 12)  # without the last binary digits of 0.1 + 2 * 0.1
+        low, high, old, new = (math.log(one) if self.log else one for one in (self.low, self.high, value, nearest))
+        return nearest if abs(old - new) <= margin * (high - low) else None
 
     @abstractmethod
     def _on_grid(self, value: object) -> float | None:

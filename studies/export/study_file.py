@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import parse_json, read_bytes
@@ -27,9 +27,9 @@ from studies.storage.optuna_private import DECODING_ERRORS, add_trial, damage_te
 from studies.storage.postgresql import ATTEMPTS
 from studies.study.lifecycle import FOLDER, check_invariants, study_targets, study_threads
 from studies.study.presets import fixed_space, preset_order
-from studies.study.search_budget import search_budget, search_settings, study_prior
+from studies.study.search_budget import search_budget, search_settings
 from studies.study.stop_requests import STOP
-from studies.study.warm_start import PRIOR
+from studies.study.warm_start import PRIOR, study_prior
 from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind, TrialPhase
 from studies.trials.records import own_records, without_superseded
 
@@ -39,10 +39,15 @@ _FIXED = "fixed_params"  # the attribute in which Optuna stores the parameters o
 ReadEpochs = Callable[[str], Sequence[Mapping[str, Any]]]
 
 
+# What both databases can store.
+_Key = Annotated[str, StringConstraints(max_length=512, pattern=r"\A[^\x00]*\z")]
+_Step = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
 class _Header(BaseModel):
     study: str
     direction: Literal["MAXIMIZE", "MINIMIZE"]
-    attributes: dict[str, Any]
+    attributes: dict[_Key, Any]
     prior: dict[str, Any] | None
 
 
@@ -51,14 +56,19 @@ class _Trial(BaseModel):
     value: float | None
     started: AwareDatetime | None
     ended: AwareDatetime | None
-    params: dict[str, Any]
+    params: dict[_Key, Any]
     distributions: dict[str, dict[str, Any]]
-    reports: list[tuple[int, float]]
-    attributes: dict[str, Any]
+    reports: list[tuple[_Step, float]]
+    attributes: dict[_Key, Any]
     fixed_params: dict[str, Any] | None
     epochs: list[dict[str, Any]]
 
     def as_frozen(self) -> FrozenTrial:
+        distributions = {name: json_to_distribution(json.dumps(item)) for name, item in self.distributions.items()}
+        if distributions.keys() != self.params.keys():
+            raise ValueError("not all parameters have a distribution")
+        for name, value in self.params.items():
+            distributions[name].to_internal_repr(value)  # raises a ValueError if the database could not store it
         # Not `create_trial`, which rejects trials created by hand.
         return FrozenTrial(
             number=-1,
@@ -68,7 +78,7 @@ class _Trial(BaseModel):
             datetime_start=_local(self.started),
             datetime_complete=_local(self.ended),
             params=self.params,
-            distributions={name: json_to_distribution(json.dumps(item)) for name, item in self.distributions.items()},
+            distributions=distributions,
             user_attrs=self.attributes,
             system_attrs={} if self.fixed_params is None else {_FIXED: self.fixed_params},
             intermediate_values=dict(self.reports),
@@ -106,10 +116,10 @@ def study_file_text(study: optuna.Study, read_epochs: ReadEpochs) -> str:
         "attributes": {name: value for name, value in study.user_attrs.items() if name not in (FOLDER, STOP)},
         "prior": study_attribute(study, PRIOR) if study_prior(study).digest else None,
     }
+    trials = study.get_trials(deepcopy=False)  # before the records, so that a trial that finishes now is unfinished
     # A retried trial has the folder of the failed one, so the epochs there are those of the latest started trial.
     started = [record for record in own_records(study) if record.phase is not TrialPhase.WAITING]
     names = {record.number: record.experiment_name for record in without_superseded(started)}
-    trials = study.get_trials(deepcopy=False)
     lines = [header, *(_trial_data(trial, read_epochs, names.get(trial.number)) for trial in trials)]
     # JSON escapes surrogates, which other programs may have stored, like Python.
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -129,7 +139,7 @@ def read_study_file(path: Path, format_epoch: Callable[[Mapping[str, Any]], str]
         ConfigurationError: The file cannot be read, is damaged, or was written by a newer version or another program.
     """
     try:
-        text = read_bytes(path).decode("utf-8")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise ConfigurationError(f"{path}: cannot be read ({reason}); expected {_EXPECTED}") from error
@@ -185,7 +195,8 @@ def _in_memory(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name=header.study, direction=StudyDirection[header.direction])
     for name, value in header.attributes.items():
-        study.set_user_attr(name, value)
+        if name not in (FOLDER, STOP):
+            study.set_user_attr(name, value)
     if header.prior is not None:
         set_study_attribute(study, PRIOR, header.prior)
     for trial in trials:

@@ -11,7 +11,7 @@ from studies.export.study_file import StudyFile
 from studies.storage.open import open_storage
 from studies.storage.optuna_private import add_trial, rename_study, set_study_attribute, study_attribute
 from studies.storage.output_folder import OutputFolder
-from studies.storage.url import check_storage_url, mask_password
+from studies.storage.url import check_storage_url, default_storage_url, mask_password
 from studies.study.lifecycle import create_study, has_study, study_invariants
 from studies.study.warm_start import PRIOR
 from studies.trials.leases import study_lock
@@ -35,11 +35,6 @@ def check_import(file: StudyFile, storage_url: str, name: str, folder: OutputFol
     """
     check_storage_url(storage_url, output_dir=folder.path)
     folder.check(name, storage_url)
-    if has_study(storage_url, name):
-        raise ConfigurationError(
-            f"output folder {folder.path}: {mask_password(storage_url)} already contains the study {name!r}; choose "
-            "another --output-dir, or another --study name in that storage"
-        )
     # A killed import may have written some of the metrics.
     metrics = {folder.metrics_path(trial): text.encode() for trial, text in file.metrics.items()}
     occupied = folder.occupied({record.experiment_name for record in own_records(file.study)})
@@ -47,6 +42,12 @@ def check_import(file: StudyFile, storage_url: str, name: str, folder: OutputFol
     foreign = [path for path in found if path not in metrics or read_bytes(path) != metrics[path]]
     if foreign:
         raise ConfigurationError(f"{foreign[0]}: the import did not write this file; choose another --output-dir")
+    if has_study(storage_url, name):
+        also = "" if storage_url == default_storage_url(folder.path) else ", and another --study name in this storage"
+        raise ConfigurationError(
+            f"output folder {folder.path}: {mask_password(storage_url)} already contains the study {name!r}; choose "
+            f"another --output-dir{also}"
+        )
 
 
 def import_study(file: StudyFile, storage_url: str, name: str, folder: OutputFolder) -> None:

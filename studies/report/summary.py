@@ -55,7 +55,8 @@ def summary(snapshot: Snapshot) -> Iterator[Fact]:
             "Search", f"{search.ended:,} of {search.budget:,} trials", f"{search.sampler}, pruner {search.pruner}"
         )
         for source in search.prior:
-            yield Fact("Prior", source.text, "trials of an earlier study, which count nowhere else in this report")
+            note = "to try first" if source.differences else "trials of an earlier study, which count nowhere else"
+            yield Fact("Prior", source.text, note)
     if any(limit is not None for _, limit in snapshot.status.targets):
         met = list(snapshot.status.met_by)
         value = f"met by {counted(len(met), 'trial')}" if met else snapshot.status.met_text(0)

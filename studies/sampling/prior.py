@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import STUDY_FIELDS, TrainingConfig, differing_fields
 from studies.sampling.distributions import to_distribution
 
-# An observation is clipped if a number is outside its range by at most this fraction of the range: there, the objective
-# is still similar. A configuration to try may be clipped from any distance, because no value is claimed for it.
+# An observation is clipped if a number is outside its domain by at most this fraction of the range, because the
+# objective is still similar there. A configuration to try, for which no value is claimed, is clipped from any distance.
 OBSERVATION_MARGIN = 0.1
 
 
@@ -26,19 +26,19 @@ class Observation:
 
     Attributes:
         name: The trial's name in the earlier study.
-        is_preset: Whether it was a preset.
         is_pruned: Whether the sampler must treat it as pruned; diverged trials are included.
         value: The best value of the monitored metric; None if no epoch finished.
         epoch: The last finished epoch, counted from 1; None if no epoch finished.
-        settings: All fields of `TrainingConfig`; in a prior, the parameters in the new search space.
+        settings: The trial's fields of `TrainingConfig`; in a prior, only those that differ from the base settings.
+        params: The parameters that the earlier study sampled; in a prior, those of the new search space.
     """
 
     name: str
-    is_preset: bool
     is_pruned: bool
     value: float | None
     epoch: int | None
     settings: Mapping[str, Any]
+    params: Mapping[str, Any]
 
     def as_trial(self, space: SearchSpace) -> FrozenTrial:
         """Return an observation of a prior as a finished trial.
@@ -49,8 +49,8 @@ class Observation:
         return create_trial(
             state=TrialState.PRUNED if self.is_pruned else TrialState.COMPLETE,
             value=None if self.is_pruned else self.value,
-            params=dict(self.settings),
-            distributions={item.name: to_distribution(item.domain) for item in space if item.name in self.settings},
+            params=dict(self.params),
+            distributions={item.name: to_distribution(item.domain) for item in space if item.name in self.params},
             intermediate_values={} if self.epoch is None or self.value is None else {self.epoch: self.value},
         )
 
@@ -67,7 +67,7 @@ class PriorSource:
         dropped: Number of trials that the search space does not contain.
         best_value: Best value of the monitored metric among the used completed trials; None if there is none.
         differences: Why its values are not comparable with those of this study; empty if they are.
-        other_settings: Names of fixed settings with other numbers than in this study.
+        differing_settings: Names of fixed settings with other numbers than in this study.
     """
 
     name: str
@@ -77,7 +77,7 @@ class PriorSource:
     dropped: int
     best_value: float | None
     differences: tuple[str, ...]
-    other_settings: tuple[str, ...]
+    differing_settings: tuple[str, ...]
 
     @property
     def text(self) -> str:
@@ -92,7 +92,7 @@ class Prior:
     """The prior of a search.
 
     Attributes:
-        digest: SHA-256 of the earlier studies' trials.
+        digest: SHA-256 of the earlier studies' trials; "" without earlier studies.
         sources: The earlier studies.
         observations: Trials with comparable values; the sampler learns from them as from trials of this study.
         configurations: Parameters of the first search trials.
@@ -105,15 +105,16 @@ class Prior:
 
 
 class Fit(NamedTuple):
-    """A configuration in a search space: its parameters, whether one was clipped, and other fixed numbers by name."""
+    """A configuration in a search space: its parameters, whether one was clipped, and differing fixed numbers."""
 
     params: dict[str, Any]
     clipped: bool
-    other_settings: tuple[str, ...]
+    differing_settings: tuple[str, ...]
 
 
 def fit_to_space(
     config: TrainingConfig,
+    sampled: Collection[str],
     space: SearchSpace,
     start: TrainingConfig,
     definitions: Mapping[str, ModelDefinition],
@@ -122,10 +123,11 @@ def fit_to_space(
     """Express a configuration by the parameters of a search space; return None if the space does not contain it.
 
     The space does not contain a configuration with another choice, with a number too far outside its range, or with
-    another fixed setting that is not a number.
+    another fixed setting that is not a number or that the earlier study sampled.
 
     Args:
         config: The configuration.
+        sampled: The names of the settings that the earlier study sampled.
         space: The search space.
         start: The base settings of search trials in this space.
         definitions: The model definitions, keyed by model name.
@@ -144,6 +146,6 @@ def fit_to_space(
     new = fit_loss(replace(new, min_lr=min(new.min_lr, new.learning_rate)), definitions)
     ignored = {*STUDY_FIELDS, *space.names, "threads"}
     others = {name: old for name, (old, _) in differing_fields(config, new).items() if name not in ignored}
-    if any(isinstance(old, str | bool) for old in others.values()):
+    if any(isinstance(old, str | bool) or name in sampled for name, old in others.items()):
         return None
     return Fit(params, clipped, tuple(others))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space.space import SearchSpace
 from studies.sampling.distributions import to_distribution, with_parameters
-from studies.sampling.prior import Prior
+from studies.sampling.prior import Observation
 from studies.sampling.visible_history import visible_trials
 from studies.storage.optuna_private import NarrowTPESampler, hide_gp_warnings
 from studies.trials.record import TrialKind
@@ -48,7 +48,12 @@ class StatelessSampler(BaseSampler):
     """
 
     def __init__(
-        self, name: SamplerName, seed: int, parallelism: int, space: Callable[[], SearchSpace], prior: Prior
+        self,
+        name: SamplerName,
+        seed: int,
+        parallelism: int,
+        space: Callable[[], SearchSpace],
+        prior: Sequence[Observation] = (),
     ) -> None:
         """Create the sampler.
 
@@ -57,7 +62,7 @@ class StatelessSampler(BaseSampler):
             seed: The study's seed.
             parallelism: The study's parallelism, which determines the visible history.
             space: Function that returns the study's search space, which new presets may widen.
-            prior: The prior of the search, which precedes the visible history.
+            prior: The observations of the prior, which precede the visible history.
         """
         self._name = name
         self._seed = seed
@@ -101,7 +106,7 @@ class StatelessSampler(BaseSampler):
 
     def _new_sampler(self, history: _History, purpose: str) -> BaseSampler:
         seed = _derived_seed(self._seed, history.number, purpose)
-        return _FACTORIES[self._name](seed, max(STARTUP_TRIALS, history.presets + RANDOM_SEARCH_TRIALS))
+        return _FACTORIES[self._name](seed, history.startup)
 
 
 @dataclass(frozen=True)
@@ -112,20 +117,22 @@ class _History:
         number: The trial's number in the original study.
         study: The prior, the visible trials in order of trial number, then the trial itself, without parameters.
         trial: The trial in `study`.
-        presets: Number of presets in the prior and the visible trials.
+        startup: Number of trials, those of the prior included, before the sampler uses its model.
     """
 
     number: int
     study: optuna.Study
     trial: FrozenTrial
-    presets: int
+    startup: int
 
     @classmethod
-    def of(cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace, prior: Prior) -> _History:
+    def of(
+        cls, study: optuna.Study, number: int, parallelism: int, space: SearchSpace, prior: Sequence[Observation]
+    ) -> _History:
         """Copy the history for the trial with this number."""
         memory = optuna.create_study(direction=study.direction)
-        presets = sum(item.is_preset for item in prior.observations)
-        for item in prior.observations:
+        presets = 0
+        for item in prior:
             with contextlib.suppress(ValueError):
                 memory.add_trial(item.as_trial(space))
         for trial, record in visible_trials(study, number, parallelism):
@@ -133,7 +140,9 @@ class _History:
             with contextlib.suppress(ValueError):  # Optuna rejects a trial, for example with a value out of range
                 memory.add_trial(_without_attributes(with_parameters(trial, record, space)))
         memory.add_trial(create_trial(state=TrialState.RUNNING))
-        return cls(number, memory, memory.get_trials(deepcopy=False)[-1], presets)
+        # The prior takes the place of the random search trials.
+        startup = max(STARTUP_TRIALS, presets + RANDOM_SEARCH_TRIALS)
+        return cls(number, memory, memory.get_trials(deepcopy=False)[-1], startup)
 
 
 def _without_attributes(trial: FrozenTrial) -> FrozenTrial:

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 from studies.status.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
-from studies.study.search_budget import count_unenqueued, search_budget, search_settings, study_prior
+from studies.study.search_budget import count_unenqueued, search_budget, search_settings
+from studies.study.warm_start import study_prior
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import trials_and_records, without_superseded

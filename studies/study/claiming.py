@@ -13,7 +13,7 @@ from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants
 from studies.study.presets import fixed_space, require_same_distributions, study_space
 from studies.study.search_budget import count_unenqueued, search_records, search_settings, top_up
-from studies.study.warm_start import load_prior
+from studies.study.warm_start import study_prior
 from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.leases import leases_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
@@ -119,7 +119,7 @@ def prepare_sampling(study: optuna.Study) -> int | None:
     if settings is None or settings.parallelism is None:
         return None
     parallelism, seed, base = settings.parallelism, study_invariants(study).seed, settings.start
-    prior = load_prior(study, settings.prior)
+    prior = study_prior(study).observations
     study.sampler = StatelessSampler(settings.sampler, seed, parallelism, lambda: study_space(study), prior)
     study.pruner = settings.pruning.create_pruner(base.early_stopping_patience, base.num_epochs, parallelism)
     return parallelism

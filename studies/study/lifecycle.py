@@ -128,11 +128,15 @@ def load_study_for_changes(
 
 
 def has_study(storage_url: str, name: str) -> bool:
-    """Return whether a storage contains a study with this name; nothing is created or written."""
+    """Return whether a storage contains a study with this name; in an empty database on a server, creates the tables.
+
+    Raises:
+        ConfigurationError: The storage cannot be used.
+    """
     path = sqlite_path(storage_url)
     if path is not None and not (path.exists() and path.stat().st_size):
         return False
-    return _find_study(open_storage_for_reading(storage_url), name) is not None
+    return _find_study(open_storage(storage_url), name) is not None
 
 
 def create_study(storage: RDBStorage, name: str, invariants: StudyInvariants) -> optuna.Study:

@@ -14,14 +14,13 @@ from search_spaces.diagnostics.diagnostics import suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.file import check_fixed
 from search_spaces.training_config import TrainingConfig, config_from_settings, differing_fields
-from studies.sampling.prior import Prior
 from studies.sampling.pruning import PrunerName, Pruning
 from studies.sampling.samplers import SamplerName
 from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
-from studies.study.warm_start import EarlierStudy, build_prior, digest_of, load_prior, save_prior
+from studies.study.warm_start import SEARCH, EarlierStudy, build_prior, digest_of, save_prior, study_prior
 from studies.trials.leases import lock_of
 from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
 from studies.trials.records import latest_presets, latest_records
@@ -29,7 +28,6 @@ from studies.trials.records import latest_presets, latest_records
 # Every enqueued trial waits for a disk write, so a large budget is enqueued in steps of at most this many trials.
 MOST_WAITING = 20
 
-_SEARCH = "search"
 _BUDGET = "search_trials"
 
 
@@ -109,17 +107,15 @@ class SearchSettings:
         start: The base settings of search trials; a trial's sampled parameters override them.
         parallelism: Search trial n is sampled from and pruned against the trials numbered ``n - parallelism`` and
             below, and starts once all of these have finished. None until `fix_parallelism` is called.
-        prior: Digest of the search's prior; "" without a prior.
     """
 
     sampler: SamplerName = SamplerName.TPE
     pruning: Pruning = field(default_factory=Pruning)
     start: TrainingConfig = field(default_factory=TrainingConfig)
     parallelism: Annotated[int, Field(ge=1)] | None = None
-    prior: str = ""
 
 
-_STORED = TypeAdapter(SearchSettings)
+_STORED, _STORED_BUDGET = TypeAdapter(SearchSettings), TypeAdapter(Annotated[int, Field(ge=0, le=100_000_000)])
 
 
 def check_search(request: SearchRequest) -> None:
@@ -142,7 +138,7 @@ def check_search(request: SearchRequest) -> None:
     if request.warm_start and not request.starts_search:
         problems.append("--warm-start: has no effect without search trials; add --trials N, or remove --warm-start")
     if request.warm_start and request.sampler is SamplerName.RANDOM:
-        problems.append("--warm-start: has no effect with the sampler random; choose another --sampler")
+        problems.append("--warm-start: the sampler random does not learn from earlier trials; choose another --sampler")
     if problems:
         raise ConfigurationError(problems)
 
@@ -171,14 +167,13 @@ def add_search_trials(
     with lock_of(study, folder):
         require_same_search(study, request)
         fix_space(study)
-        if _SEARCH not in study.user_attrs:
+        if SEARCH not in study.user_attrs:
             settings = _first_settings(study, request, request.parallelism or default_parallelism)
-            if request.warm_start:
-                start, invariants = config_from_settings(settings["start"]), study_invariants(study)
-                prior = build_prior(request.warm_start, invariants, study_space(study), start)
-                save_prior(study, prior)
-                settings["prior"] = prior.digest
-            study.set_user_attr(_SEARCH, settings)
+            start, presets = config_from_settings(settings["start"]), _preset_configs(study)
+            save_prior(
+                study, build_prior(request.warm_start, study_invariants(study), study_space(study), start, presets)
+            )
+            study.set_user_attr(SEARCH, settings)
         if request.parallelism is not None:  # none is set after `--workers auto` was killed while measuring
             _set_parallelism(study, request.parallelism)
         # `more` adds to the whole budget, including trials that are not enqueued yet.
@@ -195,7 +190,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     Raises:
         ConfigurationError: As `add_search_trials`.
     """
-    stored, settings = study.user_attrs.get(_SEARCH), search_settings(study)
+    stored, settings = study.user_attrs.get(SEARCH), search_settings(study)
     if stored is None or settings is None:
         return
     known = {**asdict(settings.start), **stored, "parallelism": settings.parallelism or request.parallelism}
@@ -218,8 +213,8 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         "trials of a study share this setting; remove the option, or start a new study with another --output-dir"
         for name, (old, new) in changes.items()
     ]
-    if request.warm_start and digest_of(request.warm_start) != settings.prior:
-        before = "with other trials of earlier studies" if settings.prior else "without a warm start"
+    if request.warm_start and digest_of(request.warm_start) != study_prior(study).digest:
+        before = "with other trials of earlier studies" if study_prior(study).digest else "without a warm start"
         problems.append(
             f"study {study.study_name!r}: --warm-start: its search started {before}; leave out the option to continue, "
             "or start a new study with another --output-dir"
@@ -245,13 +240,7 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
         pruning = {"pruner": data["pruner"], "share": data["prune_share"], "grace": data["prune_grace"]}
         return _STORED.validate_python({**data, "pruning": pruning})
 
-    return read_attribute(study, _SEARCH, parsed) if _SEARCH in study.user_attrs else None
-
-
-def study_prior(study: optuna.Study) -> Prior:
-    """Return the prior of a study's search; an empty one if no search has started."""
-    settings = search_settings(study)
-    return load_prior(study, "" if settings is None else settings.prior)
+    return read_attribute(study, SEARCH, parsed) if SEARCH in study.user_attrs else None
 
 
 def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
@@ -261,12 +250,12 @@ def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
         ConfigurationError: The study has no finished trial, or is damaged.
     """
     start = (search_settings(study) or SearchSettings()).start
-    return EarlierStudy.of(name, study, study_invariants(study), study_prior(study), start)
+    return EarlierStudy.of(name, study, start)
 
 
 def search_budget(study: optuna.Study) -> int:
     """Return the number of search trials that the study should have."""
-    return read_attribute(study, _BUDGET, int, 0)
+    return read_attribute(study, _BUDGET, _STORED_BUDGET.validate_python, 0)
 
 
 def count_unenqueued(study: optuna.Study, records: Collection[TrialRecord]) -> int:
@@ -296,14 +285,15 @@ def _count_missing(study: optuna.Study) -> int:
 
 def _set_parallelism(study: optuna.Study, parallelism: int) -> None:
     """Store the parallelism unless the study has one; the caller must hold the study lock."""
-    stored = study.user_attrs[_SEARCH]
+    stored = study.user_attrs[SEARCH]
     if stored.get("parallelism") is None:
-        study.set_user_attr(_SEARCH, {**stored, "parallelism": parallelism})
+        study.set_user_attr(SEARCH, {**stored, "parallelism": parallelism})
 
 
 def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: int | None) -> dict[str, Any]:
-    presets = [preset.training_config for preset in latest_presets(study).values()]
-    start = study_space(study).start_config(request.base or presets or [_default_base(study_invariants(study))])
+    start = study_space(study).start_config(
+        request.base or _preset_configs(study) or [_default_base(study_invariants(study))]
+    )
     start = replace(start, **request.fixed)
     return {
         "sampler": request.chosen_sampler.value,
@@ -313,6 +303,10 @@ def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: in
         "parallelism": parallelism,
         "start": asdict(start),
     }
+
+
+def _preset_configs(study: optuna.Study) -> list[TrainingConfig]:
+    return [preset.training_config for preset in latest_presets(study).values()]
 
 
 def _default_base(invariants: StudyInvariants) -> TrainingConfig:

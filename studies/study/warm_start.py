@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, zip_longest
-from typing import Any
+from typing import NamedTuple
 
 import optuna
 from optuna.trial import TrialState
@@ -22,12 +22,13 @@ from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_from_settings
-from studies.sampling.prior import OBSERVATION_MARGIN, Observation, Prior, PriorSource, fit_to_space
+from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, PriorSource, fit_to_space
 from studies.storage.optuna_private import DECODING_ERRORS, damage_text, set_study_attribute, study_attribute
 from studies.study.invariants import StudyInvariants
-from studies.trials.record import TrialKind
+from studies.study.lifecycle import study_invariants
 from studies.trials.records import trials_and_records
 
+SEARCH = "search"  # the attribute with the settings of a study's search
 PRIOR = "khmer-tuner:prior"
 MOST_CONFIGURATIONS = 10
 _NAMES_SHOWN = 6
@@ -41,7 +42,7 @@ class EarlierStudy:
     Attributes:
         name: Name of its output folder or file.
         invariants: Its invariants.
-        observations: Its completed, pruned and diverged trials, then those of its own prior, with all settings.
+        observations: Its completed, pruned and diverged trials, then those of its own prior.
     """
 
     name: str
@@ -49,42 +50,47 @@ class EarlierStudy:
     observations: tuple[Observation, ...]
 
     @classmethod
-    def of(
-        cls, name: str, study: optuna.Study, invariants: StudyInvariants, prior: Prior, start: TrainingConfig
-    ) -> EarlierStudy:
-        """Read the finished trials of a study and its `prior`, whose settings complete those of `start`.
+    def of(cls, name: str, study: optuna.Study, start: TrainingConfig) -> EarlierStudy:
+        """Read a study, whose search has the base settings `start`.
 
         Raises:
-            ConfigurationError: The study has no finished trial.
+            ConfigurationError: The study is damaged, or has no finished trial.
         """
         own = [
             Observation(
                 name=record.experiment_name,
-                is_preset=record.kind is TrialKind.PRESET,
                 is_pruned=trial.state == TrialState.PRUNED,
                 value=trial.value,
                 epoch=trial.last_step,
                 settings=record.config,
+                params=trial.params,
             )
             for trial, record in trials_and_records(study)
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and record.config
         ]
-        inherited = [replace(item, settings=asdict(replace(start, **item.settings))) for item in prior.observations]
+        inherited = study_prior(study).observations
         if not own:
             raise ConfigurationError(
                 f"{name}: found a study without a finished trial; expected trials to learn from; choose another study"
             )
-        return cls(name, invariants, (*own, *inherited))
+        complete = [replace(item, settings=asdict(start) | dict(item.settings)) for item in inherited]
+        return cls(name, study_invariants(study), (*own, *complete))
 
 
 def digest_of(earlier: Sequence[EarlierStudy]) -> str:
-    """Return the SHA-256 of the trials of earlier studies."""
+    """Return the SHA-256 of the trials of earlier studies; "" without earlier studies."""
+    if not earlier:
+        return ""
     data = [[study.invariants.dataset.get("fingerprint"), *map(asdict, study.observations)] for study in earlier]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def build_prior(
-    earlier: Sequence[EarlierStudy], now: StudyInvariants, space: SearchSpace, start: TrainingConfig
+    earlier: Sequence[EarlierStudy],
+    now: StudyInvariants,
+    space: SearchSpace,
+    start: TrainingConfig,
+    presets: Iterable[TrainingConfig],
 ) -> Prior:
     """Build the prior of a new search.
 
@@ -93,81 +99,138 @@ def build_prior(
         now: The invariants of the new study.
         space: The search space of the new study.
         start: The base settings of its search trials.
+        presets: Its presets, whose configurations are not tried again.
     """
-    sources: list[PriorSource] = []
-    observations: dict[str, Observation] = {}
-    configurations: list[list[dict[str, Any]]] = []
-    for study in earlier:
-        differences = tuple(study.invariants.differences(now))
-        margin = math.inf if differences else OBSERVATION_MARGIN
-        configs = [(item, config_from_settings(item.settings)) for item in study.observations]
-        fits = [(item, fit_to_space(config, space, start, now.definitions, margin)) for item, config in configs]
-        used = contained = [(item, fit) for item, fit in fits if fit is not None]
-        completed = [(item, fit) for item, fit in contained if item.value is not None and not item.is_pruned]
-        completed.sort(key=lambda pair: pair[0].value or 0.0, reverse=study.invariants.mode == "max")
-        if differences:
-            used = list({json.dumps(fit.params): (item, fit) for item, fit in completed}.values())[:MOST_CONFIGURATIONS]
-            configurations.append([fit.params for _, fit in used])
-        else:
-            # An earlier study may also be in the prior of another earlier study.
-            fitted = [replace(item, settings=fit.params) for item, fit in used]
-            observations |= {json.dumps(asdict(item)): item for item in fitted}
-        sources.append(
-            PriorSource(
-                name=study.name,
-                trials=len(fits),
-                used=len(used),
-                clipped=sum(fit.clipped for _, fit in used),
-                dropped=len(fits) - len(contained),
-                best_value=completed[0][0].value if completed else None,
-                differences=differences,
-                other_settings=tuple(dict.fromkeys(name for _, fit in used for name in fit.other_settings)),
-            )
-        )
+    differences = [tuple(study.invariants.differences(now)) for study in earlier]
+    contained = [
+        [
+            _Candidate(index, item, fit)
+            for item in study.observations
+            if (fit := _fit(item, space, start, now, math.inf if differences[index] else OBSERVATION_MARGIN))
+        ]
+        for index, study in enumerate(earlier)
+    ]
+    fits = (fit_to_space(preset, (), space, start, now.definitions) for preset in presets)
+    tried = {json.dumps(fit.params) for fit in fits if fit is not None}
     # The values of different studies are not comparable with each other, so the studies take turns.
-    turns = [params for params in chain(*zip_longest(*configurations)) if params is not None]
-    return Prior(digest_of(earlier), tuple(sources), tuple(observations.values()), tuple(turns[:MOST_CONFIGURATIONS]))
+    turns = zip_longest(
+        *(
+            _best_first(found, earlier[index].invariants.mode)
+            for index, found in enumerate(contained)
+            if differences[index]
+        )
+    )
+    ranked = _distinct(chain(*turns), lambda one: json.dumps(one.fit.params), tried)[:MOST_CONFIGURATIONS]
+    comparable = chain(*(found for index, found in enumerate(contained) if not differences[index]))
+    observed = _distinct(comparable, lambda one: json.dumps([one.item.settings, one.item.value, one.item.epoch]))
+    sources = [
+        _source(
+            study, differences[index], contained[index], [one for one in (*ranked, *observed) if one.study == index]
+        )
+        for index, study in enumerate(earlier)
+    ]
+    return Prior(
+        digest=digest_of(earlier),
+        sources=tuple(sources),
+        observations=tuple(one.stored(start) for one in observed),
+        configurations=tuple(one.fit.params for one in ranked),
+    )
 
 
 def save_prior(study: optuna.Study, prior: Prior) -> None:
-    """Store the prior of a study's search; the search settings must contain its digest."""
-    set_study_attribute(study, PRIOR, _STORED.dump_python(prior, mode="json"))
+    """Store the prior of a study's search, or replace that of a killed command, before the search settings."""
+    if prior.sources or study_attribute(study, PRIOR) is not None:
+        set_study_attribute(study, PRIOR, _STORED.dump_python(prior, mode="json"))
 
 
-def load_prior(study: optuna.Study, digest: str) -> Prior:
-    """Read the prior with this digest, which the search settings of a study contain; "" stands for no prior.
+def study_prior(study: optuna.Study) -> Prior:
+    """Return the prior of a study's search; an empty one without a warm start.
 
     Raises:
-        ConfigurationError: The prior is missing or damaged.
+        ConfigurationError: The prior is damaged.
     """
-    if not digest:
+    if SEARCH not in study.user_attrs:  # a killed command may have stored a prior
         return Prior()
     try:
-        prior = _STORED.validate_python(study_attribute(study, PRIOR))
-        if prior.digest != digest:
-            raise ValueError(f"its digest is {prior.digest[:12]!r} instead of {digest[:12]!r}")
+        return _STORED.validate_python(study_attribute(study, PRIOR) or Prior())
     except DECODING_ERRORS as error:
         raise ConfigurationError(damage_text(f"study {study.study_name!r}, prior", error)) from error
-    return prior
 
 
 def source_note(source: PriorSource) -> str:
     """Say in one line how a search uses an earlier study, and why."""
-    trials, others = counted(source.trials, "finished trial"), listed(source.other_settings, _NAMES_SHOWN)
+    trials, settings = counted(source.trials, "finished trial"), listed(source.differing_settings, _NAMES_SHOWN)
     if source.differences:
         text = (
             f"the values of its {trials} are not comparable with those of this study, because these differ: "
             f"{listed(source.differences, _NAMES_SHOWN)}; so its {source.used} best configurations become the first "
             "search trials"
         )
+        repeated = 0
     else:
         observed = f"{source.used} of its {trials} are observations for the sampler"
         text = f"same dataset, splits, metric and models, so {observed}"
+        repeated = source.trials - source.used - source.dropped
     more = {
         f"{source.clipped} of them clipped to the search space": source.clipped,
         f"{source.dropped} dropped, because the search space does not contain them": source.dropped,
-        f"their values are only roughly comparable, because other fixed settings differ: {others}": (
-            others and not source.differences
+        f"{repeated} left out, because they are equal to trials of another source": repeated,
+        f"the values are only roughly comparable, because fixed settings differ: {settings}": (
+            settings and not source.differences
         ),
     }
     return "; ".join([f"warm start from {source.name}: {text}", *(part for part, applies in more.items() if applies)])
+
+
+class _Candidate(NamedTuple):
+    """A trial of an earlier study, given by its position, which the new search space contains."""
+
+    study: int
+    item: Observation
+    fit: Fit
+
+    def stored(self, start: TrainingConfig) -> Observation:
+        """Return the observation as stored in a prior."""
+        base = asdict(start)
+        settings = {name: value for name, value in self.item.settings.items() if value != base.get(name)}
+        return replace(self.item, settings=settings, params=self.fit.params)
+
+
+def _fit(
+    item: Observation, space: SearchSpace, start: TrainingConfig, now: StudyInvariants, margin: float
+) -> Fit | None:
+    config = config_from_settings(item.settings)
+    return fit_to_space(config, item.params, space, start, now.definitions, margin)
+
+
+def _best_first(candidates: Iterable[_Candidate], mode: str) -> list[_Candidate]:
+    """Return the completed trials, best first; of equal values, the earlier trial comes first."""
+    completed = [one for one in candidates if one.item.value is not None and not one.item.is_pruned]
+    return sorted(completed, key=lambda one: one.item.value or 0.0, reverse=mode == "max")
+
+
+def _distinct(
+    candidates: Iterable[_Candidate | None], key: Callable[[_Candidate], str], known: Collection[str] = ()
+) -> list[_Candidate]:
+    """Return the first candidate with each key that is not known."""
+    found: dict[str, _Candidate] = {}
+    for one in candidates:
+        if one is not None and key(one) not in known:
+            found.setdefault(key(one), one)
+    return list(found.values())
+
+
+def _source(
+    study: EarlierStudy, differences: tuple[str, ...], contained: Sequence[_Candidate], used: Sequence[_Candidate]
+) -> PriorSource:
+    best = _best_first(used, study.invariants.mode)
+    return PriorSource(
+        name=study.name,
+        trials=len(study.observations),
+        used=len(used),
+        clipped=sum(one.fit.clipped for one in used),
+        dropped=len(study.observations) - len(contained),
+        best_value=best[0].item.value if best else None,
+        differences=differences,
+        differing_settings=tuple(dict.fromkeys(name for one in used for name in one.fit.differing_settings)),
+    )

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from search_spaces.diagnostics.problem_collector import ProblemCollector
     from search_spaces.experiments.overrides import Overrides
-    from studies import SearchRequest
+    from studies import EarlierStudy, SearchRequest
 
     _Options = argparse._ActionsContainer
 
@@ -153,13 +154,19 @@ def add_flag(parser: _Options, name: str, help: str) -> None:
     parser.add_argument(name, action="store_true", help=help)
 
 
-def add_study_options(parser: argparse.ArgumentParser, *, json: bool = False, study_default: str | None = None) -> None:
+def add_study_options(
+    parser: argparse.ArgumentParser,
+    *,
+    json: bool = False,
+    study_default: str | None = None,
+    named_in: str = "the output folder",
+) -> None:
     """Add the options that identify a study, and ``--json`` if `json` is true."""
     if json:
         add_flag(parser, "--json", "print only JSON to standard output")
     group = parser.add_argument_group("study")
     add_option(group, "--output-dir", "DIR", non_empty, "output folder of the study", default=DEFAULT_OUTPUT_DIR)
-    name = "study name" if study_default else "study name (default: the name stored in the output folder)"
+    name = "study name" if study_default else f"study name (default: the name stored in {named_in})"
     add_option(group, "--study", "NAME", non_empty, name, default=study_default)
     storage = (
         f"Optuna storage URL (default: ${STORAGE_VARIABLE}, else study.db in the output folder); put a password in "
@@ -268,29 +275,35 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     add_option(group, "--parallelism", "P", whole_number(1, MOST_PARALLEL), parallelism)
     warm_start = (
-        "learn from the finished trials of earlier studies: output folders, or files of `export --format study`; with "
-        "another dataset, splits, metric or models, their ten best configurations become the first search trials"
+        "let the search trials learn from the finished trials of earlier studies: output folders other than "
+        "--output-dir, or files of `export --format study`; with another dataset, splits, metric or models, the ten "
+        "best configurations become the first search trials"
     )
-    group.add_argument("--warm-start", metavar="STUDY", nargs="+", type=non_empty, default=[], help=warm_start)
+    group.add_argument(
+        "--warm-start", metavar="STUDY", nargs="+", action="extend", type=non_empty, default=[], help=warm_start
+    )
 
 
 def search_request(
     options: argparse.Namespace,
     overrides: Overrides | None = None,
     *,
+    problems: ProblemCollector,
     at_least: int = 0,
     more: int = 0,
 ) -> SearchRequest:
     """Return the search that the options request; `SearchRequest` documents `at_least` and `more`.
 
-    Raises:
-        ConfigurationError: A study of ``--warm-start`` cannot be read.
+    Problems of the studies of ``--warm-start`` are added to `problems`.
     """
     from search_spaces.experiments.schema import settings_by_field
     from search_spaces.training_config import STUDY_FIELDS
     from studies import PrunerName, SamplerName, SearchRequest
     from tuner.session.study_files import load_earlier_studies
 
+    earlier: tuple[EarlierStudy, ...] = ()
+    with problems.collect():
+        earlier = load_earlier_studies(options.warm_start, options.output_dir, options.storage)
     return SearchRequest(
         sampler=None if options.sampler is None else SamplerName(options.sampler),
         pruner=None if options.pruner is None else PrunerName(options.pruner),
@@ -298,7 +311,7 @@ def search_request(
         prune_grace=options.prune_grace,
         parallelism=options.parallelism,
         fixed={name: value for name, value in settings_by_field(overrides or {}).items() if name not in STUDY_FIELDS},
-        warm_start=load_earlier_studies(options.warm_start, options.output_dir, options.storage),
+        warm_start=earlier,
         at_least=at_least,
         more=more,
     )

@@ -14,14 +14,13 @@ from studies import (
     OutputFolder,
     StudyInvariants,
     damage_notes,
+    has_study,
     load_study,
-    open_storage,
     refuse_changed_presets,
     refuse_foreign_folders,
     require_same_search,
     require_same_threads,
     save_targets,
-    sqlite_path,
     stop_token,
     study_targets,
     version_notes,
@@ -126,11 +125,9 @@ def _check_against_study(request: RunRequest) -> str | None:
         study, _ = load_study(options.output_dir, storage_url=options.storage, name=options.study_name)
     if options.search.fixed:
         request.search_space(study)
-    database = sqlite_path(options.storage_url)
-    if study is None and (database is None or (database.exists() and database.stat().st_size)):
-        storage = open_storage(options.storage_url)  # raises for an unreachable server or an unsuitable database
-        if options.study_name in optuna.get_all_study_names(storage):
-            return None  # `join_study` reports that the study's owner file is missing or damaged
+    # `has_study` raises for an unreachable server or an unsuitable database.
+    if study is None and has_study(options.storage_url, options.study_name):
+        return None  # `join_study` reports that the study's owner file is missing or damaged
     refuse_foreign_folders(study, occupied)
     if study is None:
         return None

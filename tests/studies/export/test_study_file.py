@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState, create_trial
 
 from search_spaces import ConfigurationError, TrainingConfig
@@ -218,6 +218,7 @@ def with_attribute(line: str, name: str, value: Any) -> str:
     return json.dumps(data, ensure_ascii=False)
 
 
+CHOICES = json.loads(distribution_to_json(CategoricalDistribution(("a", "b"))))
 DAMAGES: dict[str, tuple[Callable[[str, list[str]], str], str]] = {
     "empty": (lambda text, lines: "", "this is not a study file"),
     "results": (lambda text, lines: '{"timestamp": "x"}\n', "this is not a study file"),
@@ -238,6 +239,21 @@ DAMAGES: dict[str, tuple[Callable[[str, list[str]], str], str]] = {
         "damaged",
     ),
     "time without zone": (lambda text, lines: signed([lines[0], changed(lines[1], ended="2026-01-01")]), "damaged"),
+    "parameter without distribution": (
+        lambda text, lines: signed([lines[0], changed(lines[1], params={"x": 1.0})]),
+        "not all parameters have a distribution",
+    ),
+    "unknown choice": (
+        lambda text, lines: signed([lines[0], changed(lines[1], params={"x": "c"}, distributions={"x": CHOICES})]),
+        "damaged",
+    ),
+    "huge step": (lambda text, lines: signed([lines[0], changed(lines[1], reports=[[2**40, 0.5]])]), "damaged"),
+    "long key": (lambda text, lines: signed([with_attribute(lines[0], "k" * 600, 1)]), "damaged"),
+    "key with NUL": (lambda text, lines: signed([lines[0], with_attribute(lines[1], "a\0", 1)]), "damaged"),
+    "huge budget": (
+        lambda text, lines: signed([with_attribute(lines[0], "search_trials", 10**12), *lines[1:]]),
+        "attribute 'search_trials': damaged",
+    ),
     "deep": (lambda text, lines: signed([lines[0], "[" * 100_000]), "damaged"),
 }
 
@@ -253,6 +269,21 @@ def test_damaged_or_foreign_file_is_refused(damage: str, start: Start, outcome: 
         read(path)
     (line,) = caught.value.problems
     assert line.startswith(f"{path}: ")
+
+
+def test_folder_and_stop_request_of_another_study_are_ignored(
+    start: Start, outcome: TrialOutcome, tmp_path: Path
+) -> None:
+    study, folder = start({"one": TrainingConfig()})
+    finish_next(study, folder, outcome, 0.5)
+    text = study_file_text(study, epochs_of)
+    lines = text.splitlines()[:-1]
+    forged = with_attribute(with_attribute(lines[0], "folder", {"id": "x", "path": "/etc"}), "stop", "now")
+    file = read(write(tmp_path / "s.jsonl", signed([forged, *lines[1:]])))
+    assert study_file_text(file.study, epochs_of) == text
+    assert "folder" not in file.study.user_attrs
+    # A text editor may add a byte order mark.
+    assert read(write(tmp_path / "s.jsonl", f"\ufeff{text}")).study.user_attrs == file.study.user_attrs
 
 
 @pytest.mark.parametrize("name", ["../../etc", "search_0007", ".study", "a/b", ""])
@@ -310,6 +341,20 @@ class TestImport:
             (target.path / "one" / name).unlink()
             (target.path / "one").rmdir()
 
+    def test_folder_of_a_pending_trial_is_refused(self, source: StudyFile, target: OutputFolder) -> None:
+        (target.path / "two").mkdir(parents=True)
+        (target.path / "two" / "mine.txt").touch()
+        with pytest.raises(ConfigurationError, match="the import did not write this file"):
+            check_import(source, default_storage_url(target.path), "khmer-ocr", target)
+
+    def test_server_database_without_tables_is_accepted(
+        self, source: StudyFile, target: OutputFolder, postgresql: Any
+    ) -> None:
+        url = postgresql.create_database("without_tables")
+        check_import(source, url, "khmer-ocr", target)
+        import_study(source, url, "khmer-ocr", target)
+        assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
+
     def test_link_out_of_the_folder_is_refused(self, source: StudyFile, target: OutputFolder, tmp_path: Path) -> None:
         target.path.mkdir()
         (tmp_path / "elsewhere").mkdir()
@@ -322,7 +367,7 @@ class TestImport:
         self, source: StudyFile, target: OutputFolder, start: Start, url: str, tmp_path: Path
     ) -> None:
         mine, _ = start({"mine": TrainingConfig()}, path=tmp_path / "mine", url=url)
-        with pytest.raises(ConfigurationError, match="another --study name in that storage"):
+        with pytest.raises(ConfigurationError, match="another --study name in this storage"):
             import_study(source, url, "khmer-ocr", target)
         import_study(source, url, "second", target)
         names = [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))]

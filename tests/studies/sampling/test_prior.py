@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from search_spaces import Choices, FloatRange, ModelDefinition, Parameter, SearchSpace, TrainingConfig
 from studies import OutputFolder, SamplerName, StudyInvariants
-from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, fit_to_space
+from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, fit_to_space
 from studies.sampling.samplers import StatelessSampler
 
 Start = Callable[..., tuple[optuna.Study, OutputFolder]]
@@ -51,32 +51,34 @@ def test_configuration_is_expressed_by_the_parameters_of_a_space(
     changes: dict[str, Any], expected: Fit | None, space: SearchSpace, definitions: dict[str, ModelDefinition]
 ) -> None:
     start = TrainingConfig()
-    found = fit_to_space(replace(CONFIG, **changes), space, start, definitions, OBSERVATION_MARGIN)
-    assert (found and found._replace(other_settings=tuple(sorted(found.other_settings)))) == expected
+    found = fit_to_space(replace(CONFIG, **changes), (), space, start, definitions, OBSERVATION_MARGIN)
+    assert (found and found._replace(differing_settings=tuple(sorted(found.differing_settings)))) == expected
 
 
 def test_distant_numbers_are_clipped_only_without_a_margin(
     space: SearchSpace, definitions: dict[str, ModelDefinition]
 ) -> None:
     config = replace(CONFIG, learning_rate=5.0, batch_size=4096)
-    assert fit_to_space(config, space, TrainingConfig(), definitions, OBSERVATION_MARGIN) is None
-    found = fit_to_space(config, space, TrainingConfig(), definitions)
+    assert fit_to_space(config, (), space, TrainingConfig(), definitions, OBSERVATION_MARGIN) is None
+    found = fit_to_space(config, (), space, TrainingConfig(), definitions)
     assert found is not None
     assert (found.params["learning_rate"], found.params["batch_size"], found.clipped) == (1e-2, 128, True)
 
 
 def test_loss_that_the_model_determines_is_no_difference(space: SearchSpace, invariants: StudyInvariants) -> None:
     definitions = {"small": ModelDefinition.model_validate({**invariants.models["small"], "decoder": "ctc"})}
-    found = fit_to_space(replace(CONFIG, loss_type="ctc", label_smoothing=0.0), space, TrainingConfig(), definitions)
+    found = fit_to_space(
+        replace(CONFIG, loss_type="ctc", label_smoothing=0.0), (), space, TrainingConfig(), definitions
+    )
     assert found == Fit({**PARAMS, "warmup_epochs": 2}, False, ())
 
 
 @pytest.mark.parametrize(
     ("observation", "state", "value", "reports"),
     [
-        (Observation("a", False, False, 0.9, 4, PARAMS), TrialState.COMPLETE, 0.9, {4: 0.9}),
-        (Observation("a", False, True, 0.4, 2, PARAMS), TrialState.PRUNED, None, {2: 0.4}),
-        (Observation("a", False, True, None, None, PARAMS), TrialState.PRUNED, None, {}),
+        (Observation("a", False, 0.9, 4, {}, PARAMS), TrialState.COMPLETE, 0.9, {4: 0.9}),
+        (Observation("a", True, 0.4, 2, {}, PARAMS), TrialState.PRUNED, None, {2: 0.4}),
+        (Observation("a", True, None, None, {}, PARAMS), TrialState.PRUNED, None, {}),
     ],
 )
 def test_observation_is_a_finished_trial_for_the_sampler(
@@ -89,22 +91,22 @@ def test_observation_is_a_finished_trial_for_the_sampler(
     )
 
 
-def good_near(rate: float, count: int) -> Prior:
+def test_other_value_of_a_setting_that_was_sampled_is_not_contained(
+    space: SearchSpace, definitions: dict[str, ModelDefinition]
+) -> None:
+    config, start = replace(CONFIG, weight_decay=0.5), TrainingConfig()
+    found = [fit_to_space(config, sampled, space, start, definitions) for sampled in ((), {"weight_decay": 0.5})]
+    assert found == [Fit({**PARAMS, "warmup_epochs": 2}, False, ("weight_decay",)), None]
+
+
+def good_near(rate: float, count: int) -> list[Observation]:
     """A prior in which the value falls with the distance of the learning rate from `rate`."""
     rates = [10 ** (-4 + 2 * step / (count - 1)) for step in range(count)]
-    return Prior(
-        observations=tuple(
-            Observation(
-                str(one),
-                False,
-                False,
-                1 - abs(math.log10(one / rate)) / 4,
-                3,
-                {"model_name": "small", "learning_rate": one},
-            )
-            for one in rates
-        )
-    )
+    values = [1 - abs(math.log10(one / rate)) / 4 for one in rates]
+    return [
+        Observation(str(one), False, value, 3, {}, {"model_name": "small", "learning_rate": one})
+        for one, value in zip(rates, values, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])
@@ -117,7 +119,7 @@ def test_first_search_trial_is_sampled_near_the_best_observations(name: str, sta
     )
     study, _ = start(space=space)
     sampled: dict[str, list[float]] = {}
-    for prior_name, prior in {"low": good_near(2e-4, 20), "high": good_near(5e-3, 20), "none": Prior()}.items():
+    for prior_name, prior in {"low": good_near(2e-4, 20), "high": good_near(5e-3, 20), "none": []}.items():
         sampled[prior_name] = []
         for seed in range(5):
             study.sampler = StatelessSampler(SamplerName(name), seed, 1, lambda: space, prior)

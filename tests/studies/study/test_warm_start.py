@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig
+from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig, fit_loss
 from studies import (
     EarlierStudy,
     OutputFolder,
@@ -26,10 +27,12 @@ from studies import (
     require_same_search,
     search_budget,
     source_note,
+    study_invariants,
     study_prior,
     study_status,
     suggest_all,
 )
+from studies.sampling.prior import Prior
 from studies.storage.optuna_private import set_study_attribute
 from studies.study.claiming import prepare_sampling
 from studies.study.presets import study_space
@@ -52,7 +55,9 @@ def finish_all(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome,
         if claim.record.kind == "search":
             settings = search_settings(study)
             assert settings is not None
-            claim.record_config(suggest_all(claim.trial, study_space(study), settings.start))
+            definitions = study_invariants(study).definitions
+            adjust = partial(fit_loss, definitions=definitions)
+            claim.record_config(suggest_all(claim.trial, study_space(study), settings.start, adjust=adjust))
         value = 0.5 + number / 100
         if why is not WhyEnded.NONFINITE_LOSS:
             claim.trial.report(value, 3)
@@ -85,12 +90,12 @@ def test_finished_trials_are_observations_and_count_nowhere_else(
     old = earlier(whys=whys)
     study, folder = begin(start, old)
     prior = study_prior(load_study(folder.path)[0])
-    assert [(item.name, item.is_preset, item.is_pruned, item.value, item.epoch) for item in prior.observations] == [
-        ("one", True, False, 0.5, 3),
-        ("search_0001", False, False, 0.51, 3),
-        ("search_0002", False, False, 0.52, 3),
-        ("search_0003", False, True, 0.53, 3),
-        ("search_0004", False, True, None, None),
+    assert [(item.name, item.is_pruned, item.value, item.epoch) for item in prior.observations] == [
+        ("one", False, 0.5, 3),
+        ("search_0001", False, 0.51, 3),
+        ("search_0002", False, 0.52, 3),
+        ("search_0003", True, 0.53, 3),
+        ("search_0004", True, None, None),
     ]
     assert prior.configurations == ()
     (source,) = prior.sources
@@ -199,13 +204,13 @@ def test_narrower_space_drops_and_clips_trials(start: Start, earlier: Earlier, s
 def test_new_parameter_gets_the_value_of_the_earlier_trials(start: Start, earlier: Earlier, space: SearchSpace) -> None:
     wider = SearchSpace((*space, Parameter("weight_decay", FloatRange(1e-6, 1e-1, log=True))))
     study, _ = begin(start, earlier(), space=wider)
-    assert {item.settings["weight_decay"] for item in study_prior(study).observations} == {TrainingConfig.weight_decay}
+    assert {item.params["weight_decay"] for item in study_prior(study).observations} == {TrainingConfig.weight_decay}
 
 
 def test_other_fixed_numbers_are_named(start: Start, earlier: Earlier, space: SearchSpace) -> None:
     study, _ = begin(start, earlier(), space=replace(space, base={"num_epochs": 3}))
     note = source_note(study_prior(study).sources[0])
-    assert note.endswith("are only roughly comparable, because other fixed settings differ: num_epochs")
+    assert note.endswith("the values are only roughly comparable, because fixed settings differ: num_epochs")
 
 
 def test_warm_start_includes_the_prior_of_the_earlier_study(
@@ -217,8 +222,12 @@ def test_warm_start_includes_the_prior_of_the_earlier_study(
     second = earlier_study("second", study)
     third, _ = begin(start, first, second, path=tmp_path / "third")
     prior = study_prior(third)
-    assert [source.trials for source in prior.sources] == [6, 9]
-    assert len(prior.observations) == 9  # those of the first study once
+    assert [(source.trials, source.used, source.dropped) for source in prior.sources] == [(6, 6, 0), (9, 3, 0)]
+    assert source_note(prior.sources[1]).endswith("; 6 left out, because they are equal to trials of another source")
+    assert len(prior.observations) == 9
+    alone, _ = begin(start, second, path=tmp_path / "alone")
+    inherited = study_prior(alone).observations[3:]
+    assert [item.params for item in inherited] == [item.params for item in study_prior(study).observations]
 
 
 def test_repeated_command_is_accepted_and_another_warm_start_refused(start: Start, earlier: Earlier) -> None:
@@ -235,16 +244,54 @@ def test_repeated_command_is_accepted_and_another_warm_start_refused(start: Star
         require_same_search(cold, SearchRequest(at_least=3, warm_start=(old,)))
 
 
-def test_prior_of_a_killed_command_is_ignored(start: Start, earlier: Earlier) -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_prior_of_a_killed_command_is_ignored(count: int, start: Start, earlier: Earlier) -> None:
     study, folder = start({})
-    set_study_attribute(study, PRIOR, {"left": "by a killed command"})
-    assert study_prior(study).digest == ""
-    old = earlier()
-    add_search_trials(study, folder, SearchRequest(at_least=1, warm_start=(old,)))
-    assert len(study_prior(study).observations) == 6
+    set_study_attribute(study, PRIOR, {"digest": "left by a killed command", "configurations": [{"batch_size": 16}]})
+    assert study_prior(study) == Prior()
+    add_search_trials(study, folder, SearchRequest(at_least=1, warm_start=(earlier(),) * count))
+    assert (len(study_prior(study).observations), study_prior(study).configurations) == (6 * count, ())
 
 
-@pytest.mark.parametrize("stored", [None, {}, {"digest": "0" * 64}, {"digest": 3, "observations": "x"}])
+def test_chain_of_warm_starts_keeps_trials_of_other_models_and_their_differences(
+    start: Start, earlier: Earlier, invariants: Any, outcome: TrialOutcome, space: SearchSpace, tmp_path: Path
+) -> None:
+    models = {"models": {**invariants.models, "medium": {**invariants.models["medium"], "decoder": "ctc"}}}
+    short = replace(space, base={"num_epochs": 3})
+    first = earlier(trials=8, space=short, **models)
+    losses = {item.settings["loss_type"] for item in first.observations}
+    assert losses == {"crossentropy", "ctc"}
+    second, folder = begin(start, first, path=tmp_path / "second", **models)
+    finish_all(second, folder, outcome)
+    third, _ = begin(start, earlier_study("second", second), path=tmp_path / "third", **models)
+    (source,) = study_prior(third).sources
+    # The fixture's preset has a loss that its model does not support, so it was dropped at the first step.
+    assert (source.used, source.dropped, source.differing_settings) == (3 + 8, 0, ("num_epochs",))
+
+
+def test_configuration_of_a_preset_is_not_tried_again(start: Start, earlier: Earlier, invariants: Any) -> None:
+    old = earlier(trials=2, dataset=invariants.dataset | {"fingerprint": "beef"})
+    study, folder = start({"mine": TrainingConfig(experiment_name="mine")})
+    add_search_trials(study, folder, SearchRequest(at_least=3, warm_start=(old, replace(old, name="again"))))
+    prior = study_prior(study)
+    assert len(prior.configurations) == 2
+    assert [source.used for source in prior.sources] == [2, 0]
+
+
+@pytest.mark.parametrize(("trials", "is_random"), [(1, True), (5, False)])
+def test_with_five_observations_the_first_trial_is_sampled_from_the_model(
+    trials: int, is_random: bool, start: Start, earlier: Earlier, outcome: TrialOutcome, tmp_path: Path
+) -> None:
+    old = earlier(trials=trials)
+    params = []
+    for name, sources in {"warm": [old], "cold": []}.items():
+        study, folder = begin(start, *sources, path=tmp_path / name, trials=1)
+        finish_all(study, folder, outcome)
+        params.append(study.get_trials()[0].params)
+    assert (params[0] == params[1]) == is_random
+
+
+@pytest.mark.parametrize("stored", ["x", {"digest": 3}, {"observations": "x"}, {"observations": [{"name": "one"}]}])
 def test_damaged_prior_is_reported(stored: Any, start: Start, earlier: Earlier) -> None:
     study, folder = begin(start, earlier())
     set_study_attribute(study, PRIOR, stored)
@@ -262,7 +309,7 @@ def test_study_without_finished_trials_is_refused(start: Start) -> None:
     ("request_", "problem"),
     [
         ({}, "--warm-start: has no effect without search trials"),
-        ({"at_least": 1, "sampler": "random"}, "--warm-start: has no effect with the sampler random"),
+        ({"at_least": 1, "sampler": "random"}, "--warm-start: the sampler random does not learn from earlier trials"),
     ],
 )
 def test_warm_start_without_effect_is_refused(request_: dict[str, Any], problem: str, earlier: Earlier) -> None:

@@ -47,16 +47,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> tuple[RunRequest, LoadedStudy]:
     """Load the study and the files, and check that the trials can be added."""
-    from studies import SearchRequest, check_search
+    from studies import check_search
     from tuner.session.enqueue import check_enqueue
 
     problems = collector(options)
     problems.add(_options_without_effect(options))
     with problems.collect():
         study, folder = load(options)
-    search = SearchRequest()
+    search = search_request(options, problems=problems, more=options.trials or 0)
     with problems.collect():
-        search = search_request(options, more=options.trials or 0)
         check_search(search)
     problems.raise_all()
     request = _request(options, study, search)

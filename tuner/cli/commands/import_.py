@@ -29,7 +29,7 @@ Prepared = tuple["StudyFile", str, str, "OutputFolder"]
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=non_empty, help="file written by `export --format study`")
-    add_study_options(parser, json=True)
+    add_study_options(parser, json=True, named_in="FILE")
 
 
 def prepare(options: argparse.Namespace) -> Prepared:

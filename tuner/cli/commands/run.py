@@ -59,7 +59,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
     """Load and check the configuration, the search space, the dataset, the study and the results file."""
     from search_spaces import load_overridden
-    from studies import SearchRequest
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
 
@@ -67,9 +66,7 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
     overrides: Overrides = {}
     with problems.collect():
         overrides = overrides_of(options)
-    search = SearchRequest()
-    with problems.collect():
-        search = search_request(options, overrides if options.trials else None, at_least=options.trials)
+    fixed = overrides if options.trials else None
     run_options = RunOptions(
         output_dir=options.output_dir,
         study_name=options.study,
@@ -78,7 +75,7 @@ def prepare(options: argparse.Namespace) -> tuple[ExperimentFile, RunRequest]:
         seed=options.seed,
         results_file=options.results_file,
         space_file=options.space,
-        search=search,
+        search=search_request(options, fixed, problems=problems, at_least=options.trials),
         until_targets=options.until_targets,
         workers=options.workers,
         threads=options.threads,

@@ -63,7 +63,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def prepare(options: argparse.Namespace) -> Prepared:
     """Load and check the files, and the study if it exists."""
     from search_spaces import ConfigurationError
-    from studies import DEFAULT_STUDY_NAME, OutputFolder, SearchRequest, StudyNotStartedError
+    from studies import DEFAULT_STUDY_NAME, OutputFolder, StudyNotStartedError
     from tuner.session.run_options import RunOptions
     from tuner.session.study_setup import ExistingStudy
 
@@ -78,9 +78,6 @@ def prepare(options: argparse.Namespace) -> Prepared:
                 raise  # the study's database is missing or damaged
     with problems.collect():
         overrides = overrides_of(options, for_trials=existing is not None)
-    search = SearchRequest()
-    with problems.collect():
-        search = search_request(options, overrides, more=options.trials)
     run_options = RunOptions(
         output_dir=options.output_dir,
         study_name=owner.study if owner else options.study or DEFAULT_STUDY_NAME,
@@ -88,7 +85,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
         device=options.device,
         results_file=options.results_file,
         space_file=options.space,
-        search=search,
+        search=search_request(options, overrides, problems=problems, more=options.trials),
         workers=options.workers,
         threads=options.threads,
     )
