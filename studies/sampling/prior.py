@@ -29,7 +29,7 @@ class Observation:
         is_pruned: Whether the sampler must treat it as pruned; diverged trials are included.
         value: The best value of the monitored metric; None if no epoch finished.
         epoch: The last finished epoch, counted from 1; None if no epoch finished.
-        settings: The trial's fields of `TrainingConfig`; in a prior, only those that differ from the base settings.
+        settings: The trial's settings with effect; in a prior, only those that differ from the base settings.
         params: The parameters that the earlier study sampled; in a prior, those of the new search space.
     """
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from search_spaces.diagnostics.plural import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import SearchSpace
-from search_spaces.training_config import TrainingConfig, config_from_settings
+from search_spaces.training_config import TrainingConfig, config_from_settings, settings_with_effect
 from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, PriorSource, fit_to_space
 from studies.storage.optuna_private import DECODING_ERRORS, damage_text, set_study_attribute, study_attribute
 from studies.study.invariants import StudyInvariants
@@ -62,7 +62,7 @@ class EarlierStudy:
                 is_pruned=trial.state == TrialState.PRUNED,
                 value=trial.value,
                 epoch=trial.last_step,
-                settings=record.config,
+                settings=settings_with_effect(record.training_config),
                 params=trial.params,
             )
             for trial, record in trials_and_records(study)
@@ -73,7 +73,8 @@ class EarlierStudy:
             raise ConfigurationError(
                 f"{name}: found a study without a finished trial; expected trials to learn from; choose another study"
             )
-        complete = [replace(item, settings=asdict(start) | dict(item.settings)) for item in inherited]
+        base = settings_with_effect(start)
+        complete = [replace(item, settings=base | dict(item.settings)) for item in inherited]
         return cls(name, study_invariants(study), (*own, *complete))
 
 
@@ -191,7 +192,7 @@ class _Candidate(NamedTuple):
 
     def stored(self, start: TrainingConfig) -> Observation:
         """Return the observation as stored in a prior."""
-        base = asdict(start)
+        base = settings_with_effect(start)
         settings = {name: value for name, value in self.item.settings.items() if value != base.get(name)}
         return replace(self.item, settings=settings, params=self.fit.params)
 
