@@ -102,37 +102,17 @@ def build_prior(
         start: The base settings of its search trials.
         presets: Its presets, whose configurations are not tried again.
     """
-    differences = [tuple(study.invariants.differences(now)) for study in earlier]
-    contained = [
-        [
-            _Candidate(index, item, fit)
-            for item in study.observations
-            if (fit := _fit(item, space, start, now, math.inf if differences[index] else OBSERVATION_MARGIN))
-        ]
-        for index, study in enumerate(earlier)
-    ]
+    fitted = [_FittedStudy.of(study, now, space, start) for study in earlier]
     fits = (fit_to_space(preset, (), space, start, now.definitions) for preset in presets)
     tried = {json.dumps(fit.params) for fit in fits if fit is not None}
     # The values of different studies are not comparable with each other, so the studies take turns.
-    turns = zip_longest(
-        *(
-            _best_first(found, earlier[index].invariants.mode)
-            for index, found in enumerate(contained)
-            if differences[index]
-        )
-    )
-    ranked = _distinct(chain(*turns), lambda one: json.dumps(one.fit.params), tried)[:MOST_CONFIGURATIONS]
-    comparable = chain(*(found for index, found in enumerate(contained) if not differences[index]))
+    turns = chain(*zip_longest(*(one.best_first(one.contained) for one in fitted if one.differences)))
+    ranked = _distinct(turns, lambda one: json.dumps(one.fit.params), tried)[:MOST_CONFIGURATIONS]
+    comparable = chain(*(one.contained for one in fitted if not one.differences))
     observed = _distinct(comparable, lambda one: json.dumps([one.item.settings, one.item.value, one.item.epoch]))
-    sources = [
-        _source(
-            study, differences[index], contained[index], [one for one in (*ranked, *observed) if one.study == index]
-        )
-        for index, study in enumerate(earlier)
-    ]
     return Prior(
         digest=digest_of(earlier),
-        sources=tuple(sources),
+        sources=tuple(one.source([*ranked, *observed]) for one in fitted),
         observations=tuple(one.stored(start) for one in observed),
         configurations=tuple(one.fit.params for one in ranked),
     )
@@ -175,7 +155,7 @@ def source_note(source: PriorSource) -> str:
     more = {
         f"{source.clipped} of them clipped to the search space": source.clipped,
         f"{source.dropped} dropped, because the search space does not contain them": source.dropped,
-        f"{repeated} left out, because they are equal to trials of another source": repeated,
+        f"{repeated} left out, because they repeat other trials": repeated,
         f"the values are only roughly comparable, because fixed settings differ: {settings}": (
             settings and not source.differences
         ),
@@ -184,9 +164,9 @@ def source_note(source: PriorSource) -> str:
 
 
 class _Candidate(NamedTuple):
-    """A trial of an earlier study, given by its position, which the new search space contains."""
+    """A trial of an earlier study that the new search space contains."""
 
-    study: int
+    study: EarlierStudy
     item: Observation
     fit: Fit
 
@@ -197,17 +177,43 @@ class _Candidate(NamedTuple):
         return replace(self.item, settings=settings, params=self.fit.params)
 
 
-def _fit(
-    item: Observation, space: SearchSpace, start: TrainingConfig, now: StudyInvariants, margin: float
-) -> Fit | None:
-    config = config_from_settings(item.settings)
-    return fit_to_space(config, item.params, space, start, now.definitions, margin)
+@dataclass(frozen=True)
+class _FittedStudy:
+    """An earlier study, why its values are not comparable, and its trials that the new search space contains."""
 
+    study: EarlierStudy
+    differences: tuple[str, ...]
+    contained: list[_Candidate]
 
-def _best_first(candidates: Iterable[_Candidate], mode: str) -> list[_Candidate]:
-    """Return the completed trials, best first; of equal values, the earlier trial comes first."""
-    completed = [one for one in candidates if one.item.value is not None and not one.item.is_pruned]
-    return sorted(completed, key=lambda one: one.item.value or 0.0, reverse=mode == "max")
+    @classmethod
+    def of(cls, study: EarlierStudy, now: StudyInvariants, space: SearchSpace, start: TrainingConfig) -> _FittedStudy:
+        differences = tuple(study.invariants.differences(now))
+        margin = math.inf if differences else OBSERVATION_MARGIN
+        configs = [(item, config_from_settings(item.settings)) for item in study.observations]
+        fits = [
+            (item, fit_to_space(config, item.params, space, start, now.definitions, margin)) for item, config in configs
+        ]
+        return cls(study, differences, [_Candidate(study, item, fit) for item, fit in fits if fit is not None])
+
+    def best_first(self, candidates: Iterable[_Candidate]) -> list[_Candidate]:
+        """Return the completed trials, best first; of equal values, the earlier trial comes first."""
+        completed = [one for one in candidates if one.item.value is not None and not one.item.is_pruned]
+        return sorted(completed, key=lambda one: one.item.value or 0.0, reverse=self.study.invariants.mode == "max")
+
+    def source(self, used: Iterable[_Candidate]) -> PriorSource:
+        """Summarise the study, given the used trials of all studies."""
+        used = [one for one in used if one.study is self.study]
+        best = self.best_first(used)
+        return PriorSource(
+            name=self.study.name,
+            trials=len(self.study.observations),
+            used=len(used),
+            clipped=sum(one.fit.clipped for one in used),
+            dropped=len(self.study.observations) - len(self.contained),
+            best_value=best[0].item.value if best else None,
+            differences=self.differences,
+            differing_settings=tuple(dict.fromkeys(name for one in used for name in one.fit.differing_settings)),
+        )
 
 
 def _distinct(
@@ -219,19 +225,3 @@ def _distinct(
         if one is not None and key(one) not in known:
             found.setdefault(key(one), one)
     return list(found.values())
-
-
-def _source(
-    study: EarlierStudy, differences: tuple[str, ...], contained: Sequence[_Candidate], used: Sequence[_Candidate]
-) -> PriorSource:
-    best = _best_first(used, study.invariants.mode)
-    return PriorSource(
-        name=study.name,
-        trials=len(study.observations),
-        used=len(used),
-        clipped=sum(one.fit.clipped for one in used),
-        dropped=len(study.observations) - len(contained),
-        best_value=best[0].item.value if best else None,
-        differences=differences,
-        differing_settings=tuple(dict.fromkeys(name for one in used for name in one.fit.differing_settings)),
-    )

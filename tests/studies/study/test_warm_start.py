@@ -223,7 +223,7 @@ def test_warm_start_includes_the_prior_of_the_earlier_study(
     third, _ = begin(start, first, second, path=tmp_path / "third")
     prior = study_prior(third)
     assert [(source.trials, source.used, source.dropped) for source in prior.sources] == [(6, 6, 0), (9, 3, 0)]
-    assert source_note(prior.sources[1]).endswith("; 6 left out, because they are equal to trials of another source")
+    assert source_note(prior.sources[1]).endswith("; 6 left out, because they repeat other trials")
     assert len(prior.observations) == 9
     alone, _ = begin(start, second, path=tmp_path / "alone")
     inherited = study_prior(alone).observations[3:]
