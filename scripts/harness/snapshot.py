@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,9 @@ def _note_items(study: Any, trials: list[Any]) -> Items:
 
 
 def _study_items(study: Any, trials: list[Any]) -> Items:
-    from studies import read_record
+    from studies import read_record, study_prior
 
+    yield "study: prior", asdict(study_prior(study))
     records = [read_record(trial) for trial in trials]
     yield "study: trials", [record.experiment_name for record in records]
     yield "study: why trials ended", [trial.user_attrs.get("outcome", {}).get("why_ended") for trial in trials]

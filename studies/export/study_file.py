@@ -113,7 +113,7 @@ def study_file_text(study: optuna.Study, read_epochs: ReadEpochs) -> str:
         "version": VERSION,
         "study": study.study_name,
         "direction": study.direction.name,
-        "attributes": {name: value for name, value in study.user_attrs.items() if name not in (FOLDER, STOP)},
+        "attributes": {name: value for name, value in sorted(study.user_attrs.items()) if name not in (FOLDER, STOP)},
         "prior": study_attribute(study, PRIOR) if study_prior(study).digest else None,
     }
     trials = study.get_trials(deepcopy=False)  # before the records, so that a trial that finishes now is unfinished
@@ -181,8 +181,9 @@ def _trial_data(trial: FrozenTrial, read_epochs: ReadEpochs, name: str | None) -
         "ended": _utc(trial.datetime_complete),
         "params": trial.params,
         "distributions": {key: json.loads(distribution_to_json(item)) for key, item in trial.distributions.items()},
-        "reports": list(trial.intermediate_values.items()),
-        "attributes": trial.user_attrs,
+        # Sorted, because the order in which a database returns them is arbitrary.
+        "reports": sorted(trial.intermediate_values.items()),
+        "attributes": dict(sorted(trial.user_attrs.items())),
         "fixed_params": fixed,
         "epochs": [] if name is None else list(read_epochs(name)),
     }

@@ -130,10 +130,15 @@ def import_file(path: Path, url: str, folder: OutputFolder, name: str = "khmer-o
     return load_study(folder.path, storage_url=url)[0]
 
 
-def test_study_moves_from_sqlite_to_postgresql_and_back(
-    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]], tmp_path: Path, url: str
+@pytest.mark.parametrize("source", ["sqlite", "postgresql"])
+def test_study_moves_between_storages_and_back(
+    source: str,
+    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]],
+    tmp_path: Path,
+    url: str,
+    new_database: Callable[[], str],
 ) -> None:
-    study, folder = finish_some()
+    study, folder = finish_some() if source == "sqlite" else finish_some(url=new_database())
     text = study_file_text(study, epochs_of)
     file = read(write(tmp_path / "study.jsonl", text))
     assert file.metrics == {name: "".join(f"{json.dumps(one)}\n" for one in epochs) for name, epochs in EPOCHS.items()}
