@@ -27,7 +27,7 @@ from search_comparison.tasks import EXPERIMENTS_FILE, SPACE, SPACE_FILE, TASKS, 
 from search_spaces.diagnostics.atomic_files import write_text
 from studies import TrialKind, latest_records, load_study
 
-EARLIER_TRIALS, MOST_TRIALS, STEP, TRANSFER_TRIALS = 20, 40, 3, 8
+EARLIER_TRIALS, MOST_TRIALS, STEP, TRANSFER_TRIALS = 20, 20, 3, 8
 NEW_SEED = 100  # added to the seed of the earlier study
 
 

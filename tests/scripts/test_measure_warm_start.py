@@ -36,6 +36,6 @@ def test_spaces_differ_only_in_the_ranges_that_their_names_say(script: Any) -> N
         assert all(set(spaces["wide"].values_of(one)) != set(spaces[name].values_of(one)) for one in changed[name])
 
 
-@pytest.mark.parametrize(("values", "trials"), [([0.1, 0.5, 0.4], 2), ([0.5], 1), ([0.1, 0.2], 41), ([], 41)])
+@pytest.mark.parametrize(("values", "trials"), [([0.1, 0.5, 0.4], 2), ([0.5], 1), ([0.1, 0.2], 21), ([], 21)])
 def test_trials_until_the_goal_are_counted(values: list[float], trials: int, script: Any) -> None:
     assert script._trials_to(0.5, values) == trials
