@@ -58,9 +58,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=24, help="maximum epochs per trial (default: %(default)s)")
     parser.add_argument("--work-dir", type=Path, default=Path("warm_start"), help="work folder (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="number of searches in parallel (default: %(default)s)")
-    parser.add_argument(
-        "--parts", nargs="+", default=["earlier", "cold", "warm"], help="searches to run (default: all)"
-    )
+    parts = ["earlier", "cold", "warm"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts, help="searches to run (default: all)")
     options = parser.parse_args()
     task = TASKS["letters"]
     fonts = {"letters": task.font_files[::2], "other_fonts": task.font_files[1::2]}

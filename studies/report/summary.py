@@ -55,7 +55,11 @@ def summary(snapshot: Snapshot) -> Iterator[Fact]:
             "Search", f"{search.ended:,} of {search.budget:,} trials", f"{search.sampler}, pruner {search.pruner}"
         )
         for source in search.prior:
-            note = "to try first" if source.differences else "trials of an earlier study, which count nowhere else"
+            note = (
+                "to try first"
+                if source.differences
+                else "trials of an earlier study, not counted as trials of this one"
+            )
             yield Fact("Prior", source.text, note)
     if any(limit is not None for _, limit in snapshot.status.targets):
         met = list(snapshot.status.met_by)

@@ -101,7 +101,7 @@ class SearchStatus:
         budget: Total number of search trials that the study will have.
         ended: Number of finished search trials.
         unenqueued: Number of search trials that are not enqueued yet.
-        prior: The earlier studies of a warm start; their trials count nowhere else.
+        prior: The earlier studies of a warm start; their trials are not among those of this study.
     """
 
     sampler: str

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna_dashboard import get_note
 
 from search_spaces import ConfigurationError
 from studies import SearchRequest, add_search_trials, load_study, load_study_for_changes
@@ -102,6 +103,9 @@ def test_imported_study_looks_the_same(cli: Any, original: Path, working_dir: Pa
     assert Path("again.jsonl").read_bytes() == path.read_bytes()
     before, after = seen(cli, original), seen(cli, working_dir / "new")
     assert before["status"]["search"]["prior"][0]["used"] == 3
+    # The three observations are shown apart from the study's five trials.
+    assert (before["report"].count("3 observations from earlier"), len(before["status"]["trials"])) == (1, 5)
+    assert "| prior | 3 observations from earlier" in get_note(load_study(original)[0])
     for name, value in before.items():
         assert after[name] == value, name
     assert cli("status", "--output-dir", "new").out.count("prior: 3 observations from earlier (best ") == 1
