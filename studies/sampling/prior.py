@@ -137,11 +137,11 @@ def fit_to_space(
     clipped = False
     for item in space.active(config):
         value = getattr(config, item.name)
-        if not item.domain.contains(value):
-            value, clipped = item.domain.clipped(value, margin), True
-            if value is None:
-                return None
-        params[item.name] = value
+        nearest = item.domain.clipped(value, margin)
+        if nearest is None:
+            return None
+        clipped = clipped or not item.domain.contains(value)
+        params[item.name] = nearest
     new = replace(start, **params)
     new = fit_loss(replace(new, min_lr=min(new.min_lr, new.learning_rate)), definitions)
     ignored = {*STUDY_FIELDS, *space.names, "threads"}

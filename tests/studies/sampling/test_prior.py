@@ -99,6 +99,14 @@ def test_other_value_of_a_setting_that_was_sampled_is_not_contained(
     assert found == [Fit({**PARAMS, "warmup_epochs": 2}, False, ("weight_decay",)), None]
 
 
+def test_rounding_error_on_a_grid_is_no_clip_and_gives_a_valid_trial(definitions: dict[str, ModelDefinition]) -> None:
+    space = SearchSpace((Parameter("label_smoothing", FloatRange(0.0, 0.5, step=0.1)),))
+    config = replace(CONFIG, label_smoothing=0.1 + 0.2)
+    fit = fit_to_space(config, (), space, CONFIG, definitions, OBSERVATION_MARGIN)
+    assert fit == Fit({"label_smoothing": 0.3}, False, ())
+    assert Observation("a", False, 0.9, 4, {}, fit.params).as_trial(space).params == {"label_smoothing": 0.3}
+
+
 def good_near(rate: float, count: int) -> list[Observation]:
     """A prior in which the value falls with the distance of the learning rate from `rate`."""
     rates = [10 ** (-4 + 2 * step / (count - 1)) for step in range(count)]
