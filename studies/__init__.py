@@ -16,11 +16,11 @@ from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
 from studies.status.find_trial import find_trial
 from studies.status.reader import study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
-from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_text
+from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_text, url_with_password
 from studies.storage.optuna_private import report_again
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import LeaseLost, is_connection_lost
-from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.storage.url import check_storage_url, default_storage_url, has_secret, mask_password, sqlite_path
 from studies.study.claiming import HeldBack, claim_next_trial, count_claimable, find_held_back
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import (
@@ -120,6 +120,7 @@ __all__ = [
     "fix_parallelism",
     "fix_threads",
     "fixed_space",
+    "has_secret",
     "has_study",
     "import_study",
     "is_connection_lost",
@@ -152,6 +153,7 @@ __all__ = [
     "search_budget",
     "search_settings",
     "source_note",
+    "sqlite_path",
     "stop_token",
     "storage_error_text",
     "study_file_text",
@@ -166,6 +168,7 @@ __all__ = [
     "target_verdicts",
     "targets_met",
     "trial_rows",
+    "url_with_password",
     "version_notes",
     "without_retries",
     "write_ended_note",

@@ -116,13 +116,13 @@ class PostgresStorage(DecodingStorage):
         Raises:
             SQLAlchemyError, StorageInternalError, RuntimeError: As `RDBStorage`.
         """
-        parsed = sqlalchemy.make_url(url)
+        self._url = sqlalchemy.make_url(url)
         self._retry_s = 0.0
         self._fences: dict[int, str] = {}
         self.unrecorded_releases: dict[int, int] = {}
-        self._connect = _connector(parsed)
+        self._connect = _connector(self._url)
         once, retrying = (
-            sqlalchemy.create_engine(parsed, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            sqlalchemy.create_engine(self._url, creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT")
             for creator in (self._connect, self._connect_with_retries)
         )
         self.locks = AdvisoryLocks(once.connect, retrying.connect)
@@ -151,6 +151,13 @@ class PostgresStorage(DecodingStorage):
             yield
         finally:
             self._retry_s = retry_s
+
+    def url_with_password(self) -> str:
+        """Return the URL with the password of this process's connections, for example from ``~/.pgpass``."""
+        with contextlib.closing(self._connect()) as connection:
+            password = connection.info.password
+        url = self._url.update_query_dict({"password": password}) if password else self._url
+        return url.render_as_string(hide_password=False)
 
     def lock_key(self, kind: str, name: int | str) -> LockKey:
         """Return the lock key of an object of this storage, given the object's kind and its number or name."""

@@ -82,6 +82,12 @@ def without_password(url: str) -> str:
     return mask_password(url) if public is None else _with_driver(public)._replace(password=None).render_as_string()
 
 
+def has_secret(url: str) -> bool:
+    """Return whether a URL that `check_storage_url` accepts contains a password or another secret option."""
+    parsed = sqlalchemy.make_url(url)
+    return parsed.password is not None or not SECRET_OPTIONS.isdisjoint(parsed.query)
+
+
 def check_storage_url(url: str, *, output_dir: str | Path | None = None, for_reading: bool = False) -> None:
     """Check that a URL can be the storage of a study, without creating or changing anything.
 

@@ -68,8 +68,9 @@ def prepare_training(options: argparse.Namespace) -> ExistingStudy:
     if "results_file" in options:
         with problems.collect():
             check_results_file(options.results_file, options.output_dir)
-    with problems.collect():
-        check_workers(vars(options).get("workers", 1), options.threads)
+    if vars(options).get("ray") is None:  # the CPUs of a cluster are not those of this machine
+        with problems.collect():
+            check_workers(options.workers, options.threads)
     problems.raise_all()
     return existing
 
@@ -78,7 +79,9 @@ def open_session(options: argparse.Namespace, existing: ExistingStudy, display: 
     """Open a study for training, with the device and dataset that the options select."""
     from tuner.session.session import Session
 
-    return Session.reopen(existing, display, device=options.device, metadata=options.metadata, threads=options.threads)
+    # With --ray, the device is that of the nodes.
+    device = None if vars(options).get("ray") else options.device
+    return Session.reopen(existing, display, device=device, metadata=options.metadata, threads=options.threads)
 
 
 def train_pending(

@@ -61,7 +61,7 @@ def _work(orders: WorkerOrders) -> int:
     torch.set_num_threads(orders.threads)
     display = EventWriter(sys.stdout)
     with log_warnings_as_notes(display, debug=False):
-        existing = ExistingStudy.load(orders.output_dir, storage=orders.storage)
+        existing = ExistingStudy.load(orders.output_dir, storage=orders.storage, name=orders.study)
         session = Session.reopen(
             replace(existing, stop_token=orders.stop_token),
             Display(),  # the parent has already shown the notes

@@ -36,14 +36,22 @@ def fix_search_parallelism(session: Session, workers: int) -> None:
         )
 
 
-def fix_worker_threads(session: Session, workers: int, wanted: int | None) -> int:
-    """Return the number of threads of each worker: that of the study, which this fixes, or fewer on a small machine."""
-    usual = threads_per_worker(torch.get_num_threads(), workers)
+def fix_worker_threads(session: Session, workers: int, wanted: int | None, cpus: int | None = None) -> int:
+    """Return the number of threads of each worker: that of the study, which this fixes, or fewer for lack of CPUs.
+
+    Args:
+        session: The opened study.
+        workers: The number of workers.
+        wanted: The number of threads that the user wants; None for the usual number.
+        cpus: The number of CPUs of each worker in a cluster; None if the workers share the CPUs of this machine.
+    """
+    usual = cpus or threads_per_worker(torch.get_num_threads(), workers)
     threads = fix_threads(session.study, session.context.folder, wanted or usual)
-    most = threads_per_worker(max(usable_cores(), torch.get_num_threads()), workers)
+    most = cpus or threads_per_worker(max(usable_cores(), torch.get_num_threads()), workers)
     if threads > most:
+        place = "--cpus reserves" if cpus else "this machine has"
         session.context.display.note(
-            f"the study's workers train with {counted(threads, 'thread')} each, but this machine has only {most} per "
-            f"worker, so they train with {most}; CPU results may differ slightly"
+            f"the study's workers train with {counted(threads, 'thread')} each, but {place} only {most} per worker, "
+            f"so they train with {most}; CPU results may differ slightly"
         )
     return min(threads, most)

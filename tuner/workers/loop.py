@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from search_spaces.diagnostics.disk_errors import is_disk_error
@@ -48,9 +49,14 @@ from tuner.session.trial_selection import (
     trials_to_start,
 )
 from tuner.workers.auto_count import AUTO, choose_worker_count
+from tuner.workers.base import Launch
 from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
+from tuner.workers.process import WorkerProcess
 from tuner.workers.supervisor import work_in_processes
 from tuner.workers.waiting import held_back_text, wait_until_startable
+
+if TYPE_CHECKING:
+    from tuner.workers.ray_cluster import RayCluster
 
 _SECONDS_BETWEEN_POLLS = 5.0
 # How often a waiting worker tries to claim a new trial.
@@ -68,6 +74,7 @@ def work(
     threads: int | None = None,
     wait: bool = False,
     wait_for_others: bool = False,
+    cluster: RayCluster | None = None,
 ) -> None:
     """Train the study's pending trials until none can be claimed or a stop condition holds.
 
@@ -75,11 +82,13 @@ def work(
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        workers: Number of parallel worker processes; ``auto`` measures the fastest number, 1 trains in this process.
+        workers: Number of parallel workers; ``auto`` measures the fastest number. They are processes of this machine
+            (1 trains in this process) or, with `cluster`, tasks of a cluster.
         threads: Number of PyTorch threads of each worker; see `RunOptions.threads`.
-        wait: Whether this process, as the only worker, waits for new trials until a stop condition holds.
+        wait: Whether to wait for new trials until a stop condition holds.
         wait_for_others: Whether to wait until other processes have finished their trials, and to take over the trials
             of a process that exits.
+        cluster: Starts the workers; None starts them on this machine.
 
     Raises:
         ConfigurationError, ExperimentFailedError: Raised by `work_here` or `work_in_processes`.
@@ -102,17 +111,26 @@ def work(
     # A single `worker` may join while `--workers auto` of another command still measures.
     if pending and trial_filter.search and wait_for_others and may_start(session, stop_conditions):
         fix_search_parallelism(session, workers)
-    threads = fix_worker_threads(session, workers, threads)
+    threads = fix_worker_threads(session, workers, threads, None if cluster is None else cluster.cpus)
     # Train a single trial in this process, unless more trials that match the filter may be added.
-    in_processes = workers > 1 and len(pending) > (0 if trial_filter.may_gain_trials else 1)
+    has_many = wait or len(pending) > (0 if trial_filter.may_gain_trials else 1)
+    in_processes = cluster is not None or (workers > 1 and has_many)
+    launch: Launch = WorkerProcess if cluster is None else cluster.start
+
+    def train() -> bool:
+        if not in_processes:
+            with pytorch_threads(threads):
+                return work_here(session, trial_filter, stop_conditions, poller)
+        if wait and not trials_to_start(session, trial_filter):
+            return False
+        return work_in_processes(session, trial_filter, stop_conditions, workers, threads, poller, launch)
+
     noted: set[str] = set()
     while True:
-        if in_processes:
-            wait_for_others &= work_in_processes(session, trial_filter, stop_conditions, workers, threads, poller)
-        else:
-            with pytorch_threads(threads):
-                train = _work_and_wait if wait else work_here
-                train(session, trial_filter, stop_conditions, poller)
+        if wait:
+            _work_and_wait(session, trial_filter, stop_conditions, poller, train)
+        elif not train() and in_processes:  # signals have stopped all workers
+            wait_for_others = False
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
         if trial_filter.search:  # `--workers auto` of another command may have been stopped before it chose
@@ -205,14 +223,18 @@ def _raise_if_repeated(record: TrialRecord, reason: str, failures: dict[str, str
 
 
 def _work_and_wait(
-    session: Session, trial_filter: TrialFilter, stop_conditions: StopConditions, poller: StatusPoller
+    session: Session,
+    trial_filter: TrialFilter,
+    stop_conditions: StopConditions,
+    poller: StatusPoller,
+    train: Callable[[], bool],
 ) -> None:
-    """Train pending and newly added trials; retry while the database cannot be reached."""
+    """Train pending and newly added trials with `train`; retry while the database cannot be reached."""
     display = session.context.display
     is_waiting = False
     while True:
         try:
-            has_trained = work_here(session, trial_filter, stop_conditions, poller)
+            has_trained = train()
             if should_interrupt(session, stop_conditions):
                 break
             if has_trained or not is_waiting:

@@ -22,6 +22,7 @@ class WorkerOrders:
 
     Attributes:
         output_dir: The study's output folder.
+        study: The study's name.
         storage: The study's storage URL.
         stop_token: The latest stop request before the command started; the worker stops on a later request.
         device: The device for all trials; None for the device in each trial's configuration.
@@ -34,6 +35,7 @@ class WorkerOrders:
     """
 
     output_dir: str
+    study: str
     storage: str
     stop_token: str
     device: str | None

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import IO
 
+from tuner.workers.base import Lines, Worker
 from tuner.workers.orders import ProbeOrders, WorkerOrders, to_line
 
 WORKER_MODULE = "tuner.cli.worker_main"
-_SECONDS_TO_STOP = 8.0
 
 
 def threads_per_worker(threads: int, workers: int) -> int:
@@ -29,30 +27,18 @@ def threads_per_worker(threads: int, workers: int) -> int:
     return max(1, threads // workers)
 
 
-class WorkerProcess:
+class WorkerProcess(Worker):
     """A running worker process.
 
     Attributes:
         process: The operating system process.
-        running: Number of the trial that the worker is training; None between two trials.
-        interrupted: Numbers of the trials that the worker has interrupted.
-        failed_starts: The number of the worker's predecessors in a row that were killed before they started a trial.
     """
 
-    def __init__(
-        self,
-        orders: WorkerOrders | ProbeOrders,
-        lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]],
-        *,
-        failed_starts: int = 0,
-    ) -> None:
+    def __init__(self, orders: WorkerOrders | ProbeOrders, lines: Lines, *, failed_starts: int = 0) -> None:
         """Start a process with orders; `lines` receives each line of its standard output, and None at the end."""
+        super().__init__(failed_starts)
         line = to_line(orders)  # before the process starts, since this may raise
-        self.running: int | None = None
-        self.interrupted: set[int] = set()
-        self.failed_starts = failed_starts
         self._lines = lines
-        self._errors: list[str] = []
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the worker handles it
         try:
             self.process = subprocess.Popen(
@@ -69,6 +55,7 @@ class WorkerProcess:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.pid = self.process.pid
         self._listeners = [
             threading.Thread(target=target, args=(stream,), daemon=True)
             for target, stream in ((self._forward, self.process.stdout), (self._collect, self.process.stderr))
@@ -76,17 +63,6 @@ class WorkerProcess:
         for listener in self._listeners:
             listener.start()
         self._write(line)
-
-    @property
-    def problems(self) -> list[str]:
-        """The problems that the worker reported on standard error; if it reported none, the last line there."""
-        problems = [line.removeprefix("error: ") for line in self._errors if line.startswith("error: ")]
-        return problems or [line for line in self._errors if line][-1:]
-
-    @property
-    def stderr_text(self) -> str:
-        """The worker's complete output on standard error."""
-        return "\n".join(self._errors)
 
     def send(self, message: object) -> None:
         """Write a message of the module `orders` to the worker's standard input."""
@@ -102,6 +78,17 @@ class WorkerProcess:
         """Close the worker's standard input, so that the worker interrupts its trial and exits."""
         _close(self.process.stdin)
 
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait until the process has exited; see `Worker.wait`."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+
+    def kill(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+
     def close(self) -> None:
         """Read the remaining output of the exited process, and close its pipes."""
         for listener in self._listeners:
@@ -115,21 +102,7 @@ class WorkerProcess:
         self._lines.put((self, None))
 
     def _collect(self, stream: Iterable[str]) -> None:
-        self._errors.extend(line.rstrip() for line in stream)
-
-
-def end_processes(processes: Sequence[WorkerProcess]) -> None:
-    """Stop worker processes; kill those that do not exit within eight seconds."""
-    for process in processes:
-        process.request_stop()
-    deadline = time.monotonic() + _SECONDS_TO_STOP
-    for process in processes:
-        try:
-            process.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.process.kill()
-            process.process.wait()
-        process.close()
+        self.errors.extend(line.rstrip() for line in stream)
 
 
 def _import_path() -> str:

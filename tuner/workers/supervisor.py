@@ -15,8 +15,8 @@ from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested, signal_text
+from tuner.workers.base import NODE_LOST, Launch, Lines, Worker, end_workers
 from tuner.workers.orders import TRIALS_PENDING, WorkerOrders
-from tuner.workers.process import WorkerProcess, end_processes
 
 _POLL_S = 0.2
 # Stop replacing a worker after this many were killed in a row before they started a trial.
@@ -29,7 +29,7 @@ _INVALID_INPUT = 2  # exit code of a worker whose standard error lists problems 
 class _Tracker(Display):
     """A display that tracks which trial a worker trains and whether a trial has just finished."""
 
-    def __init__(self, worker: WorkerProcess) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.has_finished = False
 
@@ -53,6 +53,7 @@ def work_in_processes(
     max_workers: int,
     threads: int,
     poller: StatusPoller,
+    launch: Launch,
 ) -> bool:
     """Train the study's pending trials in worker processes; return when all processes have exited.
 
@@ -68,6 +69,7 @@ def work_in_processes(
         max_workers: The largest number of worker processes.
         threads: The number of PyTorch threads of each worker.
         poller: Updates the display.
+        launch: Starts a worker.
 
     Returns:
         Whether a worker has exited because no trial could be claimed; False if all were stopped by signals.
@@ -76,7 +78,7 @@ def work_in_processes(
         ConfigurationError: Workers exited because of problems that the user can fix, and trials are pending.
         ExperimentFailedError: Trials are pending, and workers exited because of failed trials or other problems.
     """
-    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller, launch)
     try:
         return supervisor.watch()
     finally:
@@ -92,6 +94,7 @@ class _Supervisor:
         max_workers: int,
         threads: int,
         poller: StatusPoller,
+        launch: Launch,
     ) -> None:
         self._session = session
         self._trial_filter = trial_filter
@@ -100,8 +103,9 @@ class _Supervisor:
         self._threads = threads
         self._display = session.context.display
         self._poller = poller
-        self._workers: list[WorkerProcess] = []
-        self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
+        self._launch = launch
+        self._workers: list[Worker] = []
+        self._lines: Lines = queue.SimpleQueue()
         self._problems: list[str] = []
         self._user_can_fix = True
         self._stderr_texts: list[str] = []
@@ -113,7 +117,7 @@ class _Supervisor:
         Args:
             failed_starts: The number of its predecessors in a row that were killed before they started a trial.
         """
-        self._workers.append(WorkerProcess(self._orders(), self._lines, failed_starts=failed_starts))
+        self._workers.append(self._launch(self._orders(), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
         """Start workers; show their events and the study's status until all exit; return whether one succeeded."""
@@ -130,6 +134,9 @@ class _Supervisor:
                 continue
             if line is None:
                 self._remove(worker)
+            elif line == NODE_LOST:
+                self._lose_trial(worker)
+                worker.running = None
             else:
                 self._show(worker, line)
         if self._problems and not (self._succeeded and self._startable_trials() == 0):
@@ -138,7 +145,7 @@ class _Supervisor:
 
     def stop(self) -> None:
         """Stop all workers; kill those that do not exit in time."""
-        end_processes(self._workers)
+        end_workers(self._workers)
 
     def _start_if_needed(self) -> None:
         # Each worker that is starting or between two trials will claim a trial.
@@ -153,7 +160,7 @@ class _Supervisor:
                 return trials_to_start(self._session, self._trial_filter)
         return 0
 
-    def _show(self, worker: WorkerProcess, line: str) -> None:
+    def _show(self, worker: Worker, line: str) -> None:
         with contextlib.suppress(ValueError):  # a process may be killed while it writes a line
             tracker = _Tracker(worker)
             replay(line, tracker)
@@ -162,16 +169,16 @@ class _Supervisor:
                 self._poller.poll_after_trial()
                 self._start_if_needed()
 
-    def _remove(self, worker: WorkerProcess) -> None:
+    def _remove(self, worker: Worker) -> None:
         """Remove a worker that has exited; replace it if it was killed."""
-        code = worker.process.wait()
+        code = worker.wait()
         worker.close()
         self._workers.remove(worker)
         if worker.running is not None:
             if -code in _MEMORY_SIGNALS:
                 with contextlib.suppress(*POLL_ERRORS):
-                    record_memory_signal(self._session.study, worker.running, worker.process.pid)
-            self._display.worker_lost(worker.running)
+                    record_memory_signal(self._session.study, worker.running, worker.pid)
+            self._lose_trial(worker)
         skipped = worker.interrupted if code == TRIALS_PENDING else set()
         if code == 0 or skipped:
             self._succeeded = True
@@ -184,7 +191,13 @@ class _Supervisor:
             self._max_workers -= 1  # a replacement would most likely exit for the same reason
             self._report_exit(worker, code)
 
-    def _report_exit(self, worker: WorkerProcess, code: int) -> None:
+    def _lose_trial(self, worker: Worker) -> None:
+        """Show the trial of a lost worker as interrupted, unless another worker has taken over the trial."""
+        others = {other.running for other in self._workers if other is not worker}
+        if worker.running is not None and worker.running not in others:
+            self._display.worker_lost(worker.running)
+
+    def _report_exit(self, worker: Worker, code: int) -> None:
         """Report why a worker that is not replaced has exited."""
         if code < 0:
             self._problems.append(
@@ -212,6 +225,7 @@ class _Supervisor:
         context = self._session.context
         return WorkerOrders(
             output_dir=str(context.folder.path),
+            study=self._session.study.study_name,
             storage=self._session.storage_url,
             stop_token=self._session.stop_token,
             device=context.device,

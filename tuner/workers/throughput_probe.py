@@ -12,8 +12,9 @@ import psutil
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.plural import counted
 from tuner.signals import raise_if_requested, signal_text
+from tuner.workers.base import Lines, Worker, end_workers
 from tuner.workers.orders import Message, ProbeOrders, ProbeRate, ProbeReady, ProbeWindow, from_line
-from tuner.workers.process import WorkerProcess, end_processes
+from tuner.workers.process import WorkerProcess
 
 _POLL_S = 0.2
 _WARM_UP_S = 0.5
@@ -46,7 +47,7 @@ class ThroughputProbe:
         self._threads_for = threads_for
         self._deadline = time.monotonic() + seconds
         self._processes: list[WorkerProcess] = []
-        self._lines: queue.SimpleQueue[tuple[WorkerProcess, str | None]] = queue.SimpleQueue()
+        self._lines: Lines = queue.SimpleQueue()
         self._seconds_per_step = 0.0
         self._device_bytes = self._device_free_bytes = 0
 
@@ -54,7 +55,7 @@ class ThroughputProbe:
         return self
 
     def __exit__(self, *error: object) -> None:
-        end_processes(self._processes)
+        end_workers(self._processes)
 
     def start(self, count: int) -> None:
         """Start processes until there are `count`, and wait until the new processes are ready to train.
@@ -103,7 +104,7 @@ class ThroughputProbe:
                 workers = counted(more, "more worker needs", "more workers need")
                 raise MeasurementError(f"{workers} {needed / _GB:.1f} GB of {name}; only {free / _GB:.1f} GB is free")
 
-    def _answers(self, processes: Sequence[WorkerProcess], kind: type[Message]) -> list[Message]:
+    def _answers(self, processes: Sequence[Worker], kind: type[Message]) -> list[Message]:
         answers: dict[int, Message] = {}
         while len(answers) < len(processes):
             raise_if_requested()
@@ -130,10 +131,10 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return free
 
 
-def _memory_of(process: WorkerProcess) -> int:
+def _memory_of(process: Worker) -> int:
     """Return the memory of a process in bytes, including its proportional part of shared memory."""
     try:
-        measured = psutil.Process(process.process.pid)
+        measured = psutil.Process(process.pid)
         try:
             used = measured.memory_full_info()
         except psutil.AccessDenied:  # macOS shows this information only to administrators
@@ -143,8 +144,8 @@ def _memory_of(process: WorkerProcess) -> int:
     return int(getattr(used, "pss", used.uss))
 
 
-def _exit_reason(process: WorkerProcess) -> str:
-    code = process.process.wait()
+def _exit_reason(process: Worker) -> str:
+    code = process.wait()
     process.close()
     if code < 0:
         return f"a measurement process was killed by {signal_text(-code)}"

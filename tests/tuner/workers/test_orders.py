@@ -14,6 +14,7 @@ CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, o
 def test_orders_survive_the_round_trip(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
     orders = WorkerOrders(
         output_dir="out\udcff",  # a byte that is not valid UTF-8
+        study="study",
         storage="sqlite:///out/study.db",
         stop_token="token",
         device=device,
