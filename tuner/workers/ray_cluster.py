@@ -224,6 +224,8 @@ def run_worker(number: int, orders: WorkerOrders, events: Queue) -> tuple[int, i
     """
     import ray
 
+    # `ray.cancel` interrupts the task through this handler, which is missing if Ray was started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     events.put((number, ray.get_runtime_context().get_node_id(), socket.gethostname()))
     lines: Lines = queue.SimpleQueue()
     process = WorkerProcess(orders, lines)
