@@ -224,12 +224,15 @@ def running_worker(command: list[str], folder: Path, environment: dict[str, str]
             worker.kill()
 
 
-def test_the_service_and_the_cluster_job_start_workers() -> None:
+def test_the_service_and_the_cluster_jobs_start_workers() -> None:
     text = "".join(blocks("ini", STUDIES) + blocks("sh", STUDIES))
-    started = re.findall(r"khmer-tuner (worker .*)", text)
-    assert len(started) == 2
+    started = [line.removesuffix(" &").split() for line in re.findall(r"khmer-tuner (worker .*)", text)]
+    (manifest,) = blocks("yaml", STUDIES)
+    (job,) = (document for document in yaml.safe_load_all(manifest) if document["kind"] == "Job")
+    started += [container["args"] for container in job["spec"]["template"]["spec"]["containers"]]
+    assert len(started) == 3
     for arguments in started:
-        _, options = parse(arguments.split(), COMMAND_GROUPS)
+        _, options = parse(arguments, COMMAND_GROUPS)
         assert options.metadata == "generated_data/metadata.yaml"
 
 
