@@ -1,6 +1,6 @@
 """Workers as tasks of a Ray cluster: Ray chooses their nodes, and restarts them elsewhere when a node is lost.
 
-A task starts a worker process on its node and forwards the process's events through a queue on the head node.
+A task starts a worker process on its node and forwards the process's events through an actor on the head node.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from search_spaces import ConfigurationError
 from search_spaces.diagnostics.plural import counted, listed
@@ -27,14 +27,11 @@ from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers
 from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess
 
-if TYPE_CHECKING:
-    from ray.util.queue import Queue
-
 _POLL_S = 0.2
 _SECONDS_TO_ANSWER, _SECONDS_TO_CONNECT = 5.0, 60.0
 _SECONDS_BETWEEN_NODE_CHECKS = 2.0
 _FAILED, _STOPPED = 1, 128 + signal.SIGTERM
-# A resource that only the head node has. The queue is there, because no cluster outlives its head node.
+# A resource that only the head node has. The actor is there, because no cluster outlives its head node.
 _HEAD = "node:__internal_head__"
 
 
@@ -55,6 +52,7 @@ class RayCluster:
         self.cpus, self.gpus = cpus, gpus
         self._numbers = itertools.count()
         self._workers: dict[int, RayWorker] = {}
+        self._events: Any = None
         self._forwarder: threading.Thread | None = None
         self._is_closed = False
         # In a thread, because Ray tries for ever to connect to another server, and replaces the handler of SIGTERM.
@@ -65,7 +63,7 @@ class RayCluster:
         except queue.Empty:
             error = TimeoutError(f"no answer within {_SECONDS_TO_CONNECT:.0f} s")
         if error is not None:
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            reason = re.split(r"\. |\n", str(error).strip())[0].rstrip(".:")
             raise ConfigurationError(
                 f"--ray: no connection to a Ray cluster at {address!r} ({reason}); use the HOST:PORT of a cluster, "
                 "'auto' on one of its nodes, or 'local' to start a cluster on this machine"
@@ -109,10 +107,9 @@ class RayCluster:
     def start(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> RayWorker:
         """Start a worker as a task, which waits until a node has room; see `Launch`."""
         import ray
-        from ray.util.queue import Queue
 
         if self._forwarder is None:
-            self._events = Queue(actor_options={"num_cpus": 0, "resources": {_HEAD: 0.001}})
+            self._events = ray.remote(Events).options(num_cpus=0, resources={_HEAD: 0.001}).remote()
             self._forwarder = threading.Thread(target=self._forward, name="Ray events", daemon=True)
             self._forwarder.start()
         options = {"name": "khmer-tuner worker", "num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": -1}
@@ -123,13 +120,15 @@ class RayCluster:
 
     def _forward(self) -> None:
         """Forward the events of all tasks to the queues of their workers, and check that their nodes exist."""
+        import ray
+
         next_check = 0.0
         while not self._is_closed:
             time.sleep(_POLL_S)
             workers = dict(self._workers)
             ended = [number for number, worker in workers.items() if worker.has_ended]
             # A task that has ended has sent all its events.
-            for number, node, text in self._events.get_nowait_batch(self._events.qsize()):
+            for number, node, text in ray.get(self._events.take.remote()):
                 self._workers[number].receive(node, text)
             for number in ended:
                 self._workers.pop(number).forward(None)
@@ -165,7 +164,7 @@ class RayWorker(Worker):
             return
         if self._has_run:
             self.check_node(())  # Ray has restarted the task before the loss of its node was noticed
-            self.forward(json.dumps({"event": "note", "text": f"Ray has restarted the worker on {text}"}))
+            self.forward(json.dumps({"event": "note", "text": f"Ray has restarted a lost worker on {text}"}))
         self._node, self._has_run = node, True
 
     def check_node(self, nodes: Collection[str]) -> None:
@@ -210,14 +209,29 @@ class RayWorker(Worker):
         """Do nothing, because Ray frees the resources of the task."""
 
 
-def run_worker(number: int, orders: WorkerOrders, events: Queue) -> tuple[int, int, list[str]]:
+class Events:
+    """The actor that passes events of the tasks to the parent."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[int, str, str]] = []
+
+    def put(self, number: int, node: str, text: str) -> None:
+        """Add an event of the task with a number; `RayWorker.receive` documents the rest."""
+        self._events.append((number, node, text))
+
+    def take(self) -> list[tuple[int, str, str]]:
+        """Return and remove all events."""
+        events, self._events = self._events, []
+        return events
+
+
+def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int, list[str]]:
     """Run a worker process and forward its output; this is the function of the Ray task.
 
     Args:
         number: The number of the task.
         orders: The orders to the process.
-        events: Receives the number with the id and host name of the node at the start, and with "" and a line for each
-            line of the process.
+        events: The actor `Events`.
 
     Returns:
         The exit code, process id and standard error of the process.
@@ -226,16 +240,18 @@ def run_worker(number: int, orders: WorkerOrders, events: Queue) -> tuple[int, i
 
     # `ray.cancel` interrupts the task through this handler, which is missing if Ray was started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    events.put((number, ray.get_runtime_context().get_node_id(), socket.gethostname()))
+    # Not awaited, because Ray lends the CPUs of a task that waits to other tasks.
+    sent = events.put.remote(number, ray.get_runtime_context().get_node_id(), socket.gethostname())
     lines: Lines = queue.SimpleQueue()
     process = WorkerProcess(orders, lines)
     try:
         while True:
             with contextlib.suppress(queue.Empty):
-                _, line = lines.get(timeout=_POLL_S)  # `ray.cancel` interrupts only between two calls
+                _, line = lines.get(timeout=_POLL_S)  # an interrupt arrives only between two calls
                 if line is None:
+                    ray.get(sent)
                     return process.wait(), process.pid, process.errors
-                events.put((number, "", line))
+                sent = events.put.remote(number, "", line)
     finally:
         end_workers([process])
 

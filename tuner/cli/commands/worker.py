@@ -94,8 +94,6 @@ def _ray_problems(options: argparse.Namespace) -> Iterator[str]:
         return
     if importlib.util.find_spec("ray") is None:
         yield "--ray: the Python package 'ray' is missing; install it: pip install 'khmer-ocr-tuner[ray]'"
-    if options.threads is not None and options.threads > (options.cpus or options.threads):
-        yield f"--threads: found {options.threads} with --cpus {options.cpus}; expected at most one thread per CPU"
     if options.device == "cuda" and options.gpus is None:
         yield "--device cuda: found without --gpus, so Ray would hide all GPUs from the workers; add --gpus G"
 
@@ -150,7 +148,11 @@ def _connect(options: argparse.Namespace, existing: ExistingStudy) -> Iterator[R
         return
     from tuner.workers.ray_cluster import RayCluster
 
-    with RayCluster(options.ray, cpus=options.cpus or options.threads, gpus=options.gpus or 0) as cluster:
+    with (
+        open(os.devnull, "w") as null,
+        contextlib.redirect_stdout(null),  # Ray prints reports of lost nodes there
+        RayCluster(options.ray, cpus=options.cpus or options.threads, gpus=options.gpus or 0) as cluster,
+    ):
         cluster.check_storage(existing.storage_url)
         yield cluster
 

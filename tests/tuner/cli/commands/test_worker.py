@@ -1,0 +1,137 @@
+"""`worker`: several processes on this machine, and the checks before the connection to a Ray cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import RowState, load_study, study_status
+
+WriteConfig = Callable[..., Path]
+Tree = Callable[[Path], dict[str, float]]
+
+PASSWORD = "c4n4ry"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
+
+
+def enqueue(cli: Any, config: Path) -> None:
+    done = cli("enqueue", "--config", config, "--output-dir", "out")
+    assert done.code == 0, done.err
+
+
+def test_worker_processes_share_the_pending_trials(cli: Any, write_config: WriteConfig) -> None:
+    assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
+    enqueue(cli, write_config({name: {"training": {"num_epochs": 20}} for name in ("one", "two")}))
+    done = cli("worker", "--workers", "2", "--output-dir", "out")
+    assert done.code == 0, done.err
+    status = json.loads(cli("status", "--json", "--output-dir", "out").out)
+    assert status["counts"]["completed"] == 3
+    study, _ = load_study("out")
+    workers = {trial.user_attrs["attempts"][-1]["worker"] for trial in study.get_trials()[1:]}
+    assert len(workers) == 2
+    assert not any(worker.endswith(f":{os.getpid()}") for worker in workers)
+
+
+def test_waiting_processes_start_when_trials_are_added(
+    cli: Any, write_config: WriteConfig, environment: dict[str, str]
+) -> None:
+    assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
+    command = [sys.executable, "-m", "tuner", "worker", "--wait", "--workers", "2", "--output-dir", "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "waiting for new trials" in line:
+                break
+        enqueue(cli, write_config({"one": {}, "two": {}}))
+        deadline = time.monotonic() + 120
+        study, folder = load_study("out")
+        while {row.state for row in study_status(study, folder).rows} != {RowState.COMPLETED}:
+            assert process.poll() is None, lines
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            study, folder = load_study("out")
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait() == 143
+
+
+class TestRay:
+    def test_missing_package_is_named_before_anything_is_changed(
+        self, cli: Any, run_study: Any, tree: Tree, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+        before = tree(run_study.folder)
+        done = cli("worker", "--ray", "auto", "--output-dir", run_study.folder)
+        assert done.code == 2
+        assert done.err == (
+            "error: --ray: the Python package 'ray' is missing; install it: pip install 'khmer-ocr-tuner[ray]'\n"
+        )
+        assert tree(run_study.folder) == before
+
+    def test_is_imported_only_for_its_option(self, run_study: Any, environment: dict[str, str]) -> None:
+        code = f"""
+import sys
+from tuner.__main__ import main
+assert main(["worker", "--workers", "2", "--output-dir", {str(run_study.folder)!r}]) == 0
+sys.exit("ray" in sys.modules)
+"""
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("secret", [f"tuner:{PASSWORD}@127.0.0.1:1/db", f"127.0.0.1:1/db?password={PASSWORD}"])
+    def test_password_on_the_command_line_is_refused(
+        self, secret: str, cli: Any, new_database: Callable[[], str], write_config: WriteConfig
+    ) -> None:
+        url = new_database()
+        config = write_config({"one": {}})
+        assert cli("run", "--config", config, "--output-dir", "out", "--storage", url).code == 0
+        done = cli("worker", "--ray", "auto", "--output-dir", "out", "--storage", url)
+        assert done.code == 2
+        assert "error: --storage: found a URL with a password, but Ray shows the command line" in done.err
+        done = cli("worker", "--ray", "auto", "--output-dir", "out", "--storage", f"postgresql+psycopg://{secret}")
+        assert (done.code, PASSWORD in done.err) == (2, False)
+
+    @pytest.mark.parametrize(
+        ("address", "reason"),
+        [
+            ("127.0.0.1:{port}", "Connection refused"),
+            ("ray://127.0.0.1:{port}", "Connection refused"),
+            ("nowhere", "Invalid address format: nowhere"),
+            ("https://127.0.0.1", "Invalid Ray address"),
+        ],
+    )
+    def test_address_without_a_cluster_is_refused(
+        self, address: str, reason: str, cli: Any, run_study: Any, tree: Tree, closed_port: int
+    ) -> None:
+        pytest.importorskip("ray")
+        before = tree(run_study.folder)
+        address = address.format(port=closed_port)
+        handler = signal.getsignal(signal.SIGTERM)
+        done = cli("worker", "--ray", address, "--output-dir", run_study.folder)
+        assert done.code == 2, done
+        assert done.err.startswith(f"error: --ray: no connection to a Ray cluster at {address!r} (")
+        assert reason in done.err
+        assert done.err.count("\n") == 1
+        assert tree(run_study.folder) == before
+        assert signal.getsignal(signal.SIGTERM) == handler
