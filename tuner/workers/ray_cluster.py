@@ -55,13 +55,14 @@ class RayCluster:
         self._events: Any = None
         self._forwarder: threading.Thread | None = None
         self._is_closed = False
-        # In a thread, because Ray tries for ever to connect to another server, and replaces the handler of SIGTERM.
+        # In a thread, because Ray tries for ever to connect to a server of another kind.
         errors: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         threading.Thread(target=_connect, args=(address, errors), name="Ray connection", daemon=True).start()
         try:
             error = errors.get(timeout=_SECONDS_TO_CONNECT)
         except queue.Empty:
             error = TimeoutError(f"no answer within {_SECONDS_TO_CONNECT:.0f} s")
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # Ray has installed a native handler
         if error is not None:
             reason = re.split(r"\. |\n", str(error).strip())[0].rstrip(".:")
             raise ConfigurationError(
@@ -109,7 +110,9 @@ class RayCluster:
         import ray
 
         if self._forwarder is None:
-            self._events = ray.remote(Events).options(num_cpus=0, resources={_HEAD: 0.001}).remote()
+            self._events = (
+                ray.remote(Events).options(num_cpus=0, resources={_HEAD: 0.001}, enable_task_events=False).remote()
+            )
             self._forwarder = threading.Thread(target=self._forward, name="Ray events", daemon=True)
             self._forwarder.start()
         options = {"name": "khmer-tuner worker", "num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": -1}

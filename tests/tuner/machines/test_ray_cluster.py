@@ -158,12 +158,13 @@ def states(url: str) -> set[RowState]:
 
 
 def worker_processes() -> list[psutil.Process]:
-    """Return the worker processes of all commands on this machine."""
+    """Return the worker processes that Ray tasks have started on this machine."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "tuner.cli.worker_main" in process.cmdline():
-                found.append(process)
+            parent = process.parent()
+            is_in_ray = parent is not None and "ray::" in " ".join(parent.cmdline())
+            found += [process] if is_in_ray and "tuner.cli.worker_main" in process.cmdline() else []
     return found
 
 
@@ -310,7 +311,7 @@ def test_problems_of_the_nodes_are_reported(
     cuda = ["--device", "cuda", "--gpus", "1", "--workers", "2"]
     ray = ["worker", "--ray", small_cluster.address, "--output-dir"]
     output = start(*ray, "out", *cuda, KHMER_TUNER_STORAGE=url).end(2)
-    assert "worker error: device 'cuda'" in output
+    assert "worker error: device: found 'cuda'" in output
     assert states(url) == {RowState.WAITING}
 
     start("run", "--config", config, "--output-dir", "sqlite").end(0)
