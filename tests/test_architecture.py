@@ -229,7 +229,11 @@ def test_imports_have_no_cycles() -> None:
 
 def test_every_imported_library_is_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["onnx"]]
+    lines = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["onnx"],
+        *project["optional-dependencies"]["ray"],
+    ]
     declared = {re.split(r"[^\w-]", line)[0].casefold() for line in lines}
     distributions = importlib.metadata.packages_distributions()
     # `pydantic_core` is installed with pydantic.
@@ -240,9 +244,9 @@ def test_every_imported_library_is_a_dependency() -> None:
 
 def test_every_dependency_has_a_comment_with_its_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    lists = re.findall(r"^(?:dependencies|postgresql|onnx|dev) = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    lists = re.findall(r"^(?:dependencies|postgresql|onnx|ray|dev) = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in lists for line in block.splitlines() if line.strip()]
-    assert len(lists) == 4
+    assert len(lists) == 5
     assert [line for line in lines if not re.search(r'",\s+# \w+', line)] == []
 
 

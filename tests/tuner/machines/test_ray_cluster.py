@@ -208,16 +208,15 @@ def test_no_trial_is_lost_and_no_password_shown_when_two_of_four_nodes_are_lost(
     public = url._replace(password=None).render_as_string()
     worker = ["worker", "--ray", cluster.address, "--workers", "8", "--output-dir", "out", "--storage", public]
     command = start(*worker, PGPASSWORD=str(url.password))
-    lost, restarted = r"another worker will resume", r"Ray has restarted"
-    removed = []
-    for number in (1, 2):
-        # All workers are training.
-        command.wait_for(r": tiny, batch", 8 * number)
-        removed.append(time.monotonic())
-        cluster.remove(number)
-        command.wait_for(lost, number)
-    assert places_of(str(url.password), cluster, tmp_path) == []
+    command.wait_for(": tiny, batch", 8)  # all workers are training
     cluster.add()
+    restarted, resumed = "Ray has restarted a lost worker", r"resumed\): tiny"
+    removed = time.monotonic()
+    cluster.remove(1)
+    command.wait_for(restarted, 2)  # on the new node
+    command.wait_for(resumed, 2)
+    assert places_of(str(url.password), cluster, tmp_path) == []
+    cluster.remove(2)
     output = command.end(0)
 
     assert places_of(str(url.password), cluster, tmp_path) == []
@@ -226,59 +225,56 @@ def test_no_trial_is_lost_and_no_password_shown_when_two_of_four_nodes_are_lost(
     trials = trials_of(url.render_as_string(hide_password=False))
     assert sorted(read_record(trial).experiment_name for trial in trials) == sorted(PRESETS)
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    attempts = [len(read_record(trial).attempts) for trial in trials]
-    assert sum(attempts) >= len(PRESETS) + 2
     assert len(command.times(restarted)) == 4
+    # A worker of the second node may have been between two trials.
+    assert len(command.times(resumed)) >= 3
+    assert sum(len(read_record(trial).attempts) for trial in trials) == len(PRESETS) + len(command.times(resumed))
     expected = {
         trial.name: trial
         for trial in (result_of(one, Path("reference")) for one in trials_of("sqlite:///reference/study.db"))
     }
     for trial in trials:
         assert result_of(trial, Path("out")) == expected[read_record(trial).experiment_name]
-    for when in removed:
-        noticed, again, resumed = (
-            min(at - when for at in command.times(text) if at > when) for text in (lost, restarted, r"resumed\)")
+    for event in (restarted, resumed):
+        print(
+            f"{event!r}: {', '.join(f'{when - removed:.1f}' for when in command.times(event))} s after the first loss"
         )
-        print(f"lost node: noticed after {noticed:.1f} s, worker started after {again:.1f} s, trial {resumed:.1f} s")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_workers_end_with_the_command_and_their_trials_can_be_resumed(
-    number: signal.Signals,
-    code: int,
-    small_cluster: RayNodes,
-    new_database: Callable[[], str],
-    write_config: WriteConfig,
-    start: Callable[..., Command],
+    small_cluster: RayNodes, new_database: Callable[[], str], write_config: WriteConfig, start: Callable[..., Command]
 ) -> None:
     url = new_database()
     create_study(write_config({"one": LONG, "two": LONG}), url)
     worker = ["worker", "--ray", small_cluster.address, "--workers", "2", "--output-dir", "out"]
-    command = start(*worker, KHMER_TUNER_STORAGE=url)
-    for name in ("one", "two"):
-        command.wait_for(rf"{name}  +\d+/2000")
-    processes = worker_processes()
-    assert len(processes) == 2
-    sent = time.monotonic()
-    command.process.send_signal(number)
-    command.end(code)
-    _, running = psutil.wait_procs(processes, SECONDS_TO_STOP)
-    assert running == []
-    if number != signal.SIGKILL:
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        command = start(*worker, KHMER_TUNER_STORAGE=url)
+        for name in ("one", "two"):
+            command.wait_for(rf"{name}  +\d+/2000")
+        processes = worker_processes()
+        assert len(processes) == 2
+        sent = time.monotonic()
+        command.process.send_signal(number)
+        command.end(code)
         assert time.monotonic() - sent < SECONDS_TO_STOP
-        assert command.lines[-1][1] == "stopped; run the same command again to resume"
-    assert "Traceback" not in command.text
-    assert states(url) == {RowState.INTERRUPTED}
+        _, running = psutil.wait_procs(processes, SECONDS_TO_STOP)
+        assert running == []
+        assert "Traceback" not in command.text
+        assert "SIGTERM received" not in command.text
+        if number != signal.SIGKILL:
+            assert command.lines[-1][1] == "stopped; run the same command again to resume"
+        assert states(url) == {RowState.INTERRUPTED}
 
-    again = start(*worker, KHMER_TUNER_STORAGE=url)
-    again.wait_for("resumes at epoch", 2)
-    stop = start("stop", "--wait", "--output-dir", "out", KHMER_TUNER_STORAGE=url)
-    stop.end(0)
-    assert "a stop was requested" in again.end(0)
-    attempts = [[attempt.after for attempt in read_record(trial).attempts] for trial in trials_of(url)]
-    if number != signal.SIGKILL:
-        assert attempts == [[StartedAfter.WAITING, StartedAfter.STOP]] * 2
+    command = start(*worker, KHMER_TUNER_STORAGE=url)
+    command.wait_for("resumes at epoch", 2)
+    start("stop", "--wait", "--output-dir", "out", KHMER_TUNER_STORAGE=url).end(0)
+    assert "a stop was requested" in command.end(0)
+    for trial in trials_of(url):
+        after = [attempt.after for attempt in read_record(trial).attempts]
+        # Ray may kill a worker before it has released its trial if the command was killed.
+        assert after[:3] == [StartedAfter.WAITING, StartedAfter.STOP, StartedAfter.STOP]
+        assert len(after) == 4
 
 
 @pytest.mark.slow
