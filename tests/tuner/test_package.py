@@ -81,6 +81,14 @@ def test_script_without_the_package_names_the_installation_command(program: list
     )
 
 
+def test_command_exits_without_a_last_garbage_collection() -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count())); import tuner.__main__ as program"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; program.main()", "--help"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.splitlines()[-1]) > 0
+
+
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'Tuner'"):
         _ = tuner.Tuner

@@ -7,6 +7,8 @@ output. Standard input closes when the parent exits or is killed; the worker the
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import os
 import queue
@@ -109,4 +111,5 @@ def _read_lines(lines: queue.SimpleQueue[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # as in `tuner.__main__`
     sys.exit(main())
