@@ -53,7 +53,7 @@ The machine should otherwise be idle.
 
 exit code: 0 all parts were measured, 1 a part failed, 2 invalid input, 130 stopped by SIGINT, 143 by SIGTERM
 """
-_SAMPLES, _QUICK_SAMPLES = 5000, 400
+_SAMPLES, _QUICK_SAMPLES = 5000, 100
 _TEST_SAMPLES = 10
 _FILE_WIDTH = 150
 _QUIET_CORES = 0.1

@@ -23,8 +23,8 @@ from search_spaces.diagnostics.names import search_trial_name
 from studies import OutputFolder
 
 OUTPUT = "out"
-_SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 3
-_EPOCHS, _PATIENCE = 20, 8
+_SEARCH_TRIALS, _QUICK_SEARCH_TRIALS = 12, 1
+_EPOCHS, _QUICK_EPOCHS, _PATIENCE = 20, 4, 8
 _SAMPLES, _TEST_SAMPLES = 40, 10
 # Very narrow networks, for short epochs, under the names of the built-in models, which the built-in search space uses.
 _NETWORK = {"stem_channels": [4, 8], "stage_channels": [8], "blocks_per_stage": 0, "width": 16, "context_layers": 0}
@@ -48,12 +48,13 @@ def run_small_study(plan: Plan) -> Path:
     if work_dir.exists():
         return work_dir
     plan.log("running the small study whose trials will be copied")
+    epochs = _QUICK_EPOCHS if plan.quick else _EPOCHS
     size = ["--samples", str(_SAMPLES), "--test-samples", str(_TEST_SAMPLES)]
     seconds_of(command("data", *size, "--out", "data"), work_dir, plan.threads)
     models = {name: _NETWORK | {"decoder": decoder} for name, decoder in _DECODERS.items()}
     (work_dir / "models.yaml").write_text(yaml.safe_dump({"models": models}), encoding="utf-8")
-    (work_dir / "experiments.yaml").write_text(yaml.safe_dump({"experiments": _presets()}), encoding="utf-8")
-    (work_dir / "space.yaml").write_text(_space(), encoding="utf-8")
+    (work_dir / "experiments.yaml").write_text(yaml.safe_dump({"experiments": _presets(epochs)}), encoding="utf-8")
+    (work_dir / "space.yaml").write_text(_space(epochs), encoding="utf-8")
     trials = _QUICK_SEARCH_TRIALS if plan.quick else _SEARCH_TRIALS
     arguments = ["run", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]
     seconds_of(command(*arguments, "--output-dir", OUTPUT, "--results-file", "results.json"), work_dir, plan.threads)
@@ -86,8 +87,8 @@ def grow_study(small: Path, work_dir: Path, *, finished: int, waiting: int, thre
     return output
 
 
-def _presets() -> dict[str, Any]:
-    shared = {"device": "cpu", "batch_size": 16, "num_epochs": _EPOCHS, "learning_rate": 0.003}
+def _presets(epochs: int) -> dict[str, Any]:
+    shared = {"device": "cpu", "batch_size": 16, "num_epochs": epochs, "learning_rate": 0.003}
     preset = {
         "model": {"name": "small", "config_path": "models.yaml"},
         "data": {"metadata_path": "data/metadata.yaml"},
@@ -97,12 +98,12 @@ def _presets() -> dict[str, Any]:
     return {name: preset | {"training": shared | {"learning_rate": rate}} for name, rate in rates.items()}
 
 
-def _space() -> str:
-    """Return the built-in search space as YAML, with `num_epochs` set to `_EPOCHS`, the value of the presets."""
+def _space(epochs: int) -> str:
+    """Return the built-in search space as YAML, with `num_epochs` set to the value of the presets."""
     from search_spaces import resolve_config_path
 
     text = resolve_config_path("config/search_space.yaml").read_text(encoding="utf-8")
-    return re.sub(r"num_epochs: \d+", f"num_epochs: {_EPOCHS}", text)
+    return re.sub(r"num_epochs: \d+", f"num_epochs: {epochs}", text)
 
 
 def _copy_trials(database: sqlite3.Connection, folder: OutputFolder, existing: int, count: int) -> None:

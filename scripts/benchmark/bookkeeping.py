@@ -18,7 +18,8 @@ from benchmark.plan import Figures, Plan, run_in_process, with_fixed_epochs
 from benchmark.stopwatch import Lap, Stopwatch, TimedPart, refuse_uncalled
 from tuner.display.terminal import plain_table
 
-_TRIALS = 5
+_TRIALS, _QUICK_TRIALS = 5, 2
+_SIZES, _QUICK_SIZES = (20, 100, 1000), (10,)
 _WAITING = 20
 
 PER_EPOCH = (
@@ -76,9 +77,9 @@ _RARE = ("poll the study", "prune decision")
 def measure(plan: Plan) -> Figures:
     """Measure the bookkeeping of a few trials in studies of several sizes, and one epoch of a preset for comparison."""
     small = run_small_study(plan)
-    trials = 3 if plan.quick else _TRIALS
+    trials = _QUICK_TRIALS if plan.quick else _TRIALS
     figures: Figures = {"sizes": {}}
-    for size in (10, 50) if plan.quick else (20, 100, 1000):
+    for size in _QUICK_SIZES if plan.quick else _SIZES:
         plan.log(f"{size:,} trials")
         work_dir = plan.folder / f"study_{size}"
         output = grow_study(small, work_dir, finished=size, waiting=_WAITING, threads=plan.threads)

@@ -42,7 +42,7 @@ def measure(plan: Plan) -> Figures:
         f"{plan.threads} workers of one thread": _Way(1, workers=plan.threads),
     }
     if plan.quick:
-        ways = {name: way for name, way in ways.items() if way.spin_count == _Way.spin_count}
+        ways = dict(list(ways.items())[-1:])
     figures: Figures = {"preset": plan.typical.experiment_name, "epochs": 1 if plan.quick else _EPOCHS, "ways": {}}
     for name, way in ways.items():
         figures["ways"][name] = {}

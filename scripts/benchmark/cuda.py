@@ -17,7 +17,9 @@ def measure(plan: Plan) -> Figures:
         return {"skipped": "PyTorch finds no CUDA device"}
     plan.log("matrix products, convolutions, memory")
     return {
-        "machine": in_subprocess(machine.device_rates, plan.folder, plan.threads, device_name="cuda"),
+        "machine": in_subprocess(
+            machine.device_rates, plan.folder, plan.threads, device_name="cuda", repeats=machine.repeats_in(plan)
+        ),
         "epochs": epochs.measure_on(plan, "cuda", epochs=1 if plan.quick else 4),
         "workers": workers.measure_on(
             plan, "cuda", _WORKERS[:2] if plan.quick else _WORKERS, epochs=2 if plan.quick else 10

@@ -10,6 +10,7 @@ from typing import Any
 from harness.processes import in_subprocess
 from rich.table import Table
 
+from benchmark.machine import repeats_in
 from benchmark.plan import Figures, Plan, train_in_process, with_fixed_epochs
 from benchmark.stopwatch import Lap, Stopwatch, TimedPart, refuse_uncalled
 from search_spaces import TrainingConfig
@@ -100,7 +101,8 @@ def measure_on(plan: Plan, device: str, epochs: int) -> Figures:
                 train_timed, work_dir, plan.threads, config=settings, work_dir=str(work_dir / "untimed"), timed=False
             )
         steps = 2 if plan.quick else _PROFILED_STEPS
-        kernels = in_subprocess(profile, work_dir, plan.threads, config=settings, steps=steps)
+        arguments = {"config": settings, "steps": steps, "repeats": repeats_in(plan)}
+        kernels = in_subprocess(profile, work_dir, plan.threads, **arguments)
         figures[name] = _summary(timed_run, untimed_run, kernels)
     return figures
 
@@ -126,11 +128,11 @@ def train_timed(config: dict[str, Any], work_dir: str, timed: bool) -> Figures:
     }
 
 
-def profile(config: dict[str, Any], steps: int) -> Figures:
+def profile(config: dict[str, Any], steps: int, repeats: int) -> Figures:
     """Return the kernel rates of `steps` training steps, profiled in this process."""
     from benchmark.kernels import profile_steps
 
-    return profile_steps(TrainingConfig(**config), steps)
+    return profile_steps(TrainingConfig(**config), steps, repeats)
 
 
 def tables(figures: Figures) -> list[Table]:

@@ -26,9 +26,11 @@ from tuner.data.metadata import read_metadata
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import plain_table
 
+# The larger of the two datasets.
+_IMAGES, _QUICK_IMAGES = 100_000, 400
 _TRAINING_IMAGES_PER_VALIDATION_IMAGE = 10
 _BYTES_PER_IMAGE = 12_000
-_OPENINGS = 3
+_OPENINGS, _QUICK_OPENINGS = 3, 1
 _EPOCHS = 3
 _POLL_S = 0.25
 _TRAINING = TimedPart("training", ("tuner.training.epoch.train_epoch",), opaque=True)
@@ -37,7 +39,7 @@ _VALIDATING = TimedPart("validation", ("tuner.training.epoch.score_split",), opa
 
 def measure(plan: Plan) -> Figures:
     """Measure opening and training for two datasets, the second ten times as large as the first."""
-    most = 2_000 if plan.quick else 100_000
+    most = _QUICK_IMAGES if plan.quick else _IMAGES
     needed, free = most * _BYTES_PER_IMAGE, shutil.disk_usage(plan.folder).free
     if free < needed:
         space = f"found {free / 1e9:.1f} GB free in {plan.folder.parent}; expected {needed / 1e9:.1f} GB"
@@ -53,7 +55,10 @@ def measure(plan: Plan) -> Figures:
         first = time.perf_counter() - started_at
         splits = [config.train_split, config.val_split]
         arguments = {"metadata": str(metadata), "splits": splits}
-        openings = [in_subprocess(seconds_to_open, work_dir, plan.threads, **arguments) for _ in range(_OPENINGS)]
+        openings = [
+            in_subprocess(seconds_to_open, work_dir, plan.threads, **arguments)
+            for _ in range(_QUICK_OPENINGS if plan.quick else _OPENINGS)
+        ]
         settings = asdict(with_fixed_epochs(config, _EPOCHS, "cpu")) | {"metadata_path": str(metadata)}
         batches = 3 if plan.quick else 60
         trained = in_subprocess(

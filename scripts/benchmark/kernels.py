@@ -36,11 +36,12 @@ _ELEMENTWISE = "elementwise"
 OUTSIDE = "outside kernels"
 
 
-def profile_steps(config: TrainingConfig, steps: int) -> Figures:
+def profile_steps(config: TrainingConfig, steps: int, repeats: int) -> Figures:
     """Measure the kernel rates of a configuration's first training steps in this process.
 
-    The machine's matrix rate is measured before and after the steps, and the higher one counts. Memory traffic is the
-    number of bytes that operations read and write if nothing stays in a cache, so it can exceed the memory rate.
+    Each measurement is repeated `repeats` times. The machine's matrix rate is measured before and after the steps, and
+    the higher one counts. Memory traffic is the number of bytes that operations read and write if nothing stays in a
+    cache, so it can exceed the memory rate.
     """
     cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
     device = torch.device(config.device)
@@ -51,12 +52,12 @@ def profile_steps(config: TrainingConfig, steps: int) -> Figures:
     training.model.train()
     batches = list(itertools.islice(data.train.epoch(1), steps))
     dtype = amp_dtype(device) if training.use_amp else torch.float32
-    before = matrix_rate(device, dtype)
-    seconds = best_seconds(lambda: [train_step(training, batch) for batch in batches], device) / len(batches)
+    before = matrix_rate(device, dtype, repeats)
+    seconds = best_seconds(lambda: [train_step(training, batch) for batch in batches], device, repeats) / len(batches)
     times, wall = _kernel_seconds(training, batches)
     flops, traffic = _operations(training, batches[0])
-    rate = max(before, matrix_rate(device, dtype), key=lambda rate: rate.gflops)
-    bandwidth = memory_rate(device)
+    rate = max(before, matrix_rate(device, dtype, repeats), key=lambda rate: rate.gflops)
+    bandwidth = memory_rate(device, repeats)
     kinds = {
         kind: _kind(seconds * share / wall, flops[kind], traffic[kind], rate.gflops, bandwidth)
         for kind, share in times.items()

@@ -24,7 +24,7 @@ from tuner.display.terminal import plain_table
 if TYPE_CHECKING:
     import torch
 
-_REPEATS = 6
+_REPEATS, _QUICK_REPEATS = 6, 2
 _MATRIX = 2048
 _COPIED_BYTES = 256 * 2**20
 # Input channels, output channels, kernel size. Convolutions are measured in addition to matrix products, because on a
@@ -72,8 +72,15 @@ def other_processes_seconds() -> float:
 def measure(plan: Plan) -> Figures:
     """Measure the rates of the CPU in a new interpreter."""
     plan.log("matrix products, convolutions, memory")
-    figures: Figures = in_subprocess(device_rates, plan.folder, plan.threads, device_name="cpu")
+    figures: Figures = in_subprocess(
+        device_rates, plan.folder, plan.threads, device_name="cpu", repeats=repeats_in(plan)
+    )
     return figures
+
+
+def repeats_in(plan: Plan) -> int:
+    """Return how often each operation is measured, in addition to a warm-up."""
+    return _QUICK_REPEATS if plan.quick else _REPEATS
 
 
 def tables(figures: Figures) -> list[Table]:
@@ -85,7 +92,7 @@ def tables(figures: Figures) -> list[Table]:
     return [table]
 
 
-def device_rates(device_name: str) -> Figures:
+def device_rates(device_name: str, repeats: int) -> Figures:
     """Measure the rates of a device in each precision that it supports natively."""
     import torch
 
@@ -98,18 +105,18 @@ def device_rates(device_name: str) -> Figures:
     return {
         "device": torch.cuda.get_device_name() if device_name == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
-        "precisions": {name: vars(matrix_rate(device, dtype)) for name, dtype in types.items()},
-        "memory_gb_s": memory_rate(device),
+        "precisions": {name: vars(matrix_rate(device, dtype, repeats)) for name, dtype in types.items()},
+        "memory_gb_s": memory_rate(device, repeats),
     }
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
+def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int) -> Rate:
     """Measure matrix products and convolutions; return the highest rate."""
     import torch
 
     rates: dict[str, float] = {}
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device).to(dtype) for _ in range(2))
-    rates["torch.mm"] = 2 * _MATRIX**3 / best_seconds(lambda: torch.mm(left, right), device) / 1e9
+    rates["torch.mm"] = 2 * _MATRIX**3 / best_seconds(lambda: torch.mm(left, right), device, repeats) / 1e9
     for inputs, outputs, kernel in _CONVOLUTIONS:
         shapes = ((_BATCH, inputs, _HEIGHT, _WIDTH), (outputs, inputs, kernel, kernel))
         images, weights = (
@@ -118,18 +125,20 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> Rate:
         )
         convolve = functools.partial(torch.nn.functional.conv2d, images, weights, padding=kernel // 2)
         work = 2 * _BATCH * _HEIGHT * _WIDTH * inputs * outputs * kernel**2
-        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = work / best_seconds(convolve, device) / 1e9
+        rates[f"convolution {kernel} x {kernel}, {inputs} channels"] = (
+            work / best_seconds(convolve, device, repeats) / 1e9
+        )
     best = max(rates, key=lambda name: rates[name])
     return Rate(rates[best], best, rates["torch.mm"])
 
 
-def memory_rate(device: torch.device) -> float:
+def memory_rate(device: torch.device, repeats: int) -> float:
     """Measure copying an array that fits no cache; return the GB/s, read plus written."""
     import torch
 
     source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / best_seconds(lambda: target.copy_(source), device) / 1e9
+    return 2 * _COPIED_BYTES / best_seconds(lambda: target.copy_(source), device, repeats) / 1e9
 
 
 def synchronizer_of(device: torch.device) -> Callable[[], object]:
@@ -139,12 +148,12 @@ def synchronizer_of(device: torch.device) -> Callable[[], object]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-def best_seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Call `work` several times, after a warm-up call; return the minimum seconds per call."""
+def best_seconds(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Call `work` `repeats` times, after a warm-up call; return the minimum seconds per call."""
     wait = synchronizer_of(device)
     work()
     best = float("inf")
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         wait()
         started_at = time.perf_counter()
         work()

@@ -23,6 +23,7 @@ from tuner.display.terminal import plain_table
 _WORKERS = 2
 _DEFAULT, _CONTRASTS, _REPETITIONS = 2 * _WORKERS, (1, 2), 3
 _TRIALS, _QUICK_TRIALS = 20, 6
+_EPOCHS, _QUICK_EPOCHS = 30, 8
 _SAMPLES, _QUICK_SAMPLES = 500, 40
 # Fast and slow networks and early stopping give trials of very different durations.
 _MODELS = """\
@@ -162,7 +163,11 @@ def _search(plan: Plan, metadata: Path, seed: int, parallelism: int, trials: int
         (work_dir / name).write_text(text, encoding="utf-8")
     models = str(work_dir / "models.yaml")
     config = TrainingConfig(
-        model_config_path=models, metadata_path=str(metadata), seed=seed, num_epochs=30, early_stopping_patience=3
+        model_config_path=models,
+        metadata_path=str(metadata),
+        seed=seed,
+        num_epochs=_QUICK_EPOCHS if plan.quick else _EPOCHS,
+        early_stopping_patience=3,
     )
     write_experiments(work_dir / "experiments.yaml", {"base": config})
     arguments = ["search", "--config", "experiments.yaml", "--space", "space.yaml", "--trials", str(trials)]

@@ -20,6 +20,7 @@ from benchmark.big_study import OUTPUT, grow_study, run_small_study
 from benchmark.plan import Figures, Plan
 from tuner.display.terminal import plain_table
 
+_SIZES, _QUICK_SIZES = (100, 1000, 10_000), (20,)
 _WAITING = 20
 _BASELINE = "Optuna's own first reading"
 _COMMANDS = {
@@ -38,7 +39,7 @@ def measure(plan: Plan) -> Figures:
     """Measure the seconds from start to exit of each command, in a new process, on studies of several sizes."""
     small = run_small_study(plan)
     figures: Figures = {}
-    for size in (20, 60) if plan.quick else (100, 1000, 10_000):
+    for size in _QUICK_SIZES if plan.quick else _SIZES:
         work_dir = plan.folder / f"scale_{size}"
         plan.log(f"{size:,} trials")
         grow_study(small, work_dir, finished=size, waiting=_WAITING, threads=plan.threads)
