@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import pkgutil
@@ -168,6 +170,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # as in `tuner.__main__`
     _target, _arguments, _path = sys.argv[1:]
     _result = pkgutil.resolve_name(_target)(**json.loads(_arguments))
     Path(_path).write_text(json.dumps(_result), encoding="utf-8")
