@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shlex
 import shutil
@@ -239,8 +240,14 @@ def test_the_service_and_the_cluster_jobs_start_workers() -> None:
 SCRIPT_LINES = [line for block in blocks("bash", SCRIPTS) for line in block.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def help_of(shell: Shell) -> Callable[[str], str]:
+    """Return the output of `--help` of a script; each script, which may import PyTorch, runs only once."""
+    return functools.cache(lambda script: shell(["python", str(ROOT / script), "--help"], ROOT.parent).stdout)
+
+
 @pytest.mark.parametrize("line", SCRIPT_LINES + re.findall(r"`(python scripts/[^`]+)`", README))
-def test_scripts_have_the_options_that_the_readme_gives_them(line: str, shell: Shell) -> None:
+def test_scripts_have_the_options_that_the_readme_gives_them(line: str, help_of: Callable[[str], str]) -> None:
     program, *arguments = shlex.split(line, comments=True)
     if program == "bash":
         assert (ROOT / arguments[0]).is_file()
@@ -249,5 +256,5 @@ def test_scripts_have_the_options_that_the_readme_gives_them(line: str, shell: S
     if arguments[:2] == ["-m", "pytest"]:
         assert all((ROOT / argument).exists() for argument in arguments if argument.startswith("tests/"))
         return
-    help_text = shell([program, str(ROOT / arguments[0]), "--help"], ROOT.parent).stdout
+    help_text = help_of(arguments[0])
     assert [argument for argument in arguments[1:] if argument.startswith("--") and argument not in help_text] == []
