@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,8 @@ MEMORY = Path("/dev/shm")
 MEMORY_NEEDED = 4 * 2**30
 if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+EPOCHS_OF_PRESETS = 5
 
 Child = Callable[..., "subprocess.Popen[str]"]
 Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
@@ -127,6 +130,11 @@ def new_database(postgresql: Any, _empty_database: str) -> Iterator[Callable[[],
 @pytest.fixture(scope="session")
 def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("presets")
+    (folder / "config").mkdir()
+    for path in (ROOT / "search_spaces" / "config").glob("*.yaml"):  # found before those in the package
+        text, changes = re.subn(r"\bnum_epochs: \d+", f"num_epochs: {EPOCHS_OF_PRESETS}", path.read_text("utf-8"))
+        if changes:
+            (folder / "config" / path.name).write_text(text, "utf-8")
     generate_dataset(folder / "generated_data", samples=20, test_samples=5)
     done = shell(["khmer-tuner", "run"], folder)
     assert done.returncode == 0, done.stderr
@@ -135,7 +143,10 @@ def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def trained_folder(_trained_presets: Path, tmp_path: Path) -> Path:
-    """Return a folder in which `khmer-tuner run` has trained the presets on 20 images, which takes half a minute."""
+    """Return a folder in which `khmer-tuner run` has trained the presets on 20 images.
+
+    Configuration files in the folder shorten all trials; `test_full_run.py` trains the presets as they are.
+    """
     folder = tmp_path / "trained_folder"
     shutil.copytree(_trained_presets, folder)
     return folder
