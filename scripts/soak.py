@@ -32,7 +32,6 @@ examples:
 
 The seed determines the faults and their times. The progress of the study at these times depends on the machine.
 """
-SEARCH_TRIALS = 12
 # Large enough that faults occur in the middle of trials.
 SAMPLES, EPOCHS = 600, 12
 _MIB = 2**20
@@ -52,12 +51,15 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default=30.0,
         help="start no new study after this many minutes; at least one study is run (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trials", metavar="N", type=int, default=12, help="number of search trials per study (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 
 def _soak(options: argparse.Namespace, folder: Path) -> int:
     started_s = time.monotonic()
-    small = FixtureStudy(folder, SEARCH_TRIALS, samples=SAMPLES, epochs=EPOCHS)
+    small = FixtureStudy(folder, options.trials, samples=SAMPLES, epochs=EPOCHS)
     in_fork(small.write_inputs)
     studies: list[SoakedStudy] = []
     memory_bytes: list[int] = []

@@ -26,7 +26,7 @@ from harness.snapshot import differences, take_snapshot
 from observers.study import EXPERIMENTS, WORKERS, epochs_of, poll_during, training, write_experiments
 
 SAMPLES = 400
-TRIAL_EPOCHS = 6
+TRIAL_EPOCHS = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ def run_harness(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_damage_is_reported_and_undamaged_trials_are_kept() -> None:
-    done = run_harness("--damages", "30", "--seed", "2", "--jobs", "2")
+    done = run_harness("--damages", "14", "--seed", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 failures\n" in done.stdout
 

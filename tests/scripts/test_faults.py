@@ -61,7 +61,7 @@ def run_harness(faults: int, *options: str) -> None:
 @needs_compiler
 @pytest.mark.slow
 def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
-    run_harness(40, "--only-sampled", "--seed", "6", "--jobs", "2")
+    run_harness(20, "--only-sampled", "--seed", "6", "--jobs", "2")
 
 
 @pytest.fixture

@@ -131,8 +131,8 @@ def names_of_marked(mark: str) -> set[str]:
 
 @pytest.mark.slow
 def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
-    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "10", "--seed", "2", "--workers", "2")
-    check_on_a_server(done, 10, password)
+    done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "6", "--seed", "2", "--workers", "2")
+    check_on_a_server(done, 6, password)
 
 
 @pytest.mark.slow
@@ -158,9 +158,9 @@ def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path)
 @pytest.mark.parametrize(
     ("kills", "options"),
     [
-        (40, ("--seed", "2")),
-        (8, ("--seed", "1", "--trials", "8", "--warm-start")),
-        (6, ("--seed", "3", "--trials", "3", "--fresh")),
+        (24, ("--seed", "2")),
+        (5, ("--seed", "1", "--trials", "8", "--warm-start")),
+        (4, ("--seed", "3", "--trials", "3", "--fresh")),
     ],
     ids=["forked", "warm start", "fresh interpreters"],
 )

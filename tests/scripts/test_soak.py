@@ -34,7 +34,7 @@ SEARCH_TRIALS = 3
 def test_study_with_injected_faults_keeps_all_invariants() -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         done = subprocess.run(
-            [sys.executable, str(HARNESS), "--minutes", "0.5", "--seed", "3", "--folder", folder],
+            [sys.executable, str(HARNESS), "--minutes", "0", "--trials", "6", "--seed", "3", "--folder", folder],
             capture_output=True,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -16,7 +16,7 @@ HARNESS = ROOT / "scripts" / "watch_harness.py"
 @pytest.mark.slow
 def test_polled_study_equals_unpolled_study(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(HARNESS), "--minutes", "0.2", "--folder", str(tmp_path)],
+        [sys.executable, str(HARNESS), "--minutes", "0.1", "--folder", str(tmp_path)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
