@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness.processes import environment
 from harness.run import HarnessError
 
 _SECONDS_TO_STOP = 60.0
@@ -23,22 +23,22 @@ class RayNodes:
 
     Attributes:
         address: The address for ``khmer-tuner worker --ray``.
-        dashboard: The URL of the dashboard.
+        dashboard: The URL of the dashboard, if it is started.
         folder: Contains all files of Ray, for example its logs.
     """
 
-    def __init__(self, nodes: int, *, cpus: int, gpus: int = 0) -> None:
+    def __init__(self, nodes: int, *, cpus: int, gpus: int = 0, dashboard: bool = False) -> None:
         """Start a cluster with a number of nodes, each with the same numbers of CPUs and GPUs.
 
-        The GPUs exist only in Ray's books, so that tests of their reservation need none.
+        The GPUs are only declared, so that tests of their reservation need none.
 
         Raises:
             HarnessError: The cluster does not start.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="ray_"))  # Ray's sockets need a short path
-        arguments = [str(self.folder), str(nodes), str(cpus), str(gpus)]
+        arguments = [str(self.folder), str(nodes), str(cpus), str(gpus), str(int(dashboard))]
         # Without the variables that contain the password of the database.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "KHMER_"))}
+        variables = {name: value for name, value in environment().items() if not name.startswith(("PG", "KHMER_"))}
         with (self.folder / "output.txt").open("w") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, *arguments],
@@ -46,7 +46,7 @@ class RayNodes:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[1])},
+                env=variables | {"RAY_USAGE_STATS_ENABLED": "0"},
             )
         try:
             self.address, self.dashboard = self._answer()
@@ -95,13 +95,13 @@ class RayNodes:
         raise HarnessError(f"the Ray cluster failed: {(self.folder / 'output.txt').read_text()[-2000:]}")
 
 
-def _serve(folder: str, nodes: int, cpus: int, gpus: int) -> None:
+def _serve(folder: str, nodes: int, cpus: int, gpus: int, dashboard: int) -> None:
     from ray.cluster_utils import Cluster
 
     resources = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 100 * 2**20}
     with socket.create_server(("127.0.0.1", 0)) as free:
-        dashboard = {"include_dashboard": True, "dashboard_port": free.getsockname()[1]}
-    cluster = Cluster(initialize_head=True, head_node_args={"temp_dir": folder, **dashboard, **resources})
+        head = {"temp_dir": folder, "include_dashboard": bool(dashboard), "dashboard_port": free.getsockname()[1]}
+    cluster = Cluster(initialize_head=True, head_node_args=head | resources)
     started = [cluster.head_node, *(cluster.add_node(**resources) for _ in range(nodes - 1))]
     _reply(cluster.address, f"http://{cluster.webui_url}")
     for line in sys.stdin:

@@ -27,9 +27,10 @@ from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers
 from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess
 
-_POLL_S = 0.2
+_POLL_S = 0.5
+_INTERRUPT_S = 0.2  # `ray.cancel` interrupts a task between two calls, so no call takes longer
 _SECONDS_TO_ANSWER, _SECONDS_TO_CONNECT = 5.0, 60.0
-_SECONDS_BETWEEN_NODE_CHECKS = 2.0
+_SECONDS_BETWEEN_NODE_CHECKS = 5.0
 _FAILED, _STOPPED = 1, 128 + signal.SIGTERM
 # A resource that only the head node has. The actor is there, because no cluster outlives its head node.
 _HEAD = "node:__internal_head__"
@@ -102,7 +103,7 @@ class RayCluster:
     def _room(self, resources: Mapping[str, float]) -> int:
         room, gpus = resources.get("CPU", 0.0) // (self.cpus or 1), resources.get("GPU", 0.0)
         if self.gpus:  # a worker with a fraction of a GPU uses a single GPU
-            room = min(room, gpus * (1 // self.gpus) if self.gpus < 1 else gpus // self.gpus)
+            room = min(room, gpus * int(1 / self.gpus) if self.gpus < 1 else gpus // self.gpus)
         return int(room)
 
     def start(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> RayWorker:
@@ -132,7 +133,8 @@ class RayCluster:
             ended = [number for number, worker in workers.items() if worker.has_ended]
             # A task that has ended has sent all its events.
             for number, node, text in ray.get(self._events.take.remote()):
-                self._workers[number].receive(node, text)
+                if number in workers:  # it is not if a node that was thought lost still sends events
+                    workers[number].receive(node, text)
             for number in ended:
                 self._workers.pop(number).forward(None)
             if time.monotonic() >= next_check:
@@ -213,14 +215,14 @@ class RayWorker(Worker):
 
 
 class Events:
-    """The actor that passes events of the tasks to the parent."""
+    """The actor that passes the output of the tasks to the parent."""
 
     def __init__(self) -> None:
         self._events: list[tuple[int, str, str]] = []
 
-    def put(self, number: int, node: str, text: str) -> None:
-        """Add an event of the task with a number; `RayWorker.receive` documents the rest."""
-        self._events.append((number, node, text))
+    def put(self, events: list[tuple[int, str, str]]) -> None:
+        """Add events: the number of a task, and the arguments of `RayWorker.receive`."""
+        self._events += events
 
     def take(self) -> list[tuple[int, str, str]]:
         """Return and remove all events."""
@@ -243,18 +245,22 @@ def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int
 
     # `ray.cancel` interrupts the task through this handler, which is missing if Ray was started in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Not awaited, because Ray lends the CPUs of a task that waits to other tasks.
-    sent = events.put.remote(number, ray.get_runtime_context().get_node_id(), socket.gethostname())
+    unsent = [(number, ray.get_runtime_context().get_node_id(), socket.gethostname())]
     lines: Lines = queue.SimpleQueue()
     process = WorkerProcess(orders, lines)
     try:
         while True:
-            with contextlib.suppress(queue.Empty):
-                _, line = lines.get(timeout=_POLL_S)  # an interrupt arrives only between two calls
-                if line is None:
-                    ray.get(sent)
-                    return process.wait(), process.pid, process.errors
-                sent = events.put.remote(number, "", line)
+            # The call is not awaited, because Ray lends the CPUs of a task that waits to other tasks.
+            events.put.remote(unsent)
+            unsent = []
+            deadline = time.monotonic() + _POLL_S
+            while time.monotonic() < deadline or not unsent:
+                with contextlib.suppress(queue.Empty):
+                    _, line = lines.get(timeout=_INTERRUPT_S)
+                    if line is None:
+                        ray.get(events.put.remote(unsent))  # after all earlier calls
+                        return process.wait(), process.pid, process.errors
+                    unsent.append((number, "", line))
     finally:
         end_workers([process])
 

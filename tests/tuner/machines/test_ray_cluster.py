@@ -202,7 +202,7 @@ def test_no_trial_is_lost_and_no_password_shown_when_two_of_four_nodes_are_lost(
 ) -> None:
     config, url = write_config(PRESETS), sqlalchemy.make_url(new_database())
     start("run", "--config", config, "--output-dir", "reference", "--threads", "1").end(0)
-    cluster = ray_nodes(4, cpus=2)
+    cluster = ray_nodes(4, cpus=2, dashboard=True)
     create_study(config, url.render_as_string(hide_password=False))
     # libpq finds the password in the environment of the command only, so the command must pass it on.
     public = url._replace(password=None).render_as_string()
