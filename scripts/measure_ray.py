@@ -32,6 +32,7 @@ from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 
 PLAIN, RAY = "plain workers", "Ray's workers"
+SECONDS_TO_SETTLE = 20.0  # a new cluster starts processes for some seconds
 
 
 def main() -> None:
@@ -83,6 +84,7 @@ def _run(kind: str, folder: Path, url: str, workers: int) -> float:
     if kind == PLAIN:
         return _seconds([worker] * workers, folder, url)
     with RayNodes(1, cpus=workers) as nodes:
+        time.sleep(SECONDS_TO_SETTLE)
         return _seconds([[*worker, "--ray", nodes.address, "--workers", str(workers)]], folder, url)
 
 

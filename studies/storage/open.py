@@ -25,7 +25,7 @@ from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import wait_for_lock
 from studies.storage.optuna_private import DECODING_ERRORS, DecodingStorage, damage_text, rdb_storage
 from studies.storage.postgresql import PostgresStorage, causes_of
-from studies.storage.url import SECRET_OPTIONS, complete_url, has_secret, mask_password, sqlite_path, sqlite_url
+from studies.storage.url import SECRET_OPTIONS, complete_url, mask_password, sqlite_path, sqlite_url
 
 # Raised by Optuna and SQLAlchemy if the database cannot be used; `storage_error_text` converts them to messages.
 DATABASE_ERRORS = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
@@ -100,7 +100,7 @@ def open_storage_for_reading(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S
 def url_with_password(study: optuna.Study, url: str) -> str:
     """Return a study's storage URL with the password that libpq found elsewhere, for processes on other machines."""
     storage = rdb_storage(study)
-    return storage.url_with_password() if isinstance(storage, PostgresStorage) and not has_secret(url) else url
+    return storage.url_with_password() if isinstance(storage, PostgresStorage) else url
 
 
 def storage_error_text(error: Exception, url: str) -> str:

@@ -154,9 +154,10 @@ class PostgresStorage(DecodingStorage):
 
     def url_with_password(self) -> str:
         """Return the URL with the password of this process's connections, for example from ``~/.pgpass``."""
-        with contextlib.closing(self._connect()) as connection:
-            password = connection.info.password
-        url = self._url.update_query_dict({"password": password}) if password else self._url
+        with self.engine.connect() as connection:
+            password = cast(Any, connection.connection.dbapi_connection).info.password
+        has_password = self._url.password or "password" in self._url.query or not password
+        url = self._url if has_password else self._url.update_query_dict({"password": password})
         return url.render_as_string(hide_password=False)
 
     def lock_key(self, kind: str, name: int | str) -> LockKey:

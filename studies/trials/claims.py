@@ -15,7 +15,7 @@ from search_spaces.training_config import TrainingConfig
 from studies.storage.optuna_private import claim_waiting, continue_trial, rdb_storage, take_over_running, trial_id_of
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.trials.leases import Lease, leases_of, local_process_id, require_single_machine_for_sqlite, this_worker
+from studies.trials.leases import Lease, leases_of, require_single_machine_for_sqlite, this_worker
 from studies.trials.memory_kills import count_memory_kills, has_risen
 from studies.trials.record import (
     CONFIG,
@@ -206,17 +206,17 @@ def _claim(study: optuna.Study, folder: OutputFolder, first_read: TrialRecord, l
 
 
 def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
-    """Record that a signal typical of memory shortage killed a process on this machine while it was training a trial.
+    """Record that a signal typical of memory shortage killed a process while it was training a trial.
 
     Nothing is recorded if another worker has taken over the trial, or the trial has ended.
 
     Args:
         study: The study of the trial.
         number: The trial's number.
-        pid: Id of the killed process.
+        pid: Id of the killed process on its machine.
     """
     record = read_record(study.get_trials(deepcopy=False)[number])
-    if record.phase is TrialPhase.RUNNING and local_process_id(record) == pid:
+    if record.phase is TrialPhase.RUNNING and record.attempts[-1].worker.endswith(f":{pid}"):
         with contextlib.suppress(UpdateFinishedTrialError):
             attempts, trial_id = len(record.attempts), trial_id_of(study, number)
             rdb_storage(study).set_trial_system_attr(trial_id, _MEMORY_SIGNAL, attempts)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
-from tuner.workers.orders import WorkerOrders
-
-_SECONDS_TO_STOP = 8.0
+_SECONDS_TO_STOP, _SECONDS_TO_KILL = 8.0, 1.0
 # The line in place of an event if the node of a worker was lost; the worker starts again on another node.
 NODE_LOST = "node lost"
 
@@ -68,25 +66,16 @@ class Worker(ABC):
 Lines = queue.SimpleQueue[tuple[Worker, str | None]]
 
 
-class Launch(Protocol):
-    """A function that starts a worker with orders.
-
-    The queue receives each line of the worker's standard output, and None when it has exited.
-    """
-
-    def __call__(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> Worker:
-        """Start a worker."""
-
-
-def end_workers(workers: Sequence[Worker]) -> None:
-    """Stop workers; kill those that do not exit within eight seconds."""
+def end_workers(workers: Sequence[Worker], timeout_s: float = _SECONDS_TO_STOP) -> None:
+    """Stop workers; kill those that do not exit within `timeout_s`."""
     for worker in workers:
         worker.request_stop()
-    deadline = time.monotonic() + _SECONDS_TO_STOP
+    deadline = time.monotonic() + timeout_s
     for worker in workers:
         try:
             worker.wait(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             worker.kill()
-            worker.wait()
+            with contextlib.suppress(TimeoutError):  # a task on a lost node
+                worker.wait(_SECONDS_TO_KILL)
         worker.close()

@@ -49,9 +49,7 @@ from tuner.session.trial_selection import (
     trials_to_start,
 )
 from tuner.workers.auto_count import AUTO, choose_worker_count
-from tuner.workers.base import Launch
 from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
-from tuner.workers.process import WorkerProcess
 from tuner.workers.supervisor import work_in_processes
 from tuner.workers.waiting import held_back_text, wait_until_startable
 
@@ -115,7 +113,6 @@ def work(
     # Train a single trial in this process, unless more trials that match the filter may be added.
     has_many = wait or len(pending) > (0 if trial_filter.may_gain_trials else 1)
     in_processes = cluster is not None or (workers > 1 and has_many)
-    launch: Launch = WorkerProcess if cluster is None else cluster.start
 
     def train() -> bool:
         if not in_processes:
@@ -123,7 +120,12 @@ def work(
                 return work_here(session, trial_filter, stop_conditions, poller)
         if wait and not trials_to_start(session, trial_filter):
             return False
-        return work_in_processes(session, trial_filter, stop_conditions, workers, threads, poller, launch)
+        try:
+            return work_in_processes(session, trial_filter, stop_conditions, workers, threads, poller, cluster)
+        except (ConfigurationError, ExperimentFailedError):
+            if wait:  # if the workers gave up because the database cannot be reached, this raises a database error
+                trials_to_start(session, trial_filter)
+            raise
 
     noted: set[str] = set()
     while True:

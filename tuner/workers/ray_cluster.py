@@ -1,6 +1,7 @@
 """Workers as tasks of a Ray cluster: Ray chooses their nodes, and restarts them elsewhere when a node is lost.
 
-A task starts a worker process on its node and forwards the process's events through an actor on the head node.
+A task starts a worker process on its node and sends the process's output to an actor on the head node, from which the
+parent takes it.
 """
 
 from __future__ import annotations
@@ -14,25 +15,28 @@ import queue
 import re
 import signal
 import socket
+import textwrap
 import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces import ConfigurationError
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces import ConfigurationError, ExperimentFailedError
+from search_spaces.diagnostics.plural import counted
 from studies import sqlite_path
+from tuner.signals import raise_if_requested
 from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers
 from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess
 
 _POLL_S = 0.5
 _INTERRUPT_S = 0.2  # `ray.cancel` interrupts a task between two calls, so no call takes longer
+_SECONDS_TO_STOP = 7.0  # of a worker process, so that the task ends before the parent kills it
 _SECONDS_TO_ANSWER, _SECONDS_TO_CONNECT = 5.0, 60.0
 _SECONDS_BETWEEN_NODE_CHECKS = 5.0
 _FAILED, _STOPPED = 1, 128 + signal.SIGTERM
-# A resource that only the head node has. The actor is there, because no cluster outlives its head node.
+# A resource that only the head node has. The actor is there, because a cluster ends with its head node.
 _HEAD = "node:__internal_head__"
 
 
@@ -54,21 +58,23 @@ class RayCluster:
         self._numbers = itertools.count()
         self._workers: dict[int, RayWorker] = {}
         self._events: Any = None
-        self._forwarder: threading.Thread | None = None
-        self._is_closed = False
-        # In a thread, because Ray tries for ever to connect to a server of another kind.
+        self._next_poll = self._next_node_check = 0.0
         errors: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        threading.Thread(target=_connect, args=(address, errors), name="Ray connection", daemon=True).start()
+        handler = signal.getsignal(signal.SIGTERM)
         try:
+            if address == "local":  # the kernel kills the cluster when the thread that started it ends
+                _connect(address, errors)
+            else:  # Ray never gives up if the server at this address is not a Ray server
+                threading.Thread(target=_connect, args=(address, errors), name="Ray connection", daemon=True).start()
             error = errors.get(timeout=_SECONDS_TO_CONNECT)
         except queue.Empty:
             error = TimeoutError(f"no answer within {_SECONDS_TO_CONNECT:.0f} s")
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # Ray has installed a native handler
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces Python's handler or the kernel's
         if error is not None:
-            reason = re.split(r"\. |\n", str(error).strip())[0].rstrip(".:")
             raise ConfigurationError(
-                f"--ray: no connection to a Ray cluster at {address!r} ({reason}); use the HOST:PORT of a cluster, "
-                "'auto' on one of its nodes, or 'local' to start a cluster on this machine"
+                f"--ray: no connection to a Ray cluster at {address!r} ({_reason(error)}); use the HOST:PORT of a "
+                "cluster, 'auto' on one of its nodes, or 'local' to start a cluster on this machine"
             ) from error
 
     def __enter__(self) -> RayCluster:
@@ -77,9 +83,6 @@ class RayCluster:
     def __exit__(self, *error: object) -> None:
         import ray
 
-        self._is_closed = True
-        if self._forwarder is not None:  # it would connect again
-            self._forwarder.join()
         ray.shutdown()
 
     def check_storage(self, url: str) -> None:
@@ -91,76 +94,87 @@ class RayCluster:
         hosts = [node["NodeManagerHostname"] for node in _nodes()]
         if sqlite_path(url) is not None and hosts != [socket.gethostname()]:
             raise ConfigurationError(
-                f"--ray: the study is stored in SQLite, which works on one machine at a time, but the cluster has "
-                f"{counted(len(hosts), 'node')} ({listed(sorted(set(hosts)), 3)}); use a PostgreSQL storage (--storage)"
+                "--ray: the study is stored in SQLite, which works on this machine only, but the cluster has "
+                f"{counted(len(hosts), 'node')} ({', '.join(sorted(set(hosts)))}); use a PostgreSQL storage (--storage)"
             )
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """The number of workers that the nodes can run at the same time."""
-        return sum(self._room(node["Resources"]) for node in _nodes())
+        return sum(self._capacity(node["Resources"]) for node in _nodes())
 
-    def _room(self, resources: Mapping[str, float]) -> int:
-        room, gpus = resources.get("CPU", 0.0) // (self.cpus or 1), resources.get("GPU", 0.0)
+    @property
+    def has_gpus(self) -> bool:
+        """Whether a node has a GPU."""
+        return any(node["Resources"].get("GPU") for node in _nodes())
+
+    def _capacity(self, resources: Mapping[str, float]) -> int:
+        capacity, gpus = resources.get("CPU", 0.0) // (self.cpus or 1), resources.get("GPU", 0.0)
         if self.gpus:  # a worker with a fraction of a GPU uses a single GPU
-            room = min(room, gpus * int(1 / self.gpus) if self.gpus < 1 else gpus // self.gpus)
-        return int(room)
+            capacity = min(capacity, gpus * int(1 / self.gpus) if self.gpus < 1 else gpus // self.gpus)
+        return int(capacity)
 
     def start(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> RayWorker:
-        """Start a worker as a task, which waits until a node has room; see `Launch`."""
+        """Start a worker as a task, which waits until a node has free resources; `Worker` documents the rest."""
         import ray
 
-        if self._forwarder is None:
-            self._events = (
-                ray.remote(Events).options(num_cpus=0, resources={_HEAD: 0.001}, enable_task_events=False).remote()
-            )
-            self._forwarder = threading.Thread(target=self._forward, name="Ray events", daemon=True)
-            self._forwarder.start()
+        if self._events is None:
+            options = {"resources": {_HEAD: 0.001}, "max_restarts": -1, "enable_task_events": False}
+            self._events = ray.remote(Events).options(num_cpus=0, **options).remote()
         options = {"name": "khmer-tuner worker", "num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": -1}
         orders, number = replace(orders, metadata=os.path.abspath(orders.metadata)), next(self._numbers)
         task = ray.remote(run_worker).options(**options).remote(number, orders, self._events)
         self._workers[number] = worker = RayWorker(task, lines, failed_starts)
         return worker
 
-    def _forward(self) -> None:
-        """Forward the events of all tasks to the queues of their workers, and check that their nodes exist."""
+    def poll(self) -> None:
+        """Put the output of all tasks into the queues of their workers, and report lost nodes, every half second.
+
+        Raises:
+            ExperimentFailedError: The connection to the cluster is lost, or the head node cannot run the actor.
+        """
+        if self._workers and time.monotonic() >= self._next_poll:
+            try:
+                self._poll()
+            except KeyboardInterrupt:
+                raise_if_requested()  # Ray replaces the exception of a stop signal
+                raise
+            except Exception as error:
+                raise ExperimentFailedError(
+                    f"--ray: the connection to the cluster failed ({_reason(error)}); check that the head node is "
+                    "running and has 'khmer-ocr-tuner[ray]' installed, then run the command again"
+                ) from error
+            self._next_poll = time.monotonic() + _POLL_S
+
+    def _poll(self) -> None:
         import ray
 
-        next_check = 0.0
-        while not self._is_closed:
-            time.sleep(_POLL_S)
-            workers = dict(self._workers)
-            ended = [number for number, worker in workers.items() if worker.has_ended]
-            # A task that has ended has sent all its events.
-            for number, node, text in ray.get(self._events.take.remote()):
-                if number in workers:  # it is not if a node that was thought lost still sends events
-                    workers[number].receive(node, text)
-            for number in ended:
+        tasks = [worker.task for worker in self._workers.values()]
+        ended = set(ray.wait(tasks, num_returns=len(tasks), timeout=0)[0])
+        # A task that has returned has sent all its output.
+        for number, node, text in ray.get(self._events.drain.remote(), timeout=_SECONDS_TO_CONNECT):
+            if number in self._workers:  # a task on a node that was thought lost may still send
+                self._workers[number].receive(node, text)
+        for number, worker in list(self._workers.items()):
+            if worker.task in ended:
                 self._workers.pop(number).forward(None)
-            if time.monotonic() >= next_check:
-                next_check = time.monotonic() + _SECONDS_BETWEEN_NODE_CHECKS
-                nodes = {node["NodeID"] for node in _nodes()}
-                for worker in workers.values():
-                    worker.check_node(nodes)
+        if time.monotonic() >= self._next_node_check:
+            self._next_node_check = time.monotonic() + _SECONDS_BETWEEN_NODE_CHECKS
+            nodes = {node["NodeID"] for node in _nodes()}
+            for worker in self._workers.values():
+                worker.check_node(nodes)
 
 
 class RayWorker(Worker):
     """A worker that runs in a Ray task."""
 
     def __init__(self, task: Any, lines: Lines, failed_starts: int) -> None:
-        """Follow a task; `lines` receives each line of its worker process, and None when the task has ended."""
+        """Represent a task; `lines` receives each line of its worker process, and None when the task has ended."""
         super().__init__(failed_starts)
-        self._task = task
+        self.task = task
         self._lines = lines
         self._node = ""  # on which the task runs; "" while it waits for one
         self._has_run = False
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the task has ended."""
-        import ray
-
-        return bool(ray.wait([self._task], timeout=0)[0])
 
     def receive(self, node: str, text: str) -> None:
         """Handle an event of the task: a line, or its start, with the id of the node and its host name as `text`."""
@@ -187,28 +201,29 @@ class RayWorker(Worker):
         import ray
 
         try:
-            code, self.pid, self.errors = ray.get(self._task, timeout=timeout_s)
+            code, self.pid, self.errors = ray.get(self.task, timeout=timeout_s)
             return int(code)
         except ray.exceptions.GetTimeoutError as error:
             raise TimeoutError from error
         except ray.exceptions.TaskCancelledError:
             return _STOPPED
-        except (ray.exceptions.RayError, RuntimeError) as error:
-            lines = str(error).strip().splitlines()
-            self.errors = [*lines, f"error: a Ray task failed: {lines[-1].strip() if lines else type(error).__name__}"]
+        except Exception as error:  # for example, the package is missing on a node
+            self.errors = [*str(error).splitlines(), f"error: a Ray task failed: {_reason(error, last=True)}"]
             return _FAILED
 
     def request_stop(self) -> None:
         """Interrupt the task, which stops its worker process; a task that waits for a node is removed."""
-        import ray
-
-        ray.cancel(self._task)
+        self._cancel(force=False)
 
     def kill(self) -> None:
         """Kill the task."""
+        self._cancel(force=True)
+
+    def _cancel(self, *, force: bool) -> None:
         import ray
 
-        ray.cancel(self._task, force=True)
+        with contextlib.suppress(Exception):  # the connection is lost, so Ray ends the task
+            ray.cancel(self.task, force=force)
 
     def close(self) -> None:
         """Do nothing, because Ray frees the resources of the task."""
@@ -224,7 +239,7 @@ class Events:
         """Add events: the number of a task, and the arguments of `RayWorker.receive`."""
         self._events += events
 
-    def take(self) -> list[tuple[int, str, str]]:
+    def drain(self) -> list[tuple[int, str, str]]:
         """Return and remove all events."""
         events, self._events = self._events, []
         return events
@@ -250,7 +265,7 @@ def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int
     process = WorkerProcess(orders, lines)
     try:
         while True:
-            # The call is not awaited, because Ray lends the CPUs of a task that waits to other tasks.
+            # The call is not awaited, because Ray gives the CPUs of a task that waits to other tasks.
             events.put.remote(unsent)
             unsent = []
             deadline = time.monotonic() + _POLL_S
@@ -262,7 +277,7 @@ def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int
                         return process.wait(), process.pid, process.errors
                     unsent.append((number, "", line))
     finally:
-        end_workers([process])
+        end_workers([process], _SECONDS_TO_STOP)
 
 
 def _connect(address: str, errors: queue.SimpleQueue[Exception | None]) -> None:
@@ -275,6 +290,12 @@ def _connect(address: str, errors: queue.SimpleQueue[Exception | None]) -> None:
         errors.put(None)
     except Exception as error:
         errors.put(error)
+
+
+def _reason(error: Exception, *, last: bool = False) -> str:
+    """Return an error's message, or its last line, as one short line."""
+    text = str(error).strip() or type(error).__name__
+    return textwrap.shorten(text.splitlines()[-1] if last else text, 200).rstrip(".:")
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
+from typing import TYPE_CHECKING
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from studies import TrialRecord, record_memory_signal
@@ -15,8 +16,12 @@ from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import may_start, trials_to_start
 from tuner.signals import raise_if_requested, signal_text
-from tuner.workers.base import NODE_LOST, Launch, Lines, Worker, end_workers
+from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers
 from tuner.workers.orders import TRIALS_PENDING, WorkerOrders
+from tuner.workers.process import WorkerProcess
+
+if TYPE_CHECKING:
+    from tuner.workers.ray_cluster import RayCluster
 
 _POLL_S = 0.2
 # Stop replacing a worker after this many were killed in a row before they started a trial.
@@ -53,9 +58,9 @@ def work_in_processes(
     max_workers: int,
     threads: int,
     poller: StatusPoller,
-    launch: Launch,
+    cluster: RayCluster | None,
 ) -> bool:
-    """Train the study's pending trials in worker processes; return when all processes have exited.
+    """Train the study's pending trials in parallel workers; return when all workers have exited.
 
     At first, one worker starts for each trial that can start now, but at least one and at most `max_workers`.
 
@@ -66,10 +71,10 @@ def work_in_processes(
         session: The opened study; its display shows the workers' events.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        max_workers: The largest number of worker processes.
+        max_workers: The largest number of workers.
         threads: The number of PyTorch threads of each worker.
         poller: Updates the display.
-        launch: Starts a worker.
+        cluster: Starts the workers; None starts them on this machine.
 
     Returns:
         Whether a worker has exited because no trial could be claimed; False if all were stopped by signals.
@@ -78,7 +83,7 @@ def work_in_processes(
         ConfigurationError: Workers exited because of problems that the user can fix, and trials are pending.
         ExperimentFailedError: Trials are pending, and workers exited because of failed trials or other problems.
     """
-    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller, launch)
+    supervisor = _Supervisor(session, trial_filter, stop_conditions, max_workers, threads, poller, cluster)
     try:
         return supervisor.watch()
     finally:
@@ -94,7 +99,7 @@ class _Supervisor:
         max_workers: int,
         threads: int,
         poller: StatusPoller,
-        launch: Launch,
+        cluster: RayCluster | None,
     ) -> None:
         self._session = session
         self._trial_filter = trial_filter
@@ -103,7 +108,7 @@ class _Supervisor:
         self._threads = threads
         self._display = session.context.display
         self._poller = poller
-        self._launch = launch
+        self._cluster = cluster
         self._workers: list[Worker] = []
         self._lines: Lines = queue.SimpleQueue()
         self._problems: list[str] = []
@@ -117,7 +122,8 @@ class _Supervisor:
         Args:
             failed_starts: The number of its predecessors in a row that were killed before they started a trial.
         """
-        self._workers.append(self._launch(self._orders(), self._lines, failed_starts=failed_starts))
+        start = WorkerProcess if self._cluster is None else self._cluster.start
+        self._workers.append(start(self._orders(), self._lines, failed_starts=failed_starts))
 
     def watch(self) -> bool:
         """Start workers; show their events and the study's status until all exit; return whether one succeeded."""
@@ -128,6 +134,8 @@ class _Supervisor:
             if self._poller.is_due:
                 self._poller.poll()
                 self._start_if_needed()
+            if self._cluster is not None:
+                self._cluster.poll()
             try:
                 worker, line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:

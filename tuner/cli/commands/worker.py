@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -64,15 +65,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_option(group, "--ray", "ADDRESS", non_empty, address)
     cpus = "CPUs that Ray reserves for each worker (default: its number of threads, which is 1 in a new study)"
     add_option(group, "--cpus", "C", whole_number(1, MOST_THREADS), cpus)
-    gpus = "GPUs that Ray reserves for each worker; several workers share a GPU if G is a fraction (default: 0)"
+    gpus = "GPUs that Ray reserves for each worker; several workers share a GPU if G is a fraction (default: none)"
     add_option(group, "--gpus", "G", _gpus, gpus)
     add_study_options(parser)
 
 
 def _gpus(text: str) -> float | InvalidValue:
-    expected = "a fraction above 0, or a whole number"
+    expected = "a fraction from 0.0001 to 1, or a whole number"
     number = above_zero(expected, below=1000)(text)
-    is_valid = isinstance(number, float) and (number <= 1 or number.is_integer())
+    is_valid = isinstance(number, float) and (0.0001 <= number <= 1 or number.is_integer())
     return number if is_valid else InvalidValue(f"found {text!r}; expected {expected}")
 
 
@@ -94,18 +95,20 @@ def _ray_problems(options: argparse.Namespace) -> Iterator[str]:
         return
     if importlib.util.find_spec("ray") is None:
         yield "--ray: the Python package 'ray' is missing; install it: pip install 'khmer-ocr-tuner[ray]'"
+    if options.threads is not None and options.threads > (options.cpus or options.threads):
+        yield f"--threads: found {options.threads} with --cpus {options.cpus}; expected at most one thread per CPU"
     if options.device == "cuda" and options.gpus is None:
-        yield "--device cuda: found without --gpus, so Ray would hide all GPUs from the workers; add --gpus G"
+        yield "--device cuda: found without --gpus, so Ray reserves no GPU for the workers; add --gpus G"
 
 
 def _password_problems(options: argparse.Namespace) -> Iterator[str]:
     from studies import has_secret
 
     url = options.storage
-    if options.ray is not None and url != os.environ.get(STORAGE_VARIABLE) and url is not None and has_secret(url):
+    if options.ray is not None and url is not None and has_secret(url) and any(url in word for word in sys.argv):
         yield (
             "--storage: found a URL with a password, but Ray shows the command line to all users of its dashboard; "
-            f"put the URL in ${STORAGE_VARIABLE}, or the password in ~/.pgpass"
+            f"put the URL in ${STORAGE_VARIABLE} and leave out --storage, or put the password in ~/.pgpass"
         )
 
 
@@ -163,14 +166,18 @@ def _prepare_cluster(cluster: RayCluster, session: Session, options: argparse.Na
     from studies import study_threads, url_with_password
 
     cluster.cpus = cluster.cpus or study_threads(session.study) or 1
-    if (room := cluster.room) < options.workers:
+    note = session.context.display.note
+    if (capacity := cluster.capacity) < options.workers:
         each = counted(cluster.cpus, "CPU") + (f" and {cluster.gpus:g} GPUs" if cluster.gpus else "")
-        session.context.display.note(
-            f"the nodes of the Ray cluster have room for {room} of {options.workers} workers with {each} each; Ray "
-            "starts the others when it has more nodes"
+        note(
+            f"the Ray cluster can run {capacity} of {options.workers} workers with {each} each; Ray starts the others "
+            "when it has more nodes"
         )
+    if cluster.has_gpus and not cluster.gpus:
+        note("the workers train on the CPU, because no GPU is reserved for them; --gpus reserves GPUs")
+    device = options.device if cluster.gpus else "cpu"
     url = url_with_password(session.study, session.storage_url)
-    return replace(session, storage_url=url, context=replace(session.context, device=options.device))
+    return replace(session, storage_url=url, context=replace(session.context, device=device))
 
 
 COMMAND = Command(__name__, __doc__, _add_options, _prepare, run)

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from studies import RowState, load_study, study_status
 
 WriteConfig = Callable[..., Path]
 Tree = Callable[[Path], dict[str, float]]
-
-PASSWORD = "c4n4ry"
 
 
 @pytest.fixture
@@ -99,18 +98,46 @@ sys.exit("ray" in sys.modules)
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize("secret", [f"tuner:{PASSWORD}@127.0.0.1:1/db", f"127.0.0.1:1/db?password={PASSWORD}"])
+    @pytest.mark.parametrize("part", ["", "?password={password}"])
     def test_password_on_the_command_line_is_refused(
-        self, secret: str, cli: Any, new_database: Callable[[], str], write_config: WriteConfig
+        self,
+        part: str,
+        cli: Any,
+        new_database: Callable[[], str],
+        write_config: WriteConfig,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        url = new_database()
+        made = make_url(new_database())
+        url = made.render_as_string(hide_password=False)
         config = write_config({"one": {}})
         assert cli("run", "--config", config, "--output-dir", "out", "--storage", url).code == 0
-        done = cli("worker", "--ray", "auto", "--output-dir", "out", "--storage", url)
+        if part:
+            url = made._replace(password=None).render_as_string() + part.format(password=made.password)
+        monkeypatch.setenv("KHMER_TUNER_STORAGE", url)  # a shell may have expanded the variable
+        argv = ["worker", "--ray", "127.0.0.1:1", "--output-dir", "out", f"--storage={url}"]
+        monkeypatch.setattr(sys, "argv", ["khmer-tuner", *argv])
+        done = cli(*argv)
         assert done.code == 2
         assert "error: --storage: found a URL with a password, but Ray shows the command line" in done.err
-        done = cli("worker", "--ray", "auto", "--output-dir", "out", "--storage", f"postgresql+psycopg://{secret}")
-        assert (done.code, PASSWORD in done.err) == (2, False)
+        assert str(made.password) not in done.err
+        monkeypatch.setattr(sys, "argv", ["khmer-tuner", *argv[:-1]])
+        assert "error: --ray: no connection" in cli(*argv[:-1]).err
+
+    def test_server_that_is_no_ray_server_is_refused(self, run_study: Any, environment: dict[str, str]) -> None:
+        pytest.importorskip("ray")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            code = f"""
+import sys
+import tuner.workers.ray_cluster as ray_cluster
+from tuner.__main__ import main
+ray_cluster._SECONDS_TO_CONNECT = 2.0
+sys.exit(main(["worker", "--ray", {address!r}, "--output-dir", {str(run_study.folder)!r}]))
+"""
+            done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert "no connection to a Ray cluster" in done.stderr
+        assert "(no answer within 2 s)" in done.stderr
 
     @pytest.mark.parametrize(
         ("address", "reason"),
