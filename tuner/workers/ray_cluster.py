@@ -30,7 +30,7 @@ from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers
 from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess
 
-_POLL_S = 0.5
+_POLL_S = 1.0
 _INTERRUPT_S = 0.2  # `ray.cancel` interrupts a task between two calls, so no call takes longer
 _SECONDS_TO_STOP = 7.0  # of a worker process, so that the task ends before the parent kills it
 _SECONDS_TO_ANSWER, _SECONDS_TO_CONNECT = 5.0, 60.0
@@ -128,7 +128,7 @@ class RayCluster:
         return worker
 
     def poll(self) -> None:
-        """Put the output of all tasks into the queues of their workers, and report lost nodes, every half second.
+        """Put the output of all tasks into the queues of their workers, and report lost nodes, every second.
 
         Raises:
             ExperimentFailedError: The connection to the cluster is lost, or the head node cannot run the actor.

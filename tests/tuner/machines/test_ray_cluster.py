@@ -47,13 +47,13 @@ PRESETS = {
     for rate in (0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
     for batch in (8, 12, 16, 32)
 }
-LONG = {"training": {"num_epochs": 2000}}
+LONG = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
 DASHBOARD = (
     *(
         f"/api/v0/{kind}?detail=1"
         for kind in ("tasks", "actors", "jobs", "workers", "objects", "nodes", "runtime_envs")
     ),
-    *("/api/jobs/", "/logical/actors", "/nodes?view=summary", "/api/cluster_status", "/api/snapshot"),
+    *("/api/jobs/", "/logical/actors", "/nodes?view=summary", "/api/cluster_status", "/events"),
 )
 PATIENCE_S = 300.0
 SECONDS_TO_STOP = 10.0
@@ -253,7 +253,7 @@ def test_workers_end_with_the_command_and_their_trials_can_be_resumed(
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         command = start(*worker, KHMER_TUNER_STORAGE=url)
         for name in ("one", "two"):
-            command.wait_for(rf"{name}  +\d+/2000")
+            command.wait_for(rf"{name} +\d+/100000")
         processes = worker_processes()
         assert len(processes) == 2
         sent = time.monotonic()
@@ -293,7 +293,7 @@ def test_waiting_command_starts_workers_that_share_a_gpu_when_trials_are_added(
     assert worker_processes() == []
     added = write_config({"two": LONG, "three": LONG}, file_name="added.yaml")
     start("enqueue", "--config", added, "--output-dir", "out", KHMER_TUNER_STORAGE=url).end(0)
-    command.wait_for(r" 1/2000  char", 2)
+    command.wait_for(r" 1/100000  char", 2)
     devices = [process.environ()["CUDA_VISIBLE_DEVICES"] for process in worker_processes()]
     assert devices == ["0", "0"]
     start("stop", "--wait", "--output-dir", "out", KHMER_TUNER_STORAGE=url).end(0)
@@ -328,7 +328,7 @@ def test_command_ends_with_a_message_if_the_head_node_is_lost(
     url, cluster = new_database(), ray_nodes(1, cpus=1)
     create_study(write_config({"one": LONG}), url)
     command = start("worker", "--ray", cluster.address, "--output-dir", "out", KHMER_TUNER_STORAGE=url)
-    command.wait_for(r" 1/2000  char")
+    command.wait_for(r" 1/100000  char")
     (worker,) = worker_processes()
     cluster.close()
     assert command.process.wait(PATIENCE_S) != 0
