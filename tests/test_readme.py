@@ -231,7 +231,7 @@ def test_the_service_and_the_cluster_jobs_start_workers() -> None:
     (manifest,) = blocks("yaml", STUDIES)
     (job,) = (document for document in yaml.safe_load_all(manifest) if document["kind"] == "Job")
     started += [container["args"] for container in job["spec"]["template"]["spec"]["containers"]]
-    assert len(started) == 3
+    assert len(started) == 4
     for arguments in started:
         _, options = parse(arguments, COMMAND_GROUPS)
         assert options.metadata == "generated_data/metadata.yaml"

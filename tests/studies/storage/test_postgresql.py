@@ -26,10 +26,12 @@ from studies import (
     load_study,
     open_storage,
     study_status,
+    url_with_password,
 )
 from studies.storage.open import open_storage_for_reading
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
+from studies.storage.url import without_password
 from studies.trials.claims import claim_next
 from studies.trials.leases import LEASE_GRACE_S
 from studies.trials.record import StartedAfter
@@ -90,6 +92,24 @@ def test_password_is_not_stored(server_study: tuple[optuna.Study, OutputFolder],
             rows = connection.execute(sqlalchemy.text(f'SELECT * FROM "{table}"')).all()
             assert secret not in str(rows)
         assert secret not in str(connection.exec_driver_sql("SELECT * FROM pg_stat_activity").all())
+
+
+@pytest.mark.parametrize("secrets", ["", "?password={password}", "?sslpassword=other", "in front"])
+def test_url_for_other_machines_has_the_password_that_this_process_uses(
+    secrets: str, start: Start, presets: Presets, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sqlalchemy.make_url(url)
+    public = made._replace(password=None).render_as_string()
+    given = url if secrets == "in front" else public + secrets.format(password=made.password)
+    study, _ = start(presets, url=given)  # without a password, libpq finds the one in PGPASSWORD
+    passed_on = url_with_password(study, given)
+    assert without_password(passed_on) == without_password(given)
+    monkeypatch.delenv("PGPASSWORD")
+    storage = open_storage_for_reading(passed_on)
+    assert len(optuna.load_study(study_name="khmer-ocr", storage=storage).get_trials()) == 3
+    if secrets != "in front" and "?password" not in secrets:
+        with pytest.raises(ConfigurationError, match="no password supplied"):
+            open_storage_for_reading(given)
 
 
 def test_reader_cannot_write(server_study: tuple[optuna.Study, OutputFolder], url: str) -> None:
