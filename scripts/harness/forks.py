@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 _IMPORTED = (
     "tuner.hyperparameter_tuner",
     "tuner.cli.display_factory",
-    "optuna_dashboard",
+    "optuna_dashboard.artifact",
     "alembic.command",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",

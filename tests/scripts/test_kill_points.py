@@ -22,6 +22,7 @@ ROOTS = (
     "studies",
     "search_spaces",
     "optuna",
+    "optuna_dashboard",
     "sqlalchemy",
     "torch",
     "alembic",
