@@ -115,7 +115,7 @@ class RayCluster:
         return int(capacity)
 
     def start(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> RayWorker:
-        """Start a worker as a task, which waits until a node has free resources; `Worker` documents the rest."""
+        """Start a worker as a task, which waits until a node has free resources; see `RayWorker`."""
         import ray
 
         if self._events is None:

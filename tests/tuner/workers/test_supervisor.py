@@ -29,7 +29,7 @@ from tuner.session.study_setup import ExistingStudy
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 from tuner.workers.loop import work
-from tuner.workers.process import WorkerProcess, threads_per_worker
+from tuner.workers.process import threads_per_worker
 from tuner.workers.supervisor import _Supervisor
 
 WriteConfig = Callable[..., Path]
@@ -349,7 +349,7 @@ class TestFailingWorkers:
     ) -> None:
         session = open_session(write_config({"one": {}, "two": {}}), make_watcher())
         poller = StatusPoller(session, every_s=1.0)
-        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 0, 1, poller, WorkerProcess)
+        supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 0, 1, poller, None)
         # One worker has succeeded, another one has failed because the disk is full.
         supervisor._succeeded, supervisor._problems = True, ["no space left"]
         with pytest.raises(ConfigurationError, match="no space left"):
