@@ -1,7 +1,5 @@
 """Fixtures for tests of the whole program."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import re
@@ -10,9 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -40,15 +36,13 @@ if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).
 
 EPOCHS_OF_PRESETS = 5
 
-Child = Callable[..., "subprocess.Popen[str]"]
-Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 # A shell's background jobs and their children ignore SIGINT; the tested programs must not.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items):
     """Give slow tests a longer timeout than the `timeout` in pyproject.toml."""
     for item in items:
         if item.get_closest_marker("slow") is not None:
@@ -56,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport():
     """Escape printed file names that are not valid text, since pytest-xdist cannot send them."""
     report = yield
     report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
@@ -64,7 +58,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _empty_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _empty_working_directory(tmp_path_factory):
     """Change to an empty folder, since the checkout may contain a dataset, and image paths are relative."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("empty"))
@@ -73,7 +67,7 @@ def _empty_working_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
+def environment():
     """Return environment variables with which `khmer-tuner` is the command of this environment.
 
     Each command uses one thread, because other tests run in parallel.
@@ -83,10 +77,10 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def shell(environment: dict[str, str]) -> Shell:
+def shell(environment):
     """Run a command in a folder, without standard input."""
 
-    def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    def run(command, folder):
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
@@ -95,7 +89,7 @@ def shell(environment: dict[str, str]) -> Shell:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Any]:
+def postgresql():
     """Start a real PostgreSQL server, a `harness.postgresql.PostgresServer`, for all tests that use this fixture."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "scripts")
@@ -107,19 +101,19 @@ def postgresql() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def _empty_database(postgresql: Any) -> str:
+def _empty_database(postgresql):
     open_storage(postgresql.create_database("empty")).engine.dispose()
     return "empty"
 
 
 @pytest.fixture
-def new_database(postgresql: Any, _empty_database: str) -> Iterator[Callable[[], str]]:
+def new_database(postgresql, _empty_database):
     """Create a new database for studies on the server of all tests; return its URL with the password."""
-    names: list[str] = []
+    names = []
 
-    def create() -> str:
+    def create():
         names.append(f"studies_{uuid.uuid4().hex}")
-        url: str = postgresql.create_database(names[-1], template=_empty_database)
+        url = postgresql.create_database(names[-1], template=_empty_database)
         return url
 
     yield create
@@ -128,7 +122,7 @@ def new_database(postgresql: Any, _empty_database: str) -> Iterator[Callable[[],
 
 
 @pytest.fixture(scope="session")
-def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _trained_presets(shell, tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets")
     (folder / "config").mkdir()
     for path in (ROOT / "search_spaces" / "config").glob("*.yaml"):  # found before those in the package
@@ -142,7 +136,7 @@ def _trained_presets(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def trained_folder(_trained_presets: Path, tmp_path: Path) -> Path:
+def trained_folder(_trained_presets, tmp_path):
     """Return a folder in which `khmer-tuner run` has trained the presets on 20 images.
 
     Configuration files in the folder shorten all trials; `test_full_run.py` trains the presets as they are.
@@ -153,7 +147,7 @@ def trained_folder(_trained_presets: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path):
     """Mount a small file system in memory."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -168,10 +162,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def fill() -> Callable[[Path, int], Path]:
+def fill():
     """Fill a small file system except for `free_bytes`; return the file that fills it."""
 
-    def write(disk: Path, free_bytes: int) -> Path:
+    def write(disk, free_bytes):
         ballast = disk / "ballast"
         state = os.statvfs(disk)
         ballast.write_bytes(b"\0" * (state.f_bavail * state.f_frsize - free_bytes))
@@ -181,11 +175,11 @@ def fill() -> Callable[[Path, int], Path]:
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
+def child():
     """Run `light_worker.py` in another process; processes that still run at the end are killed."""
-    processes: list[subprocess.Popen[str]] = []
+    processes = []
 
-    def run(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    def run(*arguments, **variables):
         command = [sys.executable, str(ROOT / "tests" / "studies" / "light_worker.py"), *map(str, arguments)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

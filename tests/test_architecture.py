@@ -1,7 +1,5 @@
 """The architecture: which folders import which, and where modules are."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import re
@@ -9,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -24,7 +21,7 @@ PACKAGES = ("search_spaces", "studies", "tuner")
 TOP_LEVEL = {"tuner", "search_spaces", "studies", "scripts", "tests", "pyproject.toml", "README.md"}
 
 
-def module_name(path: Path) -> str:
+def module_name(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -32,13 +29,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imports(module: str, *, at_import_only: bool = False) -> set[str]:
+def imports(module, *, at_import_only=False):
     """Return the modules that a module imports: all, or only those that importing the module imports."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return set(_imported(tree.body if at_import_only else ast.walk(tree), at_import_only))
 
 
-def _imported(nodes: Iterable[ast.AST], at_import_only: bool) -> Iterator[str]:
+def _imported(nodes, at_import_only):
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -52,11 +49,11 @@ def _imported(nodes: Iterable[ast.AST], at_import_only: bool) -> Iterator[str]:
                 yield from _imported(ast.iter_child_nodes(node), at_import_only)
 
 
-def within(module: str, packages: Iterable[str]) -> bool:
+def within(module, packages):
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def third_party(module: str) -> set[str]:
+def third_party(module):
     """Return the top-level names of the third-party libraries that a module imports."""
     tops = {imported.split(".")[0] for imported in imports(module)}
     return {top for top in tops if top not in sys.stdlib_module_names and top not in PACKAGES}
@@ -121,7 +118,7 @@ FORBIDDEN = {
 ENGINE = ("tuner.data", "tuner.models", "tuner.training")
 
 
-def entry_of(module: str) -> str | None:
+def entry_of(module):
     """Return the entry of `ORDER` for a module; None for the `__init__` of a package."""
     package, _, rest = module.partition(".")
     path = rest.replace(".", "/")
@@ -131,7 +128,7 @@ def entry_of(module: str) -> str | None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_folders_import_only_folders_below_them(module: str) -> None:
+def test_folders_import_only_folders_below_them(module):
     package, entry = module.split(".")[0], entry_of(module)
     upward = []
     for imported in imports(module):
@@ -148,7 +145,7 @@ def test_folders_import_only_folders_below_them(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_folders_import_no_forbidden_libraries(module: str) -> None:
+def test_folders_import_no_forbidden_libraries(module):
     path = module.replace(".", "/")
     forbidden = {name for folder, names in FORBIDDEN.items() if f"{path}/".startswith(f"{folder}/") for name in names}
     assert not third_party(module) & forbidden
@@ -158,7 +155,7 @@ def test_folders_import_no_forbidden_libraries(module: str) -> None:
         assert not [name for name in imports(module) if within(name, ["studies"])]
 
 
-def test_studies_exports_exactly_the_names_that_tuner_uses() -> None:
+def test_studies_exports_exactly_the_names_that_tuner_uses():
     used = set()
     for module in (name for name in MODULES if within(name, ["tuner"])):
         for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
@@ -170,12 +167,12 @@ def test_studies_exports_exactly_the_names_that_tuner_uses() -> None:
     assert set(studies.__all__) == used
 
 
-def test_every_entry_of_the_order_exists() -> None:
+def test_every_entry_of_the_order_exists():
     known = {entry_of(module) for module in MODULES}
     assert {entry for order in ORDER.values() for entry in order} <= known
 
 
-def private_optuna_names(source: str) -> set[str]:
+def private_optuna_names(source):
     """Return the private names of Optuna in a source: imports, and attributes of Optuna's objects."""
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -188,7 +185,7 @@ def private_optuna_names(source: str) -> set[str]:
     return found
 
 
-def _private_attributes() -> set[str]:
+def _private_attributes():
     study = optuna.create_study()
     trial = study.ask()
     storage = optuna.storages.RDBStorage("sqlite://")
@@ -201,7 +198,7 @@ OPTUNA_PRIVATE = _private_attributes()
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not within(name, ["studies.storage"])])
-def test_only_the_storage_folder_uses_private_names_of_optuna(module: str) -> None:
+def test_only_the_storage_folder_uses_private_names_of_optuna(module):
     assert private_optuna_names(MODULES[module].read_text(encoding="utf-8")) == set()
 
 
@@ -215,11 +212,11 @@ def test_only_the_storage_folder_uses_private_names_of_optuna(module: str) -> No
         ("from optuna.storages import RDBStorage", set()),
     ],
 )
-def test_private_names_are_recognized(source: str, names: set[str]) -> None:
+def test_private_names_are_recognized(source, names):
     assert private_optuna_names(source) == names
 
 
-def test_imports_have_no_cycles() -> None:
+def test_imports_have_no_cycles():
     graph = {name: imports(name, at_import_only=True) & MODULES.keys() for name in MODULES}
     try:
         TopologicalSorter(graph).prepare()
@@ -227,7 +224,7 @@ def test_imports_have_no_cycles() -> None:
         pytest.fail(f"import cycle: {' -> '.join(reversed(error.args[1]))}")
 
 
-def test_every_imported_library_is_a_dependency() -> None:
+def test_every_imported_library_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [
         *project["dependencies"],
@@ -242,7 +239,7 @@ def test_every_imported_library_is_a_dependency() -> None:
     assert not missing
 
 
-def test_every_dependency_has_a_comment_with_its_reason() -> None:
+def test_every_dependency_has_a_comment_with_its_reason():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(r"^(?:dependencies|postgresql|onnx|ray|dev) = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in lists for line in block.splitlines() if line.strip()]
@@ -251,7 +248,7 @@ def test_every_dependency_has_a_comment_with_its_reason() -> None:
 
 
 @pytest.mark.skipif(not ((ROOT / ".git").exists() and shutil.which("git")), reason="not a git checkout")
-def test_top_level_contains_only_what_the_design_card_lists() -> None:
+def test_top_level_contains_only_what_the_design_card_lists():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     tops = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {top for top in tops if not top.startswith(".")} <= TOP_LEVEL
@@ -267,12 +264,12 @@ LOADERS = {
 @pytest.mark.parametrize(
     "path", [path for name in PACKAGES for path in (ROOT / name).rglob("*.yaml")], ids=lambda p: p.name
 )
-def test_every_built_in_yaml_file_is_valid(path: Path) -> None:
+def test_every_built_in_yaml_file_is_valid(path):
     assert LOADERS[path.name](path)
 
 
 @pytest.mark.parametrize("path", [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")], ids=module_name)
-def test_every_module_has_a_docstring(path: Path) -> None:
+def test_every_module_has_a_docstring(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
@@ -281,7 +278,7 @@ PRIVATE_WORDS = r"\b(who[e]ver|so m[a]ny|beg[u]n|hop[e]less|ow[e]s|ow[e]d|(is|ar
 
 
 @pytest.mark.parametrize("folder", ["tuner", "studies", "search_spaces", "scripts", "tests", "README.md"])
-def test_code_and_documentation_use_the_words_of_the_field(folder: str) -> None:
+def test_code_and_documentation_use_the_words_of_the_field(folder):
     files = [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".yaml")] or [ROOT / folder]
     lines = [(path, line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     assert [(path, line) for path, line in lines if re.search(PRIVATE_WORDS, line, re.IGNORECASE)] == []

@@ -1,7 +1,5 @@
 """The dashboard of a running study and a report file, in a real browser."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,11 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 import yaml
@@ -53,39 +49,39 @@ class Browser:
 
     driver: webdriver.Chrome
 
-    def open(self, address: str) -> None:
+    def open(self, address):
         """Open a page and discard earlier requests and log entries."""
         self.driver.get("about:blank")
         self.requested_origins(), self.log_messages()
         self.driver.get(address)
 
-    def text(self) -> str:
+    def text(self):
         """Return the text of the page."""
         return str(self.driver.find_element(By.TAG_NAME, "body").text)
 
-    def wait_for(self, condition: Callable[[], Any]) -> Any:
+    def wait_for(self, condition):
         """Wait until a condition returns a true value; return the value."""
         waiting = WebDriverWait(self.driver, PATIENCE_S, 0.2, [StaleElementReferenceException])
         return waiting.until(lambda driver: condition())
 
-    def image_widths(self) -> list[int]:
+    def image_widths(self):
         """Return the natural width of each image in pixels; 0 for an image that is not loaded."""
         script = "return [...document.querySelectorAll('img')].map(image => image.naturalWidth)"
         return list(self.driver.execute_script(script))
 
-    def requested_origins(self) -> set[str]:
+    def requested_origins(self):
         """Return the origins (scheme and host) requested since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
         return {re.sub(r"^([a-z]+:(?://[^/]*)?).*", r"\1", call["request"]["url"], flags=re.DOTALL) for call in sent}
 
-    def log_messages(self) -> list[str]:
+    def log_messages(self):
         """Return the warnings and errors of the browser since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser():
     options = webdriver.ChromeOptions()
     options.binary_location = str(BROWSER)
     # Chromium refuses to run as root with its sandbox.
@@ -98,7 +94,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory):
     """Return a folder with a study whose first trial has completed; the second trial trains until the tests end."""
     folder = tmp_path_factory.mktemp("watched")
     generate_dataset(folder / "generated_data", samples=40, test_samples=10)
@@ -118,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert training.poll() is None, log.read_text(encoding="utf-8")
 
 
-def experiment(epochs: int) -> dict[str, Any]:
+def experiment(epochs):
     return {
         "model": {"name": "tiny", "config_path": "models.yaml"},
         "data": {"metadata_path": "generated_data/metadata.yaml"},
@@ -128,7 +124,7 @@ def experiment(epochs: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path) -> Iterator[str]:
+def page(folder):
     """Serve the dashboard; return the address of the study's page."""
     with in_background(folder, "dashboard", "--port", "0") as serving:
         assert serving.stdout is not None
@@ -136,9 +132,7 @@ def page(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def in_background(
-    folder: Path, *arguments: str, stderr: int | IO[str] = subprocess.PIPE
-) -> Iterator[subprocess.Popen[str]]:
+def in_background(folder, *arguments, stderr=subprocess.PIPE):
     """Run a command until the ``with`` statement ends."""
     command = [sys.executable, "-m", "tuner", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -151,10 +145,10 @@ def in_background(
             process.kill()
 
 
-def test_page_of_a_running_trial_updates_itself(browser: Browser, page: str) -> None:
+def test_page_of_a_running_trial_updates_itself(browser, page):
     browser.open(f"{page}/trials?numbers=1")
 
-    def last_epoch() -> int:
+    def last_epoch():
         """Return the last epoch with a value on the page."""
         found = re.search(r"Intermediate Values\n((?:\d+ [\d.e-]+\n)+)", browser.text())
         return int(found[1].splitlines()[-1].split()[0]) if found else 0
@@ -166,7 +160,7 @@ def test_page_of_a_running_trial_updates_itself(browser: Browser, page: str) -> 
     assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_study_page_shows_its_plots(browser: Browser, page: str) -> None:
+def test_study_page_shows_its_plots(browser, page):
     browser.open(page)
     browser.wait_for(lambda: len(browser.driver.find_elements(By.CSS_SELECTOR, ".js-plotly-plot .main-svg")) > 3)
     text = browser.text()
@@ -176,7 +170,7 @@ def test_study_page_shows_its_plots(browser: Browser, page: str) -> None:
     assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_page_of_a_finished_trial_shows_its_note_and_plots(browser: Browser, page: str) -> None:
+def test_page_of_a_finished_trial_shows_its_note_and_plots(browser, page):
     browser.open(f"{page}/trials")
     browser.wait_for(lambda: browser.driver.find_elements(By.XPATH, "//*[text()='Trial 0 ខ្មែរ']"))[0].click()
     browser.wait_for(lambda: "ខ្មែរ: max epochs" in browser.text())
@@ -191,13 +185,13 @@ def test_page_of_a_finished_trial_shows_its_note_and_plots(browser: Browser, pag
     assert browser.requested_origins() <= {page.partition("/dashboard")[0], "data:", "blob:"}
 
 
-def test_write_controls_are_hidden(browser: Browser, page: str) -> None:
-    def labels() -> list[str]:
+def test_write_controls_are_hidden(browser, page):
+    def labels():
         script = """return [...document.querySelectorAll("button, .MuiCard-root")]
             .filter(shown => shown.checkVisibility()).map(shown => shown.ariaLabel ?? shown.innerText)"""
         return list(browser.driver.execute_script(script))
 
-    def icons() -> set[str]:
+    def icons():
         script = """return [...document.querySelectorAll("svg")]
             .filter(shown => shown.checkVisibility()).map(shown => shown.dataset.testid)"""
         return set(browser.driver.execute_script(script))
@@ -214,7 +208,7 @@ def test_write_controls_are_hidden(browser: Browser, page: str) -> None:
     assert not {"CREATE", "rename study", "delete study"} & set(labels())
 
 
-def test_report_file_opens_in_a_browser(browser: Browser, folder: Path) -> None:
+def test_report_file_opens_in_a_browser(browser, folder):
     with in_background(folder, "report", "--out", "report.html") as reporting:
         output, errors = reporting.communicate(timeout=120)
         assert reporting.returncode == 0, output + errors
@@ -228,7 +222,7 @@ def test_report_file_opens_in_a_browser(browser: Browser, folder: Path) -> None:
     assert browser.requested_origins() <= {"file://", "data:", "blob:"}
 
 
-def test_dashboard_leaves_the_study_unchanged(folder: Path) -> None:
+def test_dashboard_leaves_the_study_unchanged(folder):
     trials = load_study(folder / "training_output")[0].get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "RUNNING"]
     steps = list(trials[1].intermediate_values)

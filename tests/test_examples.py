@@ -1,34 +1,27 @@
 """The examples in the help of each command work as printed."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shlex
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from pathlib import Path
 
 import pytest
 
 from tuner.cli.commands import COMMANDS
-from tuner.cli.options import Command
-
-Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 INTERRUPTED = 130
 
 
-def examples(command: Command) -> list[str]:
+def examples(command):
     """Return the example commands in the help of a command."""
     return [line.strip() for line in command.examples.splitlines() if line.startswith("  khmer-tuner ")]
 
 
 @contextlib.contextmanager
-def serving(line: str, folder: Path, environment: dict[str, str]) -> Iterator[str]:
+def serving(line, folder, environment):
     """Run a server command; yield its first line, then check that SIGINT ends it."""
     process = subprocess.Popen(
         shlex.split(line), cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -44,16 +37,14 @@ def serving(line: str, folder: Path, environment: dict[str, str]) -> Iterator[st
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_every_command_has_an_example_of_itself(command: Command) -> None:
+def test_every_command_has_an_example_of_itself(command):
     assert examples(command)
     assert all(line.split()[1] == command.name for line in examples(command))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_examples_work_as_printed(
-    command: Command, trained_folder: Path, shell: Shell, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_examples_work_as_printed(command, trained_folder, shell, environment, tmp_path):
     for line in examples(command):
         if command.name == "dashboard":
             with serving(line, trained_folder, environment) as first_line:

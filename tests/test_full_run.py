@@ -1,7 +1,5 @@
 """The first command of the README with the full dataset: minutes of training, so only CI runs it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -16,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, float]]]:
+def full_run(tmp_path_factory):
     """Train the documented presets on the default dataset; return the output folder and the results, keyed by name."""
     folder = tmp_path_factory.mktemp("full_run")
     results, output = folder / "results.json", folder / "output"
@@ -31,7 +29,7 @@ def full_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_reaches_high_validation_accuracy(full_run: tuple[Path, dict[str, dict[str, float]]], name: str) -> None:
+def test_preset_reaches_high_validation_accuracy(full_run, name):
     entry = full_run[1][name]
     assert entry["status"] == "completed"
     assert entry["best_val_char_accuracy"] >= 0.99
@@ -39,9 +37,7 @@ def test_preset_reaches_high_validation_accuracy(full_run: tuple[Path, dict[str,
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_test_accuracy_is_close_to_the_validation_accuracy(
-    full_run: tuple[Path, dict[str, dict[str, float]]], name: str
-) -> None:
+def test_test_accuracy_is_close_to_the_validation_accuracy(full_run, name):
     output, entries = full_run
     command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), "evaluate", "--json"]
     command += ["--metadata", str(ROOT / "generated_data" / "metadata.yaml"), "--split", "test"]
@@ -53,13 +49,11 @@ def test_test_accuracy_is_close_to_the_validation_accuracy(
 
 
 @pytest.mark.parametrize("name", ["conservative_small", "baseline_optimized"])
-def test_exported_preset_reads_like_its_checkpoint(
-    full_run: tuple[Path, dict[str, dict[str, float]]], name: str, tmp_path: Path
-) -> None:
+def test_exported_preset_reads_like_its_checkpoint(full_run, name, tmp_path):
     checkpoint, exported = full_run[0] / name / "checkpoints" / "best.pt", tmp_path / "reader.onnx"
     metadata = str(ROOT / "generated_data" / "metadata.yaml")
 
-    def run(*argv: str | Path) -> str:
+    def run(*argv):
         command = [str(ROOT / ".venv" / "bin" / "khmer-tuner"), *map(str, argv)]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
 

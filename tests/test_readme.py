@@ -1,7 +1,5 @@
 """Every command, program, file and link of the READMEs works as printed, on the documented presets."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re
@@ -9,9 +7,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,11 +17,8 @@ from sqlalchemy import make_url
 from search_spaces import load_experiments, load_search_space
 from studies.storage.url import without_password
 from tuner.cli.commands import COMMAND_GROUPS, COMMANDS
-from tuner.cli.options import Command
 from tuner.cli.parser import parse
 from tuner.data.generation.font_search import system_font_folders
-
-Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +27,7 @@ SCRIPTS = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8")
 MAX_LINES = 275
 
 
-def blocks(language: str, text: str = README) -> list[str]:
+def blocks(language, text=README):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -45,20 +38,20 @@ COMMAND_LINES = [command for command in LINES if command not in (*SETUP, *APT)]
 (SEVERAL_MACHINES,) = blocks("sh")
 
 
-def sections() -> dict[str, str]:
+def sections():
     """Return the text below each heading of the README."""
     parts = re.split(r"^## (.*)\n", README, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def files() -> dict[str, str]:
+def files():
     """Return the YAML files that the README shows, keyed by the path in the first line of each file."""
     (block,) = blocks("yaml")
     parts = re.split(r"^# (\S+\.yaml)\n", block, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def write_files(folder: Path) -> None:
+def write_files(folder):
     """Write these files, and the images that their dataset names."""
     for path, text in files().items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +62,11 @@ def write_files(folder: Path) -> None:
         Image.new("RGB", (128, 64), "white").save(folder / sample["image_path"])
 
 
-def test_the_readme_is_short_enough_to_be_read_as_a_whole() -> None:
+def test_the_readme_is_short_enough_to_be_read_as_a_whole():
     assert len(README.splitlines()) <= MAX_LINES
 
 
-def test_the_readme_has_its_sections_in_the_expected_order() -> None:
+def test_the_readme_has_its_sections_in_the_expected_order():
     assert list(sections()) == [
         "Quick start",
         "Concepts",
@@ -90,7 +83,7 @@ def test_the_readme_has_its_sections_in_the_expected_order() -> None:
     ]
 
 
-def test_the_two_setup_commands_are_run_by_ci() -> None:
+def test_the_two_setup_commands_are_run_by_ci():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     full_run = (ROOT / "tests" / "test_full_run.py").read_text(encoding="utf-8")
     assert SETUP == ["bash scripts/run.sh", "bash scripts/test.sh"]
@@ -103,7 +96,7 @@ def test_the_two_setup_commands_are_run_by_ci() -> None:
     assert '"bash", str(ROOT / "scripts" / "run.sh")' in full_run
 
 
-def test_the_packages_of_the_system_are_installed_by_ci() -> None:
+def test_the_packages_of_the_system_are_installed_by_ci():
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert APT
     for command in APT:
@@ -111,7 +104,7 @@ def test_the_packages_of_the_system_are_installed_by_ci() -> None:
 
 
 @pytest.mark.parametrize("readme", ["README.md", "scripts/README.md", "studies/README.md", "search_spaces/README.md"])
-def test_links_point_to_existing_files_and_headings(readme: str) -> None:
+def test_links_point_to_existing_files_and_headings(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)]+)\)", text):
         path, _, anchor = link.partition("#")
@@ -122,12 +115,12 @@ def test_links_point_to_existing_files_and_headings(readme: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_the_table_of_commands_names_every_command(command: Command[Any]) -> None:
+def test_the_table_of_commands_names_every_command(command):
     assert f"| `{command.name}` |" in sections()["Commands"]
 
 
 @pytest.mark.parametrize("readme", ["README.md", "scripts/README.md", "studies/README.md", "search_spaces/README.md"])
-def test_commands_in_sentences_have_existing_options(readme: str) -> None:
+def test_commands_in_sentences_have_existing_options(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     for line in re.findall(r"`khmer-tuner ([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
         name, *words = shlex.split(re.sub(r"\bN\b", "1", line))
@@ -141,11 +134,11 @@ MAP = sections()["Architecture"] + sections()["Development"]
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:tuner|studies|search_spaces|scripts|tests)[\w/.]*)`", MAP))
-def test_paths_in_the_architecture_map_exist(path: str) -> None:
+def test_paths_in_the_architecture_map_exist(path):
     assert (ROOT / path).exists()
 
 
-def test_the_architecture_map_names_every_folder_of_the_packages() -> None:
+def test_the_architecture_map_names_every_folder_of_the_packages():
     folders = {
         path.parent.relative_to(ROOT).as_posix()
         for package in ("tuner", "studies", "search_spaces")
@@ -154,7 +147,7 @@ def test_the_architecture_map_names_every_folder_of_the_packages() -> None:
     assert [folder for folder in sorted(folders) if f"`{folder}`" not in MAP] == []
 
 
-def test_the_example_files_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_files_are_valid(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     (experiment,) = load_experiments("my_experiments.yaml").experiments.values()
@@ -163,7 +156,7 @@ def test_the_example_files_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_commands_work_as_printed(trained_folder: Path, shell: Shell) -> None:
+def test_commands_work_as_printed(trained_folder, shell):
     write_files(trained_folder)
     has_fonts = any(folder.joinpath("truetype", "khmeros").exists() for folder in system_font_folders())
     for command in COMMAND_LINES:
@@ -175,20 +168,14 @@ def test_commands_work_as_printed(trained_folder: Path, shell: Shell) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", blocks("python"))
-def test_programs_work_as_printed(program: str, trained_folder: Path, shell: Shell) -> None:
+def test_programs_work_as_printed(program, trained_folder, shell):
     done = shell(["python", "-c", program], trained_folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == len(list((trained_folder / "generated_data" / "test").iterdir()))
 
 
 @pytest.mark.slow
-def test_commands_for_several_machines_work_as_printed(
-    trained_folder: Path,
-    shell: Shell,
-    environment: dict[str, str],
-    new_database: Callable[[], str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_commands_for_several_machines_work_as_printed(trained_folder, shell, environment, new_database, monkeypatch):
     shutil.rmtree(trained_folder / "training_output")
     other_machine = trained_folder / "other_machine"
     shutil.copytree(trained_folder / "generated_data", other_machine / "generated_data")
@@ -210,7 +197,7 @@ def test_commands_for_several_machines_work_as_printed(
 
 
 @contextlib.contextmanager
-def running_worker(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
+def running_worker(command, folder, environment):
     """Run a worker in a folder; at the end it must have stopped on request, after training a trial."""
     with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as worker:
         try:
@@ -225,7 +212,7 @@ def running_worker(command: list[str], folder: Path, environment: dict[str, str]
             worker.kill()
 
 
-def test_the_service_and_the_cluster_jobs_start_workers() -> None:
+def test_the_service_and_the_cluster_jobs_start_workers():
     text = "".join(blocks("ini", STUDIES) + blocks("sh", STUDIES))
     started = [line.removesuffix(" &").split() for line in re.findall(r"khmer-tuner (worker .*)", text)]
     (manifest,) = blocks("yaml", STUDIES)
@@ -241,13 +228,13 @@ SCRIPT_LINES = [line for block in blocks("bash", SCRIPTS) for line in block.spli
 
 
 @pytest.fixture(scope="module")
-def help_of(shell: Shell) -> Callable[[str], str]:
+def help_of(shell):
     """Return the output of `--help` of a script; each script, which may import PyTorch, runs only once."""
     return functools.cache(lambda script: shell(["python", str(ROOT / script), "--help"], ROOT.parent).stdout)
 
 
 @pytest.mark.parametrize("line", SCRIPT_LINES + re.findall(r"`(python scripts/[^`]+)`", README))
-def test_scripts_have_the_options_that_the_readme_gives_them(line: str, help_of: Callable[[str], str]) -> None:
+def test_scripts_have_the_options_that_the_readme_gives_them(line, help_of):
     program, *arguments = shlex.split(line, comments=True)
     if program == "bash":
         assert (ROOT / arguments[0]).is_file()

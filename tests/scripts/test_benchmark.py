@@ -1,7 +1,5 @@
 """`scripts/benchmark.py --quick`, its bad input, and its stopwatch."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -11,9 +9,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,14 +24,14 @@ PARTS = (
 
 
 @pytest.fixture
-def readable_folder() -> Iterator[Path]:
+def readable_folder():
     """A folder for temporary files that other users can enter, unlike pytest's: no server runs as root."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o711)
         yield Path(path)
 
 
-def start(folder: Path, *arguments: str, temporary: Path | None = None) -> subprocess.Popen[str]:
+def start(folder, *arguments, temporary=None):
     """Start the benchmark in a folder; the default folder for temporary files is ``temporary`` there."""
     temporary = temporary or folder / "temporary"
     temporary.mkdir(exist_ok=True)
@@ -50,7 +46,7 @@ def start(folder: Path, *arguments: str, temporary: Path | None = None) -> subpr
 
 
 @pytest.mark.slow
-def test_quick_run_measures_all_parts(tmp_path: Path, readable_folder: Path) -> None:
+def test_quick_run_measures_all_parts(tmp_path, readable_folder):
     # One thread, because other tests run in parallel.
     process = start(tmp_path, "--quick", "--threads", "1", temporary=readable_folder)
     output, errors = process.communicate()
@@ -80,7 +76,7 @@ def test_quick_run_measures_all_parts(tmp_path: Path, readable_folder: Path) -> 
     assert list(readable_folder.iterdir()) == []
 
 
-def check_parallelism(figures: dict[str, Any]) -> None:
+def check_parallelism(figures):
     assert sorted(figures["measured"]) == ["4", "6"]
     for (found,) in figures["measured"].values():
         assert found["seconds"] > 0
@@ -89,7 +85,7 @@ def check_parallelism(figures: dict[str, Any]) -> None:
     assert (no_window["ratio"], no_window["simulated_ratio"]) == (1, 1)
 
 
-def check_runners(figures: dict[str, Any]) -> None:
+def check_runners(figures):
     for database in ("sqlite", "postgresql"):
         assert list(figures[database]) == ["1", "2"]
         for found in figures[database].values():
@@ -115,7 +111,7 @@ def check_runners(figures: dict[str, Any]) -> None:
         (["machine", "--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_bad_input_is_reported_without_traceback(arguments: list[str], problem: str, tmp_path: Path) -> None:
+def test_bad_input_is_reported_without_traceback(arguments, problem, tmp_path):
     process = start(tmp_path, *arguments)
     output, errors = process.communicate()
     assert process.returncode == 2
@@ -126,7 +122,7 @@ def test_bad_input_is_reported_without_traceback(arguments: list[str], problem: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_benchmark_removes_its_files(number: signal.Signals, tmp_path: Path) -> None:
+def test_stopped_benchmark_removes_its_files(number, tmp_path):
     process = start(tmp_path, "machine", "--quick")
     assert process.stderr is not None
     while "matrix products" not in process.stderr.readline():
@@ -140,7 +136,7 @@ def test_stopped_benchmark_removes_its_files(number: signal.Signals, tmp_path: P
 
 
 @pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARK.parent))
 
 
@@ -155,12 +151,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"1": 10.0, "2": 15.0, "4": 12.0}, "2"),
     ],
 )
-def test_scaling_stops_where_the_rate_rises_by_less_than_a_tenth(rates: dict[str, float], limit: str | None) -> None:
+def test_scaling_stops_where_the_rate_rises_by_less_than_a_tenth(rates, limit):
     assert importlib.import_module("benchmark.runners").stops_scaling_after(rates) == limit
 
 
 @pytest.mark.usefixtures("importable")
-def test_only_sqlite_is_measured_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_sqlite_is_measured_without_a_server(monkeypatch):
     runners = importlib.import_module("benchmark.runners")
     point = {
         "trials_per_second": 2.0,
@@ -181,7 +177,7 @@ def test_only_sqlite_is_measured_without_a_server(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def parallelism(importable: None) -> Any:
+def parallelism(importable):
     return importlib.import_module("benchmark.parallelism")
 
 
@@ -200,19 +196,19 @@ def parallelism(importable: None) -> Any:
     ],
 )
 def test_simulated_trial_starts_once_all_earlier_trials_outside_the_window_have_finished(
-    lengths: list[float], workers: int, parallelism_value: int, seconds: float, parallelism: Any
-) -> None:
+    lengths, workers, parallelism_value, seconds, parallelism
+):
     assert parallelism.makespan(lengths, workers, parallelism_value) == seconds
 
 
-def test_simulated_lengths_are_those_of_the_quantile_pruner(parallelism: Any) -> None:
+def test_simulated_lengths_are_those_of_the_quantile_pruner(parallelism):
     lengths = parallelism.trial_lengths(10_000, [2.0])
     assert (min(lengths), max(lengths)) == (20, 60)
     assert lengths.count(20) / len(lengths) == pytest.approx(0.6, abs=0.02)
     assert sum(length <= 40 for length in lengths) / len(lengths) == pytest.approx(0.9, abs=0.01)
 
 
-def test_simulated_throughput_rises_with_the_parallelism_up_to_that_without_window(parallelism: Any) -> None:
+def test_simulated_throughput_rises_with_the_parallelism_up_to_that_without_window(parallelism):
     for by_workers in parallelism.simulated().values():
         for workers, shares in by_workers.items():
             assert list(shares) == [str(factor * int(workers)) for factor in (1, 2, 3, 4)]
@@ -223,8 +219,8 @@ def test_simulated_throughput_rises_with_the_parallelism_up_to_that_without_wind
         assert by_workers["2"]["2"] > by_workers["4"]["4"] > by_workers["8"]["8"] > by_workers["16"]["16"]
 
 
-def test_searches_are_compared_only_if_their_trials_are_equal(parallelism: Any) -> None:
-    def search(seconds: float, lengths: list[float], value: float = 0.5) -> dict[str, Any]:
+def test_searches_are_compared_only_if_their_trials_are_equal(parallelism):
+    def search(seconds, lengths, value=0.5):
         return {"seconds": seconds, "trial_seconds": lengths, "trained": [({"batch_size": 16}, value)]}
 
     lengths = [3.0, 1.0, 1.0, 1.0]
@@ -255,29 +251,27 @@ def test_searches_are_compared_only_if_their_trials_are_equal(parallelism: Any) 
 
 
 @pytest.fixture
-def stopwatch(importable: None) -> Any:
+def stopwatch(importable):
     return importlib.import_module("benchmark.stopwatch")
 
 
 class Clock:
     """A clock that advances only by `work`."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now_s = 0
 
-    def __call__(self) -> int:
+    def __call__(self):
         return self.now_s
 
-    def work(self, seconds: int) -> None:
+    def work(self, seconds):
         self.now_s += seconds
 
 
 @pytest.mark.parametrize(
     ("opaque", "parts"), [(False, {"outside": 4, "inside": 6}), (True, {"outside": 10})], ids=["divided", "opaque"]
 )
-def test_time_of_a_called_part_counts_for_the_caller_only_if_it_is_opaque(
-    opaque: bool, parts: dict[str, int], stopwatch: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_of_a_called_part_counts_for_the_caller_only_if_it_is_opaque(opaque, parts, stopwatch, monkeypatch):
     clock, program = Clock(), types.SimpleNamespace()
     program.inner = lambda: clock.work(6)
     program.outer = lambda: (program.inner(), clock.work(4))
@@ -299,9 +293,7 @@ def test_time_of_a_called_part_counts_for_the_caller_only_if_it_is_opaque(
 
 
 @pytest.mark.usefixtures("importable")
-def test_experiment_with_relative_paths_is_valid_in_other_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_experiment_with_relative_paths_is_valid_in_other_folders(tmp_path, monkeypatch):
     module = importlib.import_module("benchmark.plan")
     shipped = load_model_definitions(TrainingConfig().model_config_path)["small"]
     models = {"models": {"my_model": shipped.model_dump(mode="json")}}
@@ -317,7 +309,7 @@ def test_experiment_with_relative_paths_is_valid_in_other_folders(
     assert load_model_definitions(config.model_config_path)["my_model"] == shipped
 
 
-def test_missing_or_uncalled_function_is_an_error(stopwatch: Any) -> None:
+def test_missing_or_uncalled_function_is_an_error(stopwatch):
     error = importlib.import_module("harness.run").HarnessError
     with pytest.raises(error, match=r"the program has no function tuner\.workers\.loop\.gone"):
         stopwatch.Stopwatch().time([stopwatch.TimedPart("work", ("tuner.workers.loop.gone",))])

@@ -1,7 +1,5 @@
 """`scripts/compare_search.py`: all competitors train the same work, and their results are read correctly."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -12,7 +10,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -28,16 +25,16 @@ SMAC_METRICS = "digits/trainings/SMAC3_seed3/*/metrics.jsonl"
 NAMES = ("khmer_tuner", "TPE_MedianPruner", "SMAC3")
 
 
-def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(name, monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     return importlib.import_module(f"search_comparison.{name}")
 
 
-def command(folder: Path, *options: str) -> list[str]:
+def command(folder, *options):
     return [sys.executable, str(SCRIPTS / "compare_search.py"), "--work-dir", str(folder), *options]
 
 
-def compare(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def compare(folder, *options):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command(folder, *options), env=environment, capture_output=True, text=True)
 
@@ -46,7 +43,7 @@ SMALL = ("--tasks", "digits", "--seeds", "3", "--budget", str(BUDGET), "--epochs
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def finished(tmp_path_factory):
     pytest.importorskip("smac")
     folder = tmp_path_factory.mktemp("comparison")
     done = compare(folder, *SMALL, "--competitors", OPTUNA, SMAC, "--variants", "--pruner none")
@@ -54,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, done.stdout
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
+def started(folder):
     """Start the comparison, and wait until SMAC is in its first Hyperband round."""
     process = subprocess.Popen(
         command(folder, *SMALL, "--competitors", OPTUNA, SMAC, "--jobs", "3"),
@@ -70,9 +67,7 @@ def started(folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 class TestSmallComparison:
-    def test_each_search_spends_exactly_the_budget_and_starts_with_the_same_presets(
-        self, finished: tuple[Path, str]
-    ) -> None:
+    def test_each_search_spends_exactly_the_budget_and_starts_with_the_same_presets(self, finished):
         results = finished[0] / "digits" / "results"
         presets = json.loads((results / "presets_seed3.json").read_text())
         assert [len(preset["values"]) for preset in presets] == [EPOCHS] * 3
@@ -84,7 +79,7 @@ class TestSmallComparison:
         promoted = [trial["digest"] for trial in json.loads((results / "SMAC3_seed3.json").read_text())]
         assert len(set(promoted)) < len(promoted)
 
-    def test_table_data_and_plot(self, finished: tuple[Path, str]) -> None:
+    def test_table_data_and_plot(self, finished):
         folder, output = finished
         names = {"khmer-tuner", OPTUNA, SMAC, "khmer-tuner --pruner none"}
         for name in names:
@@ -95,9 +90,7 @@ class TestSmallComparison:
         assert data["digits"]["best_competitor"] in (OPTUNA, SMAC)
         assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_comparison_killed_in_the_middle_continues_and_has_the_same_results(
-        self, finished: tuple[Path, str], tmp_path: Path
-    ) -> None:
+    def test_comparison_killed_in_the_middle_continues_and_has_the_same_results(self, finished, tmp_path):
         results = finished[0] / "digits" / "results"
         process = started(tmp_path)
         children = psutil.Process(process.pid).children(recursive=True)
@@ -115,7 +108,7 @@ class TestSmallComparison:
         for path, text in before.items():  # times are part of the metrics: the epochs were not trained again
             assert path.read_text().startswith(text)
 
-    def test_ctrl_c_ends_all_searches(self, tmp_path: Path) -> None:
+    def test_ctrl_c_ends_all_searches(self, tmp_path):
         pytest.importorskip("smac")
         process = started(tmp_path)
         children = psutil.Process(process.pid).children(recursive=True)
@@ -135,17 +128,13 @@ class TestOptions:
             (["--competitors", "khmer-tuner"], "invalid choice: 'khmer-tuner'"),
         ],
     )
-    def test_invalid_options_are_refused_before_any_training(
-        self, options: list[str], expected: str, tmp_path: Path
-    ) -> None:
+    def test_invalid_options_are_refused_before_any_training(self, options, expected, tmp_path):
         done = compare(tmp_path / "new", *options)
         assert done.returncode == 2
         assert expected in done.stderr
         assert not (tmp_path / "new").exists()
 
-    def test_work_folder_of_a_comparison_with_another_budget_is_refused(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_work_folder_of_a_comparison_with_another_budget_is_refused(self, monkeypatch, tmp_path):
         tasks = module("tasks", monkeypatch)
         small = tasks.Task("AB", max_length=2, samples=20, test_samples=5)
         tasks.prepare(small, tmp_path, epochs=2, budget=10)
@@ -161,7 +150,7 @@ class TestOptions:
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_parameters_of_a_preset_are_the_same_in_smac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_parameters_of_a_preset_are_the_same_in_smac(monkeypatch, tmp_path):
     pytest.importorskip("smac")
     tasks, smac = module("tasks", monkeypatch), module("smac_search", monkeypatch)
     tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=2, budget=10)
@@ -183,13 +172,13 @@ def test_parameters_of_a_preset_are_the_same_in_smac(monkeypatch: pytest.MonkeyP
 
 class TestTrainings:
     @pytest.fixture
-    def trainings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def trainings(self, monkeypatch, tmp_path):
         tasks = module("tasks", monkeypatch)
         tasks.prepare(tasks.Task("AB", max_length=2, samples=20, test_samples=5), tmp_path, epochs=3, budget=10)
         monkeypatch.chdir(tmp_path)
         return module("trainings", monkeypatch).Trainings(tasks.Problem.load(seed=1), Path("trainings"), budget=4)
 
-    def test_a_promoted_trial_continues_and_its_earlier_epochs_are_not_charged_again(self, trainings: Any) -> None:
+    def test_a_promoted_trial_continues_and_its_earlier_epochs_are_not_charged_again(self, trainings):
         config = next(iter(trainings.problem.presets.values()))
         first = trainings.run(config, lambda epoch, value: epoch < 2)
         second = trainings.run(config)
@@ -197,7 +186,7 @@ class TestTrainings:
         assert (len(first.values), len(second.values)) == (2, 1)
         assert second.best == max(first.values + second.values)
 
-    def test_the_budget_ends_the_last_trial(self, trainings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_budget_ends_the_last_trial(self, trainings, monkeypatch):
         whole, cut = list(trainings.problem.presets.values())[:2]
         trainings.run(whole)
         with pytest.raises(module("trainings", monkeypatch).BudgetSpentError):
@@ -205,9 +194,7 @@ class TestTrainings:
         assert [len(result.values) for result in trainings.results] == [3, 1]
         assert [result.why_ended for result in trainings.results] == ["max_epochs", "budget"]
 
-    def test_finished_trainings_are_charged_and_can_be_pruned_but_not_trained_again(
-        self, trainings: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_finished_trainings_are_charged_and_can_be_pruned_but_not_trained_again(self, trainings, monkeypatch):
         config = next(iter(trainings.problem.presets.values()))
         finished = trainings.run(config)
         again = module("trainings", monkeypatch).Trainings(trainings.problem, Path("other"), 6, [finished])
@@ -219,12 +206,12 @@ class TestTrainings:
 
 
 class TestCurves:
-    def curves(self, monkeypatch: pytest.MonkeyPatch, *searches: list[dict[str, Any]], budget: int = 6) -> Any:
+    def curves(self, monkeypatch, *searches, budget=6):
         result = module("trainings", monkeypatch).TrialResult
         trials = [[result("", **trial) for trial in search] for search in searches]
         return module("report", monkeypatch).Curves.of(trials, budget)
 
-    def test_chosen_model_is_the_best_ended_trial(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_chosen_model_is_the_best_ended_trial(self, monkeypatch):
         search = [
             {"values": [0.1, 0.5], "best": 0.5, "test_seq": 0.25},
             {"values": [0.4], "best": 0.4, "test_seq": 0.75},  # a better model by chance, but not chosen
@@ -236,22 +223,20 @@ class TestCurves:
         assert curves.median_epochs_to(0.5) == 2
         assert curves.median_epochs_to(0.95) is None
 
-    def test_median_of_an_even_number_of_seeds_ignores_seeds_that_never_reach_the_quality(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_median_of_an_even_number_of_seeds_ignores_seeds_that_never_reach_the_quality(self, monkeypatch):
         searches = [
             [{"values": values, "best": max(values)}] for values in ([0.1, 0.9], [0.9, 0.9], [0.1, 0.1], [0.1, 0.1])
         ]
         assert self.curves(monkeypatch, *searches).median_epochs_to(0.9) == 2
         assert self.curves(monkeypatch, *searches[1:]).median_epochs_to(0.9) is None
 
-    def test_seed_without_any_epoch_has_no_accuracy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_seed_without_any_epoch_has_no_accuracy(self, monkeypatch):
         curves = self.curves(monkeypatch, [], [{"values": []}])
         assert curves.best.tolist() == [[0.0] * 6] * 2
         assert curves.test_error.tolist() == [[1.0] * 6] * 2
 
-    def test_own_search_is_compared_with_the_best_competitor(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def search(*values: float, test_seq: float = 0.5) -> list[dict[str, Any]]:
+    def test_own_search_is_compared_with_the_best_competitor(self, monkeypatch):
+        def search(*values, test_seq=0.5):
             return [{"values": list(values), "best": max(values), "test_seq": test_seq}]
 
         own = self.curves(monkeypatch, search(0.1, 0.9), search(0.1, 0.8, test_seq=0.75))
@@ -272,7 +257,7 @@ class TestCurves:
         single = report.summary({"own": own, "own --pruner none": best, "worse": worse}, presets, "own")
         assert single["best_competitor"] == "worse"
 
-    def test_one_seed_has_no_confidence_interval(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_seed_has_no_confidence_interval(self, monkeypatch):
         own = self.curves(monkeypatch, [{"values": [0.9], "best": 0.9, "test_seq": 0.5}])
         presets = self.curves(monkeypatch, [{"values": [0.1], "best": 0.1, "test_seq": 0.0}])
         report = module("report", monkeypatch)
@@ -283,7 +268,7 @@ class TestCurves:
 
 
 @pytest.mark.parametrize(("budget", "kept"), [(5, [2, 3]), (4, [2, 2]), (2, [2, 0]), (9, [2, 3])])
-def test_own_search_is_cut_at_the_budget(budget: int, kept: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_search_is_cut_at_the_budget(budget, kept, monkeypatch):
     result = module("trainings", monkeypatch).TrialResult
     results = [result("", [0.1, 0.2], 0.2, 0.3, 0.4), result("", [0.3, 0.1, 0.5], 0.5, 0.6, 0.7)]
     cut = module("own_search", monkeypatch).cut(results, budget)
@@ -292,7 +277,7 @@ def test_own_search_is_cut_at_the_budget(budget: int, kept: list[int], monkeypat
         assert (cut[1].best, cut[1].test_seq) == (0.3, None)
 
 
-def test_noise_changes_the_images_but_not_the_labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_noise_changes_the_images_but_not_the_labels(monkeypatch, tmp_path):
     from tuner.data.pixel_cache import open_pixel_cache
 
     tasks = module("tasks", monkeypatch)

@@ -1,7 +1,5 @@
 """`scripts/damage_harness.py` with few damages: each is reported and no undamaged trial is lost."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sqlite3
@@ -10,7 +8,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -18,21 +15,21 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "damage_harness.py"
 
 
-def run_harness(*options: str) -> subprocess.CompletedProcess[str]:
+def run_harness(*options):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, str(HARNESS), *options], capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow
-def test_damage_is_reported_and_undamaged_trials_are_kept() -> None:
+def test_damage_is_reported_and_undamaged_trials_are_kept():
     done = run_harness("--damages", "14", "--seed", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", 0 failures\n" in done.stdout
 
 
-def test_unexpected_error_and_hanging_command_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_and_hanging_command_are_problems(monkeypatch):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
-    case: Any = importlib.import_module("damages.case")
+    case = importlib.import_module("damages.case")
     outputs = {"status": (1, "error: unexpected TypeError"), "show": (None, ""), "best": (2, "error: damaged")}
     assert case.unexpected_errors(outputs) == [
         "status: exited with 1: error: unexpected TypeError",
@@ -40,9 +37,9 @@ def test_unexpected_error_and_hanging_command_are_problems(monkeypatch: pytest.M
     ]
 
 
-def test_same_seed_damages_same_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_seed_damages_same_value(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
-    kinds: Any = importlib.import_module("damages.kinds")
+    kinds = importlib.import_module("damages.kinds")
     found = []
     for _ in range(2):
         with closing(sqlite3.connect(":memory:")) as database:

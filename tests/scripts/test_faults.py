@@ -1,7 +1,5 @@
 """`scripts/fault_harness.py` with few faults: a study with a failing file-system call equals the reference."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import random
@@ -11,7 +9,6 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -44,12 +41,12 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(name, monkeypatch):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     return importlib.import_module(name)
 
 
-def run_harness(faults: int, *options: str) -> None:
+def run_harness(faults, *options):
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         command = [sys.executable, str(HARNESS), "--folder", folder, "--faults", str(faults), *options]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -60,17 +57,17 @@ def run_harness(faults: int, *options: str) -> None:
 
 @needs_compiler
 @pytest.mark.slow
-def test_study_with_failing_file_system_call_is_completed_and_error_names_path() -> None:
+def test_study_with_failing_file_system_call_is_completed_and_error_names_path():
     run_harness(20, "--only-sampled", "--seed", "6", "--jobs", "2")
 
 
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def calls(tmp_path, monkeypatch):
     (tmp_path / "calls.txt").write_text(CALL_LOG.format(study=tmp_path))
     return module("faults.calls", monkeypatch).read_calls(tmp_path)
 
 
-def test_calls_are_classified_by_kind_and_operation(calls: Any) -> None:
+def test_calls_are_classified_by_kind_and_operation(calls):
     assert [call.number for call in calls] == list(range(1, 12))
     assert [call.kind for call in calls[:5]] == [
         "mkdir the output folder",
@@ -83,9 +80,7 @@ def test_calls_are_classified_by_kind_and_operation(calls: Any) -> None:
     assert [call.operation for call in calls[2:9:3]] == [None, ("tell", 1), ("checkpoint", 2)]
 
 
-def test_plan_has_every_fault_for_every_call_during_checkpoint_and_tell(
-    calls: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_has_every_fault_for_every_call_during_checkpoint_and_tell(calls, monkeypatch):
     calls_module = module("faults.calls", monkeypatch)
     injections = calls_module.plan(calls, random.Random(1), 4, all_operations=True)
     # The second checkpoint repeats the first, and the write of the third page repeats that of the second.
@@ -104,9 +99,7 @@ def test_plan_has_every_fault_for_every_call_during_checkpoint_and_tell(
         (2, "error: {study}/out/a: something is wrong", "does not name the path"),
     ],
 )
-def test_wrong_exit_code_or_error_message_is_a_problem(
-    code: int, output: str, problem: str | None, calls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_exit_code_or_error_message_is_a_problem(code, output, problem, calls, tmp_path, monkeypatch):
     campaign, faults, forks = (
         module(name, monkeypatch) for name in ("faults.campaign", "faults.calls", "harness.forks")
     )

@@ -1,15 +1,11 @@
 """Every function and module that a script names in a string exists."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,12 +30,12 @@ ROOTS = (
 DOTTED = re.compile(rf"(?:{'|'.join(ROOTS)})(?:\.(?!(?:json|c|so)$)\w+)+")  # except file names
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
+def trees():
     for path in sorted(SCRIPTS.rglob("*.py")):
         yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
-def dotted_names(tree: ast.AST) -> set[str]:
+def dotted_names(tree):
     strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return {text for text in strings if isinstance(text, str) and DOTTED.fullmatch(text)}
 
@@ -48,11 +44,11 @@ NAMES = sorted({name for _, tree in trees() for name in dotted_names(tree)})
 
 
 @pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+def _importable(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
-def resolve(name: str) -> Any:
+def resolve(name):
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:
@@ -60,7 +56,7 @@ def resolve(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_in_a_script_exists(name: str) -> None:
+def test_name_in_a_script_exists(name):
     resolve(name)
 
 
@@ -73,16 +69,16 @@ def test_name_in_a_script_exists(name: str) -> None:
         "no_such_package.function",
     ],
 )
-def test_missing_name_fails(name: str) -> None:
+def test_missing_name_fails(name):
     with pytest.raises(pytest.fail.Exception, match=re.escape(name)):
         resolve(name)
 
 
-def kill_points() -> list[str]:
+def kill_points():
     return [point.target for point in importlib.import_module("harness.kill_points").KILL_POINTS]
 
 
-def test_all_lists_of_names_are_found() -> None:
+def test_all_lists_of_names_are_found():
     parts = ("bookkeeping.PER_EPOCH", "bookkeeping.PER_TRIAL", "bookkeeping.SET_UP", "epochs.TIMED_PARTS")
     watched = [item for part in parts for item in pkgutil.resolve_name(f"benchmark.{part}")]
     watched += [pkgutil.resolve_name(f"benchmark.images.{name}") for name in ("_TRAINING", "_VALIDATING")]
@@ -93,38 +89,38 @@ def test_all_lists_of_names_are_found() -> None:
     assert named <= set(NAMES)
 
 
-def test_every_kill_point_is_a_function() -> None:
+def test_every_kill_point_is_a_function():
     assert all(callable(resolve(target)) for target in kill_points())
 
 
-def test_no_name_is_an_f_string() -> None:
+def test_no_name_is_an_f_string():
     # The name would not be found in the source.
     strings = [node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     parts = [string.values[0].value for string in strings if isinstance(string.values[0], ast.Constant)]
     assert [part for part in parts if re.match(rf"(?:{'|'.join(ROOTS)})\.\w", str(part))] == []
 
 
-def imported(tree: ast.AST) -> set[str]:
+def imported(tree):
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     return {module.split(".")[0] for module in modules}
 
 
 @pytest.mark.parametrize("folder", [SHARED, *OWN])
-def test_folder_imports_only_itself_and_the_shared_folder(folder: str) -> None:
+def test_folder_imports_only_itself_and_the_shared_folder(folder):
     for path, tree in trees():
         if path.relative_to(SCRIPTS).parts[0] == folder:
             assert imported(tree) & {SHARED, *OWN} <= {SHARED, folder}, path
 
 
-def test_watching_a_missing_function_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watching_a_missing_function_is_an_error(monkeypatch):
     replacement = importlib.import_module("harness.replacement")
     error = importlib.import_module("harness.run").HarnessError
     with pytest.raises(error, match=r"the program has no function tuner\.workers\.loop\.gone to replace"):
         replacement.watch("tuner.workers.loop.gone")
-    calls: list[Any] = []
+    calls = []
     module = type(sys)("watched_program")
-    module.double = lambda number: 2 * number  # type: ignore[attr-defined]
+    module.double = lambda number: 2 * number
     monkeypatch.setitem(sys.modules, "watched_program", module)
     replacement.watch("watched_program.double", before=calls.append, after=calls.append)
     assert module.double(3) == 6

@@ -1,7 +1,5 @@
 """`scripts/kill_harness.py` with few kills: a study whose processes are killed equals the reference study."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json
@@ -14,14 +12,12 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from studies import MAX_CRASHES
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
@@ -39,58 +35,56 @@ NOTHING_DIFFERS = (
 MARK = "STARTED_BY_A_TEST"
 PASSWORD_NOT_FOUND = "password found: 0 times\n"
 
-Harness = subprocess.CompletedProcess[str]
 
-
-def run_harness(folder: Path, *options: str) -> Harness:
+def run_harness(folder, *options):
     command = [sys.executable, str(HARNESS), "--folder", str(folder), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def check(done: Harness, kills: int) -> None:
+def check(done, kills):
     assert done.returncode == 0, done.stdout + done.stderr
     for line in (f"{kills} kills, ", *NOTHING_DIFFERS):
         assert line in done.stdout
 
 
-def module(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def module(name, monkeypatch):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     return importlib.import_module(name)
 
 
 @pytest.fixture
-def password(monkeypatch: pytest.MonkeyPatch) -> str:
+def password(monkeypatch):
     """The password of the server that the harness starts."""
     return str(module("harness.postgresql", monkeypatch).PASSWORD)
 
 
 @pytest.fixture(scope="module")
-def work_folder() -> Iterator[Path]:
+def work_folder():
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def killed(work_folder: Path) -> tuple[Path, Harness]:
+def killed(work_folder):
     """The folder of the reference study in a short run of the harness, and the completed process of the harness."""
     folder = work_folder / "short"
     return folder / "reference", run_harness(folder, "--kills", "12", "--seed", "1", "--trials", "3")
 
 
-def test_study_with_killed_processes_equals_reference_study(killed: tuple[Path, Harness]) -> None:
+def test_study_with_killed_processes_equals_reference_study(killed):
     check(killed[1], 12)
     assert re.search(r"^most consecutive kills in one epoch: [3-9]$", killed[1].stdout, re.MULTILINE), killed[1].stdout
 
 
-def check_on_a_server(done: Harness, kills: int, password: str) -> None:
+def check_on_a_server(done, kills, password):
     check(done, kills)
     assert PASSWORD_NOT_FOUND in done.stdout
     assert password not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_study_on_postgresql_with_killed_processes_equals_reference_study(work_folder: Path, password: str) -> None:
+def test_study_on_postgresql_with_killed_processes_equals_reference_study(work_folder, password):
     folder = work_folder / "server"
     points = ("before second half of a claim", "after epoch", "before take-over")
     done = run_harness(folder, "--postgresql", "--kills", "4", "--seed", "1", "--trials", "3", "--at", *points)
@@ -100,7 +94,7 @@ def test_study_on_postgresql_with_killed_processes_equals_reference_study(work_f
     assert "CREATE TABLE public.trials" in (folder / "reference" / "study.sql").read_text()
 
 
-def test_stopped_harness_removes_server_and_files(tmp_path: Path) -> None:
+def test_stopped_harness_removes_server_and_files(tmp_path):
     mark = str(tmp_path)
     command = [sys.executable, str(HARNESS), "--postgresql", "--trials", "3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), MARK: mark}
@@ -119,7 +113,7 @@ def test_stopped_harness_removes_server_and_files(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def names_of_marked(mark: str) -> set[str]:
+def names_of_marked(mark):
     """Return the names of the processes with a mark in their environment, which children inherit."""
     names = set()
     for process in psutil.process_iter():
@@ -130,13 +124,13 @@ def names_of_marked(mark: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_many_kills_on_postgresql(work_folder: Path, password: str) -> None:
+def test_many_kills_on_postgresql(work_folder, password):
     done = run_harness(work_folder / "server, longer", "--postgresql", "--kills", "6", "--seed", "2", "--workers", "2")
     check_on_a_server(done, 6, password)
 
 
 @pytest.mark.slow
-def test_study_of_two_workers_that_are_killed_equals_reference_study_of_one(work_folder: Path) -> None:
+def test_study_of_two_workers_that_are_killed_equals_reference_study_of_one(work_folder):
     options = ("--workers", "2", "--kills", "5", "--seed", "5", "--trials", "6")
     points = ("after claim", "after epoch", "before take-over", "after tell")
     done = run_harness(work_folder / "workers", *options, "--at", *points)
@@ -147,7 +141,7 @@ def test_study_of_two_workers_that_are_killed_equals_reference_study_of_one(work
     assert int(found[1]) == 5 + 2 * int(found[2])
 
 
-def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path) -> None:
+def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder):
     points = ("after outcome", "before take-over", "after take-over", "before second half of a claim")
     done = run_harness(work_folder / "take-over", "--kills", "6", "--seed", "1", "--trials", "3", "--at", *points)
     check(done, 6)
@@ -164,11 +158,11 @@ def test_repeated_kills_at_a_takeover_do_not_change_the_study(work_folder: Path)
     ],
     ids=["forked", "warm start", "fresh interpreters"],
 )
-def test_many_kills(work_folder: Path, kills: int, options: tuple[str, ...]) -> None:
+def test_many_kills(work_folder, kills, options):
     check(run_harness(work_folder / f"{kills} kills", "--kills", str(kills), *options), kills)
 
 
-def change_metrics(study: Path) -> None:
+def change_metrics(study):
     path = study / "out" / "plain" / "metrics.jsonl"
     first, *others = path.read_text().splitlines(keepends=True)
     metrics = json.loads(first)
@@ -176,7 +170,7 @@ def change_metrics(study: Path) -> None:
     path.write_text("".join([json.dumps(metrics) + "\n", *others]))
 
 
-def change_weight(study: Path) -> None:
+def change_weight(study):
     path = study / "out" / "plain" / "checkpoints" / "best.pt"
     state = load_checkpoint(path)
     weights = next(iter(state["model"].values()))
@@ -184,25 +178,25 @@ def change_weight(study: Path) -> None:
     save_checkpoint(path, state)
 
 
-def change_results(study: Path) -> None:
+def change_results(study):
     path = study / "results.json"
     path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
 
 
-def change_plot(study: Path) -> None:
+def change_plot(study):
     path = study / "out" / CURVES
     path.write_bytes(path.read_bytes() + b"\0")
 
 
-def in_database(statement: str) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
+def in_database(statement):
+    def change(study):
         with closing(sqlite3.connect(study / "out" / "study.db")) as database, database:
             assert database.execute(statement).rowcount == 1
 
     return change
 
 
-def write_curve_point_twice(study: Path) -> None:
+def write_curve_point_twice(study):
     (curve,) = (study / "out" / "with_curves" / "tensorboard").glob("events.*")
     content, records = curve.read_bytes(), []
     while content:
@@ -215,7 +209,7 @@ def write_curve_point_twice(study: Path) -> None:
     curve.write_bytes(b"".join([*records, records[0], last]))
 
 
-def add_partial_file(study: Path) -> None:
+def add_partial_file(study):
     (study / "out" / "plain" / "checkpoints" / ".best.pt.tmp").touch()
 
 
@@ -250,13 +244,7 @@ def add_partial_file(study: Path) -> None:
     ],
     ids=["metrics", "weight", "results", "curve", "partial file", "parameter", "report", "state", "plot", "note"],
 )
-def test_changed_item_is_a_difference(
-    change: Callable[[Path], None],
-    item: str,
-    killed: tuple[Path, Harness],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_changed_item_is_a_difference(change, item, killed, tmp_path, monkeypatch):
     snapshot = module("harness.snapshot", monkeypatch)
     study = tmp_path / "study"
     shutil.copytree(killed[0], study)
@@ -265,7 +253,7 @@ def test_changed_item_is_a_difference(
     assert [difference.item for difference in snapshot.differences(before, snapshot.take_snapshot(study))] == [item]
 
 
-def test_password_in_file_or_output_is_found(password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_in_file_or_output_is_found(password, tmp_path, monkeypatch):
     databases = module("harness.databases", monkeypatch)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "weights.pt").write_bytes(b"\0\xff" + 2 * f"u:{password}@".encode())
@@ -273,11 +261,9 @@ def test_password_in_file_or_output_is_found(password: str, tmp_path: Path, monk
     assert databases.passwords_found(tmp_path, f"u:{password}@") == 3
 
 
-def test_process_at_the_crash_limit_is_not_killed_before_progress(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_at_the_crash_limit_is_not_killed_before_progress(tmp_path, monkeypatch):
     child, event_log = module("kills.child", monkeypatch), module("kills.event_log", monkeypatch)
-    kills: list[int] = []
+    kills = []
     monkeypatch.setattr("os.kill", lambda pid, number: kills.append(number))
     point = "before training step"
     watcher = child._Watcher(child.Task([], 1, {point: 1}), event_log.EventLog(tmp_path, 1))
@@ -293,7 +279,7 @@ def test_process_at_the_crash_limit_is_not_killed_before_progress(
     assert kills == [signal.SIGKILL]
 
 
-def crashed_trial(crashes: int) -> FrozenTrial:
+def crashed_trial(crashes):
     """Return a running trial whose processes have crashed this number of times before and are about to crash again."""
     attempts = [{"began": "2026-01-01T00:00:00+00:00", "worker": "host:1", "epochs": 0, "after": "waiting"}]
     attempts += [{**attempts[0], "after": "crash"}] * crashes
@@ -301,12 +287,12 @@ def crashed_trial(crashes: int) -> FrozenTrial:
     return create_trial(state=TrialState.RUNNING, user_attrs=attributes)
 
 
-def test_epochs_of_two_processes_at_the_same_time_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_of_two_processes_at_the_same_time_are_counted(monkeypatch):
     campaign, event_log = module("kills.campaign", monkeypatch), module("kills.event_log", monkeypatch)
     one_after_another = [(1, "epoch started"), (1, "epoch saved"), (2, "epoch started"), (2, "epoch saved")]
     at_the_same_time = [(1, "epoch started"), (2, "epoch started"), (1, "epoch saved"), (2, "epoch saved")]
 
-    def count(events: list[tuple[int, str]]) -> int:
+    def count(events):
         logged = [event_log.Event(start, 0.0, event_log.EventKind(kind)) for start, kind in events]
         return int(campaign.count_overlapping_epochs(logged))
 
@@ -314,7 +300,7 @@ def test_epochs_of_two_processes_at_the_same_time_are_counted(monkeypatch: pytes
     assert count(at_the_same_time) == 2
 
 
-def test_event_that_is_being_written_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_that_is_being_written_is_not_read(tmp_path, monkeypatch):
     event_log = module("kills.event_log", monkeypatch)
     event_log.EventLog(tmp_path, 1).append(event_log.EventKind.PROGRESS)
     with (tmp_path / event_log.FILE_NAME).open("a") as log:

@@ -1,7 +1,5 @@
 """`scripts/measure_ray.py` with two short trials."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -13,9 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_ray.py"
 
 
 @pytest.mark.slow
-def test_measurement_prints_the_throughput_of_both_kinds_of_workers(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_measurement_prints_the_throughput_of_both_kinds_of_workers(environment, tmp_path):
     pytest.importorskip("ray")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--pairs", "1", "--presets", "2", "--epochs", "1", "--samples", "50"],

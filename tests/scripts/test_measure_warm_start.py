@@ -1,10 +1,7 @@
 """The spaces and the counts of `scripts/measure_warm_start.py`."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,12 +12,12 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+def script(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     return importlib.import_module("measure_warm_start")
 
 
-def test_spaces_differ_only_in_the_ranges_that_their_names_say(script: Any) -> None:
+def test_spaces_differ_only_in_the_ranges_that_their_names_say(script):
     texts = {name: text.replace("1e-", "1.0e-").replace("3e-", "3.0e-") for name, text in script.SPACES.items()}
     spaces = {name: parse_search_space({"base": {}, **yaml.safe_load(text)}) for name, text in texts.items()}
     changed = {
@@ -37,5 +34,5 @@ def test_spaces_differ_only_in_the_ranges_that_their_names_say(script: Any) -> N
 
 
 @pytest.mark.parametrize(("values", "trials"), [([0.1, 0.5, 0.4], 2), ([0.5], 1), ([0.1, 0.2], 21), ([], 21)])
-def test_trials_until_the_goal_are_counted(values: list[float], trials: int, script: Any) -> None:
+def test_trials_until_the_goal_are_counted(values, trials, script):
     assert script._trials_to(0.5, values) == trials

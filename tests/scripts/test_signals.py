@@ -1,7 +1,5 @@
 """`scripts/signal_harness.py` with few signals: no interrupted command prints a traceback."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import subprocess
@@ -16,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 HARNESS = ROOT / "scripts" / "signal_harness.py"
 
 
-def test_harness_interrupts_every_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_harness_interrupts_every_command(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     harness = importlib.import_module("signal_harness")
     lines = harness.commands(importlib.import_module("harness.fixture_study").FixtureStudy(tmp_path, 1))
@@ -25,7 +23,7 @@ def test_harness_interrupts_every_command(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.slow
-def test_interrupted_commands_print_no_traceback_and_keep_the_study(tmp_path: Path) -> None:
+def test_interrupted_commands_print_no_traceback_and_keep_the_study(tmp_path):
     done = subprocess.run(
         [sys.executable, str(HARNESS), "--signals", "40", "--folder", str(tmp_path)],
         capture_output=True,

@@ -1,7 +1,5 @@
 """`scripts/soak.py` for one cycle: a study with injected faults and polling keeps all invariants."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -12,11 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -31,7 +27,7 @@ SEARCH_TRIALS = 3
 
 
 @pytest.mark.slow
-def test_study_with_injected_faults_keeps_all_invariants() -> None:
+def test_study_with_injected_faults_keeps_all_invariants():
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         done = subprocess.run(
             [sys.executable, str(HARNESS), "--minutes", "0", "--trials", "6", "--seed", "3", "--folder", folder],
@@ -50,13 +46,13 @@ def test_study_with_injected_faults_keeps_all_invariants() -> None:
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def module(monkeypatch):
     monkeypatch.syspath_prepend(str(HARNESS.parent))
     return importlib.import_module
 
 
 @pytest.fixture(scope="module")
-def complete_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_study(tmp_path_factory):
     """A work folder with a complete study."""
     folder = tmp_path_factory.mktemp("soak")
     with pytest.MonkeyPatch.context() as patch:
@@ -75,44 +71,44 @@ def complete_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def study(complete_study: Path, tmp_path: Path) -> Path:
+def study(complete_study, tmp_path):
     """A copy of the complete study."""
     shutil.copytree(complete_study, tmp_path / "work")
     return tmp_path / "work" / "study"
 
 
 @pytest.fixture
-def examine(study: Path, module: Callable[[str], Any]) -> Callable[[], Any]:
+def examine(study, module):
     small = module("harness.fixture_study").FixtureStudy(study.parent, SEARCH_TRIALS)
     return lambda: module("soak.invariants").examine(small, study)
 
 
-def in_database(statement: str) -> Callable[[Path], None]:
-    def change(study: Path) -> None:
+def in_database(statement):
+    def change(study):
         with closing(sqlite3.connect(study / "out" / "study.db")) as database, database:
             assert database.execute(statement).rowcount == 1
 
     return change
 
 
-def change_metrics(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
-    def do(study: Path) -> None:
+def change_metrics(change):
+    def do(study):
         path = study / "out" / "plain" / "metrics.jsonl"
         path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
 
     return do
 
 
-def change_results(study: Path) -> None:
+def change_results(study):
     path = study / "results.json"
     path.write_text(path.read_text().replace('"total_epochs": 5', '"total_epochs": 4', 1))
 
 
-def add_leftover_checkpoint(study: Path) -> None:
+def add_leftover_checkpoint(study):
     (study / "out" / "plain" / "checkpoints" / "last.pt").touch()
 
 
-def empty_index(study: Path) -> None:
+def empty_index(study):
     path = study / "out" / "study.db"
     with closing(sqlite3.connect(path)) as database:
         (size,) = database.execute("PRAGMA page_size").fetchone()
@@ -123,7 +119,7 @@ def empty_index(study: Path) -> None:
         file.write(leaf_without_cells)
 
 
-def test_study_without_faults_keeps_all_invariants(examine: Callable[[], Any]) -> None:
+def test_study_without_faults_keeps_all_invariants(examine):
     found = examine()
     assert found.problems == []
     assert found.not_reproducible == []
@@ -178,17 +174,13 @@ def test_study_without_faults_keeps_all_invariants(examine: Callable[[], Any]) -
         (empty_index, "the database is damaged"),
     ],
 )
-def test_broken_invariant_is_a_problem(
-    change: Callable[[Path], None], problem: str, study: Path, examine: Callable[[], Any]
-) -> None:
+def test_broken_invariant_is_a_problem(change, problem, study, examine):
     change(study)
     assert any(problem in found for found in examine().problems)
 
 
 @pytest.mark.parametrize(("crashes", "is_broken"), [(2, True), (3, False)])
-def test_crashed_trial_breaks_no_invariant_after_three_out_of_memory_crashes(
-    crashes: int, is_broken: bool, study: Path, module: Callable[[str], Any]
-) -> None:
+def test_crashed_trial_breaks_no_invariant_after_three_out_of_memory_crashes(crashes, is_broken, study, module):
     records = latest_records(load_study(study / "out")[0])
     record = next(record for record in records if record.outcome is not None)
     assert record.outcome is not None
@@ -197,21 +189,21 @@ def test_crashed_trial_breaks_no_invariant_after_three_out_of_memory_crashes(
     assert bool(list(module("soak.invariants")._end_problems(record))) == is_broken
 
 
-def test_results_file_that_differs_from_export_is_a_problem(study: Path, module: Callable[[str], Any]) -> None:
+def test_results_file_that_differs_from_export_is_a_problem(study, module):
     results_problems = module("soak.invariants").results_problems
     assert list(results_problems(study)) == []
     change_results(study)
     assert list(results_problems(study)) == ["results.json differs from a new export"]
 
 
-def change_loss(lines: list[str]) -> list[str]:
+def change_loss(lines):
     metrics = json.loads(lines[1])
     metrics["train_loss"] += 1e-14
     return [lines[0], json.dumps(metrics) + "\n", *lines[2:]]
 
 
 @pytest.fixture
-def retrain(study: Path, module: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def retrain(study, module, monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.chdir(study)  # the function changes to this folder
@@ -219,7 +211,7 @@ def retrain(study: Path, module: Callable[[str], Any], monkeypatch: pytest.Monke
     torch.set_num_threads(threads)
 
 
-def test_retraining_reproduces_metrics_and_reports_changed_metrics(study: Path, retrain: Any) -> None:
+def test_retraining_reproduces_metrics_and_reports_changed_metrics(study, retrain):
     retrained = retrain()
     assert len(retrained) == SEARCH_TRIALS + 2
     assert not any(retrained.values())
@@ -227,9 +219,7 @@ def test_retraining_reproduces_metrics_and_reports_changed_metrics(study: Path, 
     assert [problem[:29] for problem in retrain().values() if problem] == ["plain differs when retrained:"]
 
 
-def test_trial_with_reduced_micro_batches_is_not_retrained(
-    study: Path, retrain: Any, examine: Callable[[], Any]
-) -> None:
+def test_trial_with_reduced_micro_batches_is_not_retrained(study, retrain, examine):
     in_database(
         "UPDATE trial_user_attributes SET value_json = json_set(value_json, '$.micro_batch_size', 4) "
         "WHERE trial_id = 2 AND key = 'outcome'"
@@ -238,7 +228,7 @@ def test_trial_with_reduced_micro_batches_is_not_retrained(
     assert len(retrain()) == SEARCH_TRIALS + 1
 
 
-def entry(name: str, **changes: Any) -> dict[str, Any]:
+def entry(name, **changes):
     hyperparameters = {
         "model_name": "small",
         "batch_size": 8,
@@ -262,7 +252,7 @@ def entry(name: str, **changes: Any) -> dict[str, Any]:
     return known | changes
 
 
-def export(*entries: dict[str, Any], completed: int | None = None) -> str:
+def export(*entries, completed=None):
     known = {
         "timestamp": "20260102_030405",
         "experiments_completed": len(entries) if completed is None else completed,
@@ -290,16 +280,14 @@ def export(*entries: dict[str, Any], completed: int | None = None) -> str:
         (export(entry("a"), entry("b", seed=1)), "differs from the documented schema at $.all_results[1]"),
     ],
 )
-def test_export_that_contradicts_the_previous_export_is_a_problem(
-    second: str, problem: str | None, module: Callable[[str], Any]
-) -> None:
+def test_export_that_contradicts_the_previous_export_is_a_problem(second, problem, module):
     exports = module("soak.consistency").Exports()
     assert list(exports.problems(export(entry("a"), entry("b")))) == []
     problems = list(exports.problems(second))
     assert any(problem in found for found in problems) if problem else problems == []
 
 
-def trial(number: int, state: str, *values: float) -> dict[str, Any]:
+def trial(number, state, *values):
     return {"number": number, "state": state} | ({"values": list(values)} if values else {})
 
 
@@ -314,9 +302,7 @@ def trial(number: int, state: str, *values: float) -> dict[str, Any]:
         ([trial(0, "Running"), trial(1, "Running")], ["trial 0 has disappeared"]),
     ],
 )
-def test_dashboard_response_that_contradicts_the_previous_response_is_a_problem(
-    second: list[dict[str, Any]], expected: list[str], module: Callable[[str], Any]
-) -> None:
+def test_dashboard_response_that_contradicts_the_previous_response_is_a_problem(second, expected, module):
     details = module("soak.consistency").Details()
     assert list(details.problems({"trials": [trial(0, "Complete", 0.5), trial(1, "Running")]})) == []
     assert list(details.problems({})) == []  # a failed request is recorded separately
@@ -333,9 +319,7 @@ def test_dashboard_response_that_contradicts_the_previous_response_is_a_problem(
         (1.5, -2.0, ["the remaining time is negative: -2.0 s"]),
     ],
 )
-def test_negative_times_are_problems(
-    seconds: float | None, eta: float | None, problems: list[str], module: Callable[[str], Any]
-) -> None:
+def test_negative_times_are_problems(seconds, eta, problems, module):
     status = {"trials": [{"name": "a", "seconds": seconds}], "eta_seconds": eta}
     assert list(module("soak.consistency").status_problems(json.dumps(status))) == problems
 
@@ -348,9 +332,7 @@ def test_negative_times_are_problems(
         (["status", "--output-dir", "out"], []),
     ],
 )
-def test_wrong_exit_of_a_command_is_a_problem(
-    command: list[str], expected: list[str], study: Path, module: Callable[[str], Any]
-) -> None:
+def test_wrong_exit_of_a_command_is_a_problem(command, expected, study, module):
     training_module, cycle, survey = (module(name) for name in ("soak.training", "soak.cycle", "harness.survey"))
     small = module("harness.fixture_study").FixtureStudy(study.parent, SEARCH_TRIALS)
     training = training_module.Training(study, command, 1)
@@ -364,7 +346,7 @@ def test_wrong_exit_of_a_command_is_a_problem(
     assert [problem[: len(text)] for problem, text in zip(problems, expected, strict=True)] == expected
 
 
-def test_processes_in_a_folder_are_found_and_killed(tmp_path: Path, module: Callable[[str], Any]) -> None:
+def test_processes_in_a_folder_are_found_and_killed(tmp_path, module):
     processes = module("soak.training")
     assert processes.processes_in(tmp_path) == []
     code = "import time; print(flush=True); time.sleep(600)"

@@ -1,7 +1,5 @@
 """`scripts/watch_harness.py` for a short time: monitoring does not affect training."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -14,7 +12,7 @@ HARNESS = ROOT / "scripts" / "watch_harness.py"
 
 
 @pytest.mark.slow
-def test_polled_study_equals_unpolled_study(tmp_path: Path) -> None:
+def test_polled_study_equals_unpolled_study(tmp_path):
     done = subprocess.run(
         [sys.executable, str(HARNESS), "--minutes", "0.1", "--folder", str(tmp_path)],
         capture_output=True,

@@ -1,12 +1,7 @@
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from search_spaces import (
     ConfigurationError,
-    ModelDefinition,
     TrainingConfig,
     definition_changes,
     definitions_yaml,
@@ -15,7 +10,7 @@ from search_spaces import (
 )
 
 
-def test_default_file_has_the_documented_models() -> None:
+def test_default_file_has_the_documented_models():
     definitions = load_model_definitions("config/model_config.yaml")
     assert list(definitions) == ["small", "medium", "large", "ctc"]
     assert {name: model.decoder for name, model in definitions.items()} == {
@@ -52,13 +47,13 @@ def test_default_file_has_the_documented_models() -> None:
         ),
     ],
 )
-def test_invalid_file_is_rejected(write: Any, text: str, message: str) -> None:
+def test_invalid_file_is_rejected(write, text, message):
     with pytest.raises(ConfigurationError) as caught:
         load_model_definitions(write(text))
     assert any(message in problem for problem in caught.value.problems)
 
 
-def test_missing_file_raises_file_not_found_error() -> None:
+def test_missing_file_raises_file_not_found_error():
     with pytest.raises(FileNotFoundError, match="did you mean"):
         load_model_definitions("config/model_confg.yaml")
 
@@ -75,15 +70,13 @@ def test_missing_file_raises_file_not_found_error() -> None:
         ("unknown", "ctc", 0.1, ("ctc", 0.1)),
     ],
 )
-def test_unsupported_loss_is_replaced(
-    model: str, loss: str, smoothing: float, fitted: tuple[str, float], definitions: dict[str, ModelDefinition]
-) -> None:
+def test_unsupported_loss_is_replaced(model, loss, smoothing, fitted, definitions):
     config = TrainingConfig(model_name=model, loss_type=loss, label_smoothing=smoothing, batch_size=7)
     expected = TrainingConfig(model_name=model, loss_type=fitted[0], label_smoothing=fitted[1], batch_size=7)
     assert fit_loss(config, definitions) == expected
 
 
-def test_only_changes_of_models_in_both_definitions_are_listed(definitions: dict[str, ModelDefinition]) -> None:
+def test_only_changes_of_models_in_both_definitions_are_listed(definitions):
     wider = definitions["small"].model_copy(update={"width": 96, "stem_channels": (8, 32)})
     new = {"mine": wider, "small": wider, "medium": definitions["medium"]}
     assert definition_changes(definitions, new) == [
@@ -113,14 +106,14 @@ def test_only_changes_of_models_in_both_definitions_are_listed(definitions: dict
         "'\"\x85\x07",
     ],
 )
-def test_definitions_are_read_back_from_yaml(write: Any, name: str, definitions: dict[str, ModelDefinition]) -> None:
+def test_definitions_are_read_back_from_yaml(write, name, definitions):
     named = {"z": definitions["ctc"], name: definitions["large"], **definitions}
     text = definitions_yaml(named)
     read = load_model_definitions(write(text))
     assert list(read.items()) == list(named.items())
 
 
-def test_definitions_are_written_in_a_readable_format(definitions: dict[str, ModelDefinition]) -> None:
+def test_definitions_are_written_in_a_readable_format(definitions):
     lines = definitions_yaml({"ខ្មែរ": definitions["ctc"]}).splitlines()
     assert lines == [
         "# The model definitions of this study.",

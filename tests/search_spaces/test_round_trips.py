@@ -1,19 +1,13 @@
 """Settings written to a file are read back unchanged, and any input is accepted or rejected with a message."""
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
-from pydantic.fields import FieldInfo
 
 from search_spaces import (
     ConfigurationError,
@@ -31,7 +25,7 @@ from search_spaces import (
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import kind_of
 from search_spaces.experiments.schema import KEY_OF_FIELD, SECTIONS
-from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, SearchSpace
+from search_spaces.space.space import Choices, FloatRange, IntRange, Parameter, SearchSpace
 from search_spaces.yaml_reader.file import load_yaml
 from search_spaces.yaml_reader.nodes import yaml_text
 
@@ -49,15 +43,15 @@ PLAIN = st.recursive(
 )
 
 
-def values_of(field: FieldInfo) -> SearchStrategy[Any]:
+def values_of(field):
     """Return a strategy for all valid values of a key."""
     if kind_of(field) is str:
         return WORDS
-    kind: Any = field.annotation
+    kind = field.annotation
     return st.from_type(Annotated[kind, *field.metadata] if field.metadata else kind)
 
 
-def field_of(name: str) -> FieldInfo:
+def field_of(name):
     section, key = KEY_OF_FIELD[name]
     return SECTIONS[section].model_fields[key]
 
@@ -70,7 +64,7 @@ SETTINGS = {
 } | {"threads": st.none() | st.integers(1, 1024)}
 
 
-def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
+def result_or_problems(read, source):
     """Return the result of reading or the problems that are not empty; fail if there is neither."""
     try:
         return read(source)
@@ -81,7 +75,7 @@ def result_or_problems(read: Callable[[Any], Any], source: object) -> Any:
 
 
 @st.composite
-def configs(draw: st.DrawFn) -> TrainingConfig:
+def configs(draw):
     """Return any configuration that is valid with the default models."""
     settings = draw(st.fixed_dictionaries({}, optional=SETTINGS))
     settings |= {"optimizer_betas": draw(st.lists(RATE, min_size=2, max_size=2) | st.tuples(RATE, RATE))}
@@ -111,9 +105,7 @@ TARGETS = st.builds(
 
 
 @given(config=configs(), name=NAMES, targets=TARGETS)
-def test_any_configuration_is_read_back_with_all_settings_that_have_an_effect(
-    config: TrainingConfig, name: str, targets: Targets, tmp_path: Path
-) -> None:
+def test_any_configuration_is_read_back_with_all_settings_that_have_an_effect(config, name, targets, tmp_path):
     path = tmp_path / "experiments.yaml"
     path.write_text(experiments_yaml({name: config}, targets), encoding="utf-8")
     again = load_experiments(path)
@@ -127,7 +119,7 @@ def test_any_configuration_is_read_back_with_all_settings_that_have_an_effect(
 
 
 @given(data=PLAIN, block_style=st.booleans())
-def test_any_plain_data_are_read_back_from_yaml(data: Any, block_style: bool, tmp_path: Path) -> None:
+def test_any_plain_data_are_read_back_from_yaml(data, block_style, tmp_path):
     path = tmp_path / "data.yaml"
     text = yaml_text({"key": data}, block_style=block_style)
     try:
@@ -139,7 +131,7 @@ def test_any_plain_data_are_read_back_from_yaml(data: Any, block_style: bool, tm
 
 
 @given(text=st.text(max_size=200) | st.lists(st.sampled_from([*"-:[]{}&*!#|>'\",? \n\tab1", "<<", "  "])).map("".join))
-def test_any_text_is_read_as_yaml_or_rejected_with_a_message(text: str, tmp_path: Path) -> None:
+def test_any_text_is_read_as_yaml_or_rejected_with_a_message(text, tmp_path):
     path = tmp_path / "text.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for load in (load_yaml, load_experiments, load_search_space):
@@ -155,7 +147,7 @@ EXPERIMENT = st.dictionaries(
 
 
 @given(data=st.dictionaries(ANY_TEXT | st.integers() | st.none(), EXPERIMENT | PLAIN, max_size=3))
-def test_any_experiments_are_accepted_or_rejected_with_a_message(data: dict[Any, Any]) -> None:
+def test_any_experiments_are_accepted_or_rejected_with_a_message(data):
     result = result_or_problems(parse_experiments, {"experiments": data})
     if isinstance(result, tuple):
         assert all(problem.startswith("experiments") for problem in result)
@@ -164,7 +156,7 @@ def test_any_experiments_are_accepted_or_rejected_with_a_message(data: dict[Any,
 
 
 @given(data=EXPERIMENT)
-def test_any_experiment_dictionary_is_accepted_or_rejected_with_a_message(data: dict[str, Any]) -> None:
+def test_any_experiment_dictionary_is_accepted_or_rejected_with_a_message(data):
     assert isinstance(result_or_problems(create_training_config, data), TrainingConfig | tuple)
 
 
@@ -174,7 +166,7 @@ CHOICES = {"scheduler_type": ("cosine", "steplr", "plateau"), "optimizer_type": 
 
 
 @st.composite
-def float_ranges(draw: st.DrawFn, name: str) -> FloatRange:
+def float_ranges(draw, name):
     low, high = sorted(draw(st.lists(values_of(field_of(name)), min_size=2, max_size=2, unique=True)))
     log = low > 0 and draw(st.booleans())
     if log or draw(st.booleans()):
@@ -185,7 +177,7 @@ def float_ranges(draw: st.DrawFn, name: str) -> FloatRange:
 
 
 @st.composite
-def int_ranges(draw: st.DrawFn, name: str) -> IntRange:
+def int_ranges(draw, name):
     low = draw(st.integers(1, 500))
     if draw(st.booleans()):
         return IntRange(low, low + draw(st.integers(1, 500)), log=True)
@@ -194,20 +186,20 @@ def int_ranges(draw: st.DrawFn, name: str) -> IntRange:
 
 
 @st.composite
-def choices(draw: st.DrawFn, name: str) -> Choices:
+def choices(draw, name):
     allowed = st.sampled_from(CHOICES[name]) if name in CHOICES else values_of(field_of(name))
     values = draw(st.lists(allowed, min_size=2, max_size=4, unique=True))
     return Choices(tuple(values))
 
 
 @st.composite
-def spaces(draw: st.DrawFn) -> SearchSpace:
+def spaces(draw):
     """Return any search space, with conditions on earlier parameters."""
     names = draw(st.lists(st.sampled_from([*RANGES, *COUNTS, *CHOICES]), min_size=1, max_size=6, unique=True))
-    parameters: list[Parameter] = []
+    parameters = []
     for name in names:
         kinds = [choices] if name in CHOICES else [choices, float_ranges if name in RANGES else int_ranges]
-        domain: Domain = draw(draw(st.sampled_from(kinds))(name))
+        domain = draw(draw(st.sampled_from(kinds))(name))
         above = [item for item in parameters if isinstance(item.domain, Choices)]
         owner = draw(st.none() | st.sampled_from(above)) if above else None
         when = {owner.name: owner.domain.values[:1]} if owner and isinstance(owner.domain, Choices) else {}
@@ -217,7 +209,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 @given(space=spaces())
-def test_any_space_is_read_back_from_plain_data_json_and_yaml(space: SearchSpace, tmp_path: Path) -> None:
+def test_any_space_is_read_back_from_plain_data_json_and_yaml(space, tmp_path):
     data = space.as_dict()
     assert parse_search_space(data) == space
     assert parse_search_space(json.loads(json.dumps(data))) == space
@@ -229,12 +221,12 @@ def test_any_space_is_read_back_from_plain_data_json_and_yaml(space: SearchSpace
 
 
 @given(data=st.dictionaries(st.sampled_from(["space", "base"]) | ANY_TEXT, EXPERIMENT | PLAIN, max_size=3))
-def test_any_space_data_are_accepted_or_rejected_with_a_message(data: dict[str, Any]) -> None:
+def test_any_space_data_are_accepted_or_rejected_with_a_message(data):
     assert isinstance(result_or_problems(parse_search_space, data), SearchSpace | tuple)
 
 
 @given(space=spaces(), data=st.data())
-def test_widened_range_contains_the_new_value_and_all_old_values(space: SearchSpace, data: st.DataObject) -> None:
+def test_widened_range_contains_the_new_value_and_all_old_values(space, data):
     for parameter in space:
         value = data.draw(values_of(field_of(parameter.name)))
         wider = parameter.domain.widened(value)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -8,7 +6,7 @@ import pytest
 from search_spaces import TrainingConfig, config_digest, differing_fields
 
 # The API reference's dataclass, field by field.
-DOCUMENTED: dict[str, Any] = {
+DOCUMENTED = {
     "model_name": "medium",
     "model_config_path": "config/model_config.yaml",
     "vocab_size": 13,
@@ -48,7 +46,7 @@ DOCUMENTED: dict[str, Any] = {
     "experiment_name": "hyperparameter_experiment",
     "output_dir": "training_output",
 }
-WITHOUT_EFFECT: dict[str, Any] = {
+WITHOUT_EFFECT = {
     "experiment_name": "other",
     "output_dir": "other_output",
     "device": "cpu",
@@ -65,25 +63,25 @@ WITHOUT_EFFECT: dict[str, Any] = {
 }
 
 
-def test_documented_fields_come_first_in_order_with_their_defaults() -> None:
+def test_documented_fields_come_first_in_order_with_their_defaults():
     ours = asdict(TrainingConfig())
     assert list(ours.items())[: len(DOCUMENTED)] == list(DOCUMENTED.items())
     assert list(ours)[len(DOCUMENTED) :] == ["seed", "focal_alpha", "focal_gamma", "threads"]
 
 
-def test_configurations_do_not_share_the_list_of_betas() -> None:
+def test_configurations_do_not_share_the_list_of_betas():
     assert TrainingConfig().optimizer_betas is not TrainingConfig().optimizer_betas
 
 
 @pytest.mark.parametrize("field", WITHOUT_EFFECT)
-def test_setting_without_effect_does_not_change_the_digest(field: str) -> None:
+def test_setting_without_effect_does_not_change_the_digest(field):
     changed = replace(TrainingConfig(), **{field: WITHOUT_EFFECT[field]})
     assert config_digest(changed) == config_digest(TrainingConfig())
     assert differing_fields(TrainingConfig(), changed) == {}
 
 
 @pytest.mark.parametrize("field", [name for name in asdict(TrainingConfig()) if name not in WITHOUT_EFFECT])
-def test_every_other_field_changes_the_digest(field: str) -> None:
+def test_every_other_field_changes_the_digest(field):
     old = getattr(TrainingConfig(), field)
     other: Any
     if isinstance(old, bool):
@@ -97,12 +95,12 @@ def test_every_other_field_changes_the_digest(field: str) -> None:
     assert differing_fields(TrainingConfig(), changed) == {field: (old, other)}
 
 
-def test_whole_number_and_equal_float_have_the_same_digest() -> None:
+def test_whole_number_and_equal_float_have_the_same_digest():
     whole = TrainingConfig(learning_rate=1, optimizer_betas=[0, 0.5])
     assert config_digest(whole) == config_digest(TrainingConfig(learning_rate=1.0, optimizer_betas=[0.0, 0.5]))
 
 
-def test_digest_of_a_known_configuration_never_changes() -> None:
+def test_digest_of_a_known_configuration_never_changes():
     # Existing studies store digests; with another digest they would reject their own presets.
     config = TrainingConfig(model_name="small", learning_rate=0.002, optimizer_betas=[0.8, 0.99])
     assert config_digest(config) == "ae8b80dad0ad385402a8ae7b0445da7e7ce2ce6443400b0259ec474bd73be3ee"

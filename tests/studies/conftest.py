@@ -1,17 +1,12 @@
 """Fixtures: a small study created by the package, on SQLite or PostgreSQL, with its presets and search space."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import alembic.util
-import optuna
 import pytest
 import sqlalchemy
 
@@ -28,7 +23,6 @@ from studies import (
 )
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 # Modules whose tests run on SQLite and on PostgreSQL.
 RUN_ON_BOTH_DATABASES = {
@@ -53,12 +47,9 @@ MODELS = {
     "medium": {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [16], "width": 32},
 }
 
-NewStorage = Callable[[Path], str]
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 
 @pytest.fixture
-def invariants() -> StudyInvariants:
+def invariants():
     return StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
@@ -76,7 +67,7 @@ def invariants() -> StudyInvariants:
 
 
 @pytest.fixture
-def space() -> SearchSpace:
+def space():
     return SearchSpace(
         (
             Parameter("model_name", Choices(("small", "medium"))),
@@ -89,7 +80,7 @@ def space() -> SearchSpace:
 
 
 @pytest.fixture
-def outcome() -> TrialOutcome:
+def outcome():
     return TrialOutcome(
         why_ended=WhyEnded.MAX_EPOCHS,
         training_time_s=12.5,
@@ -102,7 +93,7 @@ def outcome() -> TrialOutcome:
 
 
 @pytest.fixture
-def presets() -> dict[str, TrainingConfig]:
+def presets():
     names = ("conservative_small", "baseline", "high_rate")
     return {
         name: TrainingConfig(experiment_name=name, learning_rate=0.001 * number)
@@ -111,10 +102,10 @@ def presets() -> dict[str, TrainingConfig]:
 
 
 @pytest.fixture
-def without_disk_flushes() -> Iterator[None]:
+def without_disk_flushes():
     """Disable SQLite's flushes to the disk, since these tests kill processes, not machines."""
 
-    def disable_flushes(connection: Any, record: object) -> None:
+    def disable_flushes(connection, record):
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous = OFF")
 
@@ -124,7 +115,7 @@ def without_disk_flushes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cached_schema_revisions() -> Iterator[None]:
+def cached_schema_revisions():
     """Cache Optuna's schema revisions: Alembic would load them at each opening, which takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alembic.util, "load_python_file", functools.cache(alembic.util.load_python_file))
@@ -132,14 +123,14 @@ def cached_schema_revisions() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database(tmp_path_factory):
     """A database without a study, to be copied, since creating one takes longer than most tests."""
     path = tmp_path_factory.mktemp("empty")
     open_storage(default_storage_url(path)).engine.dispose()
     return path / "study.db"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+def pytest_generate_tests(metafunc):
     """Run the tests of `RUN_ON_BOTH_DATABASES` on both databases, except those marked ``sqlite``."""
     on_both = metafunc.module.__name__.rpartition(".")[2] in RUN_ON_BOTH_DATABASES
     if on_both and "new_storage" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite"):
@@ -147,14 +138,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def new_storage(request: pytest.FixtureRequest) -> NewStorage:
+def new_storage(request):
     """A function that creates a database without a study for an output folder, and returns its URL."""
     if getattr(request, "param", "sqlite") == "postgresql":
-        new_database: Callable[[], str] = request.getfixturevalue("new_database")
+        new_database = request.getfixturevalue("new_database")
         return lambda path: new_database()
-    empty_database: Path = request.getfixturevalue("empty_database")
+    empty_database = request.getfixturevalue("empty_database")
 
-    def copy(path: Path) -> str:
+    def copy(path):
         if not path.exists():
             path.mkdir(parents=True)
             shutil.copy(empty_database, path)
@@ -164,22 +155,14 @@ def new_storage(request: pytest.FixtureRequest) -> NewStorage:
 
 
 @pytest.fixture
-def start(
-    tmp_path: Path, invariants: StudyInvariants, space: SearchSpace, without_disk_flushes: None, new_storage: NewStorage
-) -> Start:
+def start(tmp_path, invariants, space, without_disk_flushes, new_storage):
     """A function that creates or joins a study with the given presets, as a run of the program does."""
     default_space = space
-    urls: dict[Path, str] = {}
+    urls = {}
 
     def start_study(
-        experiments: Mapping[str, TrainingConfig] | None = None,
-        *,
-        path: Path = tmp_path / "out",
-        space: SearchSpace | None = default_space,
-        name: str = "khmer-ocr",
-        url: str | None = None,
-        **changes: Any,
-    ) -> tuple[optuna.Study, OutputFolder]:
+        experiments=None, *, path=tmp_path / "out", space=default_space, name="khmer-ocr", url=None, **changes
+    ):
         folder = OutputFolder(path)
         if url is None:
             url = urls[path] = urls.get(path) or new_storage(path)
@@ -191,12 +174,12 @@ def start(
 
 
 @pytest.fixture
-def url(new_database: Callable[[], str]) -> str:
+def url(new_database):
     """The URL of a PostgreSQL database without a study."""
     return new_database()
 
 
 @pytest.fixture
-def server_study(start: Start, presets: dict[str, TrainingConfig], url: str) -> tuple[optuna.Study, OutputFolder]:
+def server_study(start, presets, url):
     """A study in PostgreSQL, with the presets."""
     return start(presets, url=url)

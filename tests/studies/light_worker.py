@@ -20,8 +20,6 @@ search FOLDER SEARCHES [COMMIT]: train three presets and SEARCHES search trials;
     trials.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import math
@@ -31,20 +29,16 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import alembic.util
-import optuna
 import psycopg
 import sqlalchemy
 
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
 from search_spaces.files.file_locks import try_lock
 from studies import (
-    Claim,
     OutputFolder,
     SearchRequest,
     StudyInvariants,
@@ -89,20 +83,20 @@ alembic.util.load_python_file = functools.cache(alembic.util.load_python_file)
 
 
 @sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
-def disable_flushes(connection: Any, record: object) -> None:
+def disable_flushes(connection, record):
     # These tests kill processes, not machines, so SQLite need not flush to the disk.
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
 
-def open_study(path: Path) -> tuple[optuna.Study, OutputFolder]:
+def open_study(path):
     folder = OutputFolder(path)
     url = os.environ.get(STORAGE_VARIABLE) or default_storage_url(path)
     # On a server, the studies of several folders are in one database.
     return create_or_join_study(open_storage(url), path.name, folder, INVARIANTS), folder
 
 
-def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, OutputFolder]:
+def join(path, presets, searches=0):
     study, folder = open_study(path)
     experiments = {f"preset {n:02d}": TrainingConfig(learning_rate=0.001 + n / 10_000) for n in range(presets)}
     enqueue_presets(study, folder, experiments, SPACE)
@@ -111,7 +105,7 @@ def join(path: Path, presets: int, searches: int = 0) -> tuple[optuna.Study, Out
     return study, folder
 
 
-def train(claim: Claim, log: Path) -> None:
+def train(claim, log):
     study = claim.trial.study
     search = search_settings(study)
     start = claim.record.training_config if claim.record.kind is TrialKind.PRESET or search is None else search.start
@@ -133,12 +127,12 @@ def train(claim: Claim, log: Path) -> None:
     claim.finish(outcome, config.learning_rate)
 
 
-def train_pending(study: optuna.Study, folder: OutputFolder, log: Path) -> None:
+def train_pending(study, folder, log):
     while (claim := claim_next_trial(study, folder)) is not None:
         train(claim, log)
 
 
-def work(path: Path, presets: int, searches: int, workers: int = 1) -> None:
+def work(path, presets, searches, workers=1):
     if workers > 1:
         warm_up()
     start, signal_pipe = os.pipe()
@@ -148,14 +142,14 @@ def work(path: Path, presets: int, searches: int, workers: int = 1) -> None:
     sys.exit(max(statuses) != 0)
 
 
-def work_after_signal(start: int, signal_pipe: int, path: Path, presets: int, searches: int) -> None:
+def work_after_signal(start, signal_pipe, path, presets, searches):
     os.close(signal_pipe)
     os.read(start, 1)
     study, folder = join(path, presets, searches)
     train_pending(study, folder, path / f"trained.{os.getpid()}.log")
 
 
-def hold(path: Path, presets: int) -> None:
+def hold(path, presets):
     study, folder = join(path, presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -164,7 +158,7 @@ def hold(path: Path, presets: int) -> None:
     time.sleep(600)
 
 
-def lock(path: Path) -> None:
+def lock(path):
     held = try_lock(path)
     if held is not None:
         held.write_note(f"note of {os.getpid()}")
@@ -172,7 +166,7 @@ def lock(path: Path) -> None:
     time.sleep(600)
 
 
-def lock_database(path: Path, seconds: float) -> None:
+def lock_database(path, seconds):
     join(path, 0)
     connection = sqlite3.connect(path / "study.db", timeout=60, isolation_level=None)
     connection.execute("BEGIN EXCLUSIVE")
@@ -181,7 +175,7 @@ def lock_database(path: Path, seconds: float) -> None:
     connection.execute("COMMIT")
 
 
-def kill_start(path: Path, presets: int, searches: int) -> None:
+def kill_start(path, presets, searches):
     warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
@@ -193,13 +187,13 @@ def kill_start(path: Path, presets: int, searches: int) -> None:
         empty_database()
 
 
-def print_trials(path: Path, killed: bool) -> None:
+def print_trials(path, killed):
     study, _ = load_study(path)
     kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
     print_json(killed=killed, trials=kinds, states=sorted({trial.state.name for trial in study.get_trials()}))
 
 
-def kill_request(path: Path, searches: int) -> None:
+def kill_request(path, searches):
     warm_up()
     for point in range(1, 1000):
         folder = path / f"{point:03d}"
@@ -210,13 +204,13 @@ def kill_request(path: Path, searches: int) -> None:
             return
 
 
-def request_until_commit(path: Path, searches: int, point: int) -> None:
+def request_until_commit(path, searches, point):
     study, folder = open_study(path)
     kill_at_commit(point)
     add_search_trials(study, folder, SearchRequest(more=searches))
 
 
-def enqueue_rest(path: Path, killed: bool) -> None:
+def enqueue_rest(path, killed):
     budget = search_budget(load_study(path)[0])
     study, folder = open_study(path)
     top_up(study, folder)
@@ -224,7 +218,7 @@ def enqueue_rest(path: Path, killed: bool) -> None:
     print_json(killed=killed, budget=budget, numbers=numbers, has_settings=search_settings(study) is not None)
 
 
-def kill_workers(path: Path, presets: int, searches: int) -> None:
+def kill_workers(path, presets, searches):
     warm_up()
     shorten_grace_periods()
     assert in_fork(work_until_commit, path / "reference", presets, searches, math.inf) == 0
@@ -234,18 +228,18 @@ def kill_workers(path: Path, presets: int, searches: int) -> None:
     print(workers)
 
 
-def work_until_commit(path: Path, presets: int, searches: int, point: float) -> None:
+def work_until_commit(path, presets, searches, point):
     study, folder = join(path, presets, searches)
     kill_at_commit(point)
     train_pending(study, folder, path / "trained.log")
 
 
-def join_until_commit(path: Path, presets: int, searches: int, point: int) -> None:
+def join_until_commit(path, presets, searches, point):
     kill_at_commit(point)
     join(path, presets, searches)
 
 
-def run_histories(path: Path, histories: list[str]) -> None:
+def run_histories(path, histories):
     warm_up()
     shorten_grace_periods()
     assert in_fork(join, path, len(histories)) == 0
@@ -254,7 +248,7 @@ def run_histories(path: Path, histories: list[str]) -> None:
             in_fork(attempt, path, number, letter)
 
 
-def attempt(path: Path, number: int, letter: str) -> None:
+def attempt(path, number, letter):
     study, folder = open_study(path)
     claim = claim_next(study, folder, lambda record: record.number == number)
     assert claim is not None
@@ -266,7 +260,7 @@ def attempt(path: Path, number: int, letter: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def search(path: Path, searches: int, point: float = math.inf) -> None:
+def search(path, searches, point=math.inf):
     count_commits = kill_at_commit(point)
     study, folder = join(path, 3, searches)
     train_pending(study, folder, path / "trained.log")
@@ -274,11 +268,11 @@ def search(path: Path, searches: int, point: float = math.inf) -> None:
     print_json(commits=count_commits(), trials=trials)
 
 
-def kill_at_commit(point: float) -> Callable[[], int]:
+def kill_at_commit(point):
     """Kill this process at commit number `point`; return a function that returns the number of commits so far."""
     count = 0
 
-    def counted(connection: sqlalchemy.Connection) -> None:
+    def counted(connection):
         nonlocal count
         count += has_written(connection.connection.driver_connection)
         if count == point:
@@ -288,20 +282,20 @@ def kill_at_commit(point: float) -> Callable[[], int]:
     return lambda: count
 
 
-def has_written(connection: Any) -> bool:
+def has_written(connection):
     """Return whether a connection's transaction has written; other commits do not count."""
     if isinstance(connection, sqlite3.Connection):
         return connection.in_transaction
     return bool(connection.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL").fetchone()[0])
 
 
-def in_fork(action: Callable[..., object], *arguments: object) -> int:
+def in_fork(action, *arguments):
     status = os.waitpid(start_fork(action, *arguments), 0)[1]
     wait_until_disconnected()
     return status
 
 
-def start_fork(action: Callable[..., object], *arguments: object) -> int:
+def start_fork(action, *arguments):
     pid = os.fork()
     if pid == 0:
         try:
@@ -313,7 +307,7 @@ def start_fork(action: Callable[..., object], *arguments: object) -> int:
     return pid
 
 
-def warm_up() -> None:
+def warm_up():
     """Fill the caches of SQLAlchemy and Alembic once, before the forks, since both start slowly."""
     with tempfile.TemporaryDirectory() as folder, sqlite_storage():
         study, output_folder = join(Path(folder), 1, 1)
@@ -322,7 +316,7 @@ def warm_up() -> None:
 
 
 @contextmanager
-def sqlite_storage() -> Iterator[None]:
+def sqlite_storage():
     """Use SQLite even if the environment variable is set."""
     url = os.environ.pop(STORAGE_VARIABLE, None)
     yield
@@ -330,12 +324,12 @@ def sqlite_storage() -> Iterator[None]:
         os.environ[STORAGE_VARIABLE] = url
 
 
-def shorten_grace_periods() -> None:
+def shorten_grace_periods():
     """Shorten the grace periods, since all other workers have exited here."""
     leases.LEASE_GRACE_S, leases.LEASE_GRACE_AFTER_RESTART_S = 0.5, 0.0
 
 
-def wait_until_disconnected() -> None:
+def wait_until_disconnected():
     """Wait until the server has closed the connections of exited processes."""
     others = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
@@ -346,28 +340,28 @@ def wait_until_disconnected() -> None:
             time.sleep(0.01)
 
 
-def empty_database() -> None:
+def empty_database():
     with server() as connection:
         if connection is not None:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
 
 
-def server() -> AbstractContextManager[psycopg.Connection | None]:
+def server():
     """Return a connection to close before the next fork; None without a server."""
     url = os.environ.get(STORAGE_VARIABLE)
     return psycopg.connect(url.replace("+psycopg", ""), autocommit=True) if url else nullcontext()
 
 
-def print_json(**data: object) -> None:
+def print_json(**data):
     print(json.dumps(data), flush=True)
 
 
-def main(action: str, path: Path, rest: list[str]) -> None:
+def main(action, path, rest):
     if action == "attempts":
         run_histories(path, rest)
         return
-    actions: dict[str, Callable[..., None]] = {
+    actions = {
         "work": work,
         "hold": hold,
         "lock": lock,

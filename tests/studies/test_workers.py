@@ -1,34 +1,26 @@
 """Real worker processes that are started in parallel, killed, suspended or blocked, on SQLite and on PostgreSQL."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from studies import RowState, load_study, render_results, study_status
 from studies.trials.leases import LEASE_GRACE_AFTER_RESTART_S, LEASE_GRACE_S
 
-Child = Callable[..., "subprocess.Popen[str]"]
-Variables = dict[str, str]
 ROUNDS = 10
 
 
 @pytest.fixture(scope="session")
-def database_numbers() -> Iterator[int]:
+def database_numbers():
     return itertools.count()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def new_variables(request: pytest.FixtureRequest, database_numbers: Iterator[int]) -> Callable[[], Variables]:
+def new_variables(request, database_numbers):
     """Return a function that creates an empty database and returns the environment variables for child processes.
 
     SQLite needs none: the database is created in the output folder.
@@ -40,11 +32,11 @@ def new_variables(request: pytest.FixtureRequest, database_numbers: Iterator[int
 
 
 @pytest.fixture
-def variables(new_variables: Callable[[], Variables]) -> Variables:
+def variables(new_variables):
     return new_variables()
 
 
-def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> str:
+def finish(process, timeout_s=120):
     """Wait for a child that must succeed without error output; return its standard output."""
     output, errors = process.communicate(timeout=timeout_s)
     # On a busy machine, a process that waits for the study's lock for more than three seconds prints a note.
@@ -53,22 +45,22 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> str:
     return output
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
+def first_line(process):
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     assert line, process.stderr.read() if process.stderr else ""
     return line
 
 
-def json_lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+def json_lines(process):
     return [json.loads(line) for line in finish(process).splitlines()]
 
 
-def trained(path: Path) -> Counter[str]:
+def trained(path):
     return Counter(line for log in path.glob("trained.*.log") for line in log.read_text().splitlines())
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition):
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
@@ -79,16 +71,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
     ("presets", "searches", "rounds"),
     [(12, 24, 1), (48, 0, 1), pytest.param(48, 0, ROUNDS, marks=pytest.mark.slow)],
 )
-def test_eight_parallel_workers_train_every_trial_once(
-    presets: int, searches: int, rounds: int, tmp_path: Path, child: Child, new_variables: Callable[[], Variables]
-) -> None:
+def test_eight_parallel_workers_train_every_trial_once(presets, searches, rounds, tmp_path, child, new_variables):
     for number in range(rounds):
         path = tmp_path / str(number) / "out"
         finish(child("work", path, presets, searches, 8, **new_variables()))
         check_each_trial_was_trained_once(path, presets, searches)
 
 
-def check_each_trial_was_trained_once(path: Path, presets: int, searches: int) -> None:
+def check_each_trial_was_trained_once(path, presets, searches):
     names = [f"preset {n:02d}" for n in range(presets)]
     names += [f"search_{n:04d}" for n in range(presets, presets + searches)]
     assert trained(path) == Counter({f"{number} {name}": 1 for number, name in enumerate(names)})
@@ -104,7 +94,7 @@ def check_each_trial_was_trained_once(path: Path, presets: int, searches: int) -
     assert len({entry["hyperparameters"]["learning_rate"] for entry in results}) == len(names)
 
 
-def test_killed_worker_trial_is_resumed_under_its_number(tmp_path: Path, child: Child, variables: Variables) -> None:
+def test_killed_worker_trial_is_resumed_under_its_number(tmp_path, child, variables):
     path = tmp_path / "out"
     holder = child("hold", path, 3, **variables)
     assert first_line(holder) == "0"
@@ -135,7 +125,7 @@ def test_killed_worker_trial_is_resumed_under_its_number(tmp_path: Path, child: 
     ]
 
 
-def test_suspended_worker_keeps_its_trial(tmp_path: Path, child: Child, variables: Variables) -> None:
+def test_suspended_worker_keeps_its_trial(tmp_path, child, variables):
     path = tmp_path / "out"
     holder = child("hold", path, 2, **variables)
     assert first_line(holder) == "0"
@@ -149,7 +139,7 @@ def test_suspended_worker_keeps_its_trial(tmp_path: Path, child: Child, variable
     holder.kill()
 
 
-def test_workers_wait_for_a_locked_database_file(tmp_path: Path, child: Child) -> None:
+def test_workers_wait_for_a_locked_database_file(tmp_path, child):
     path = tmp_path / "out"
     locker = child("lock_database", path, 2)
     assert first_line(locker) == "locked"
@@ -157,9 +147,7 @@ def test_workers_wait_for_a_locked_database_file(tmp_path: Path, child: Child) -
     assert sum(trained(path).values()) == 2
 
 
-def test_start_killed_at_any_commit_is_completed_by_the_next_start(
-    tmp_path: Path, child: Child, variables: Variables
-) -> None:
+def test_start_killed_at_any_commit_is_completed_by_the_next_start(tmp_path, child, variables):
     lines = json_lines(child("kill_start", tmp_path, 2, 1, **variables))
     assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
     assert len(lines) > 10
@@ -168,9 +156,7 @@ def test_start_killed_at_any_commit_is_completed_by_the_next_start(
         assert line["states"] == ["WAITING"]
 
 
-def test_search_request_killed_at_any_commit_is_stored_completely_or_not_at_all(
-    tmp_path: Path, child: Child, variables: Variables
-) -> None:
+def test_search_request_killed_at_any_commit_is_stored_completely_or_not_at_all(tmp_path, child, variables):
     lines = json_lines(child("kill_request", tmp_path, 3, **variables))
     assert [line["killed"] for line in lines] == [True] * (len(lines) - 1) + [False]
     assert [line["budget"] for line in lines] == [0, 0] + [3] * (len(lines) - 2)
@@ -180,9 +166,7 @@ def test_search_request_killed_at_any_commit_is_stored_completely_or_not_at_all(
         assert line["has_settings"] or line["budget"] == 0
 
 
-def test_workers_killed_at_any_commit_train_every_trial_once(
-    tmp_path: Path, child: Child, variables: Variables
-) -> None:
+def test_workers_killed_at_any_commit_train_every_trial_once(tmp_path, child, variables):
     assert int(finish(child("kill_workers", tmp_path, 2, 1, **variables))) > 5
     study, folder = load_study(tmp_path / "out")
     rows = study_status(study, folder).rows
@@ -194,7 +178,7 @@ def test_workers_killed_at_any_commit_train_every_trial_once(
     assert [trial.params for trial in study.get_trials()] == [trial.params for trial in reference.get_trials()]
 
 
-def test_reading_a_study_in_use_changes_no_file(tmp_path: Path, child: Child, variables: Variables) -> None:
+def test_reading_a_study_in_use_changes_no_file(tmp_path, child, variables):
     path = tmp_path / "out"
     holder = child("hold", path, 2, **variables)
     first_line(holder)
@@ -206,6 +190,6 @@ def test_reading_a_study_in_use_changes_no_file(tmp_path: Path, child: Child, va
     assert file_states(path) == before
 
 
-def file_states(path: Path) -> dict[str, tuple[int, int, bytes]]:
+def file_states(path):
     files = [file for file in path.rglob("*") if file.is_file()]
     return {str(file): (file.stat().st_mtime_ns, file.stat().st_size, file.read_bytes()) for file in files}

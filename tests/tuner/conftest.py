@@ -1,12 +1,8 @@
 """A tiny dataset and tiny networks, with which a training run takes a second, and configurations that use both."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -14,15 +10,8 @@ import torch
 import yaml
 
 from search_spaces import TrainingConfig
-from studies import TrialRecord
 from tuner.data.generation import generate_dataset
 from tuner.display.base import Display
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
-
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeConfig = Callable[..., TrainingConfig]
 
 TINY = {
     "decoder": "attention",
@@ -32,7 +21,7 @@ TINY = {
     "width": 16,
     "context_layers": 0,
 }
-SPACE: dict[str, Any] = {
+SPACE = {
     "model_name": ["tiny", "tiny_ctc"],
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
     "batch_size": {"low": 8, "high": 16, "step": 8},
@@ -42,7 +31,7 @@ SPACE: dict[str, Any] = {
 }
 
 
-def interrupt() -> None:
+def interrupt():
     raise KeyboardInterrupt
 
 
@@ -61,14 +50,7 @@ class Watcher(Display):
         images: Progress of the dataset generator: generated images and their total, for each event.
     """
 
-    def __init__(
-        self,
-        *,
-        in_batch: int = 0,
-        after_epoch: int = 0,
-        of_trial: int | None = None,
-        action: Callable[[], object] = interrupt,
-    ) -> None:
+    def __init__(self, *, in_batch=0, after_epoch=0, of_trial=None, action=interrupt):
         """Set the action and its time.
 
         Args:
@@ -77,72 +59,72 @@ class Watcher(Display):
             of_trial: Number of the trial for `after_epoch`; None for the first trial that reaches the epoch.
             action: The action; a KeyboardInterrupt by default.
         """
-        self.planned_trials: list[str] = []
-        self.started: list[tuple[str, int, bool]] = []
-        self.configs: dict[str, TrainingConfig] = {}
-        self.epochs: list[tuple[int, int]] = []
-        self.finished: list[str] = []
-        self.interrupted: list[int] = []
-        self.lost: list[int] = []
-        self.notes: list[str] = []
-        self.images: list[tuple[int, int]] = []
+        self.planned_trials = []
+        self.started = []
+        self.configs = {}
+        self.epochs = []
+        self.finished = []
+        self.interrupted = []
+        self.lost = []
+        self.notes = []
+        self.images = []
         self._batches_until_action = in_batch
         self._after_epoch = after_epoch
         self._of_trial = of_trial
         self._action = action
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
-    def dataset_progress(self, done: int, total: int) -> None:
+    def dataset_progress(self, done, total):
         self.images.append((done, total))
 
-    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials, finished):
         self.planned_trials = list(planned_trials)
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
+    def trial_started(self, number, name, config, *, resumed):
         self.started.append((name, number, resumed))
         self.configs[name] = config
 
-    def batch(self, number: int, done: int, total: int) -> None:
+    def batch(self, number, done, total):
         self._batches_until_action -= 1
         if self._batches_until_action == 0:
             self._action()
 
-    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+    def epoch_ended(self, number, metrics, signal):
         self.epochs.append((number, metrics.epoch))
         if metrics.epoch == self._after_epoch and self._of_trial in (None, number):
             self._after_epoch = 0
             self._action()
 
-    def trial_ended(self, record: TrialRecord) -> None:
+    def trial_ended(self, record):
         self.finished.append(record.experiment_name)
 
-    def trial_interrupted(self, number: int) -> None:
+    def trial_interrupted(self, number):
         self.interrupted.append(number)
 
-    def worker_lost(self, number: int) -> None:
+    def worker_lost(self, number):
         self.lost.append(number)
 
 
 @pytest.fixture(scope="session")
-def make_watcher() -> type[Watcher]:
+def make_watcher():
     """Make a display that records the events of a run."""
     return Watcher
 
 
 @pytest.fixture(scope="session")
-def fail() -> Callable[[], object]:
+def fail():
     """Return a function that raises an error of the trial itself, as `action` of `make_watcher`."""
 
-    def raise_error() -> None:
+    def raise_error():
         raise RuntimeError("simulated error")
 
     return raise_error
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread():
     """Use one thread: more threads do not speed up tiny networks, and slow them down on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -151,14 +133,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_dataset(tmp_path_factory):
     """Return the metadata file of 32 training, 8 validation and 10 test images; read-only."""
     folder = tmp_path_factory.mktemp("tiny_dataset") / "generated_data"
     return generate_dataset(folder, samples=40, test_samples=10)
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_models(tmp_path_factory):
     """Return a model definitions file with the networks `tiny` and `tiny_ctc`; read-only."""
     path = tmp_path_factory.mktemp("tiny_models") / "tiny_models.yaml"
     path.write_text(yaml.safe_dump({"models": {"tiny": TINY, "tiny_ctc": TINY | {"decoder": "ctc"}}}))
@@ -166,18 +148,16 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def configs_in(tiny_dataset: Path, tiny_models: Path) -> Callable[[Path], WriteConfig]:
+def configs_in(tiny_dataset, tiny_models):
     """Make a `write_config` function for a folder."""
-    base: dict[str, dict[str, Any]] = {
+    base = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
         "data": {"metadata_path": str(tiny_dataset)},
         "training": {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False},
     }
 
-    def writer(folder: Path) -> WriteConfig:
-        def write(
-            experiments: Mapping[str, Mapping[str, Any]], *, file_name: str = "experiments.yaml", **top: Any
-        ) -> Path:
+    def writer(folder):
+        def write(experiments, *, file_name="experiments.yaml", **top):
             merged = {
                 name: {**sections, **{key: values | dict(sections.get(key, {})) for key, values in base.items()}}
                 for name, sections in experiments.items()
@@ -193,11 +173,11 @@ def configs_in(tiny_dataset: Path, tiny_models: Path) -> Callable[[Path], WriteC
 
 
 @pytest.fixture(scope="session")
-def spaces_in() -> Callable[[Path], WriteSpace]:
+def spaces_in():
     """Make a `write_space` function for a folder."""
 
-    def writer(folder: Path) -> WriteSpace:
-        def write(*, file_name: str = "space.yaml", base: Mapping[str, Any] | None = None, **parameters: Any) -> Path:
+    def writer(folder):
+        def write(*, file_name="space.yaml", base=None, **parameters):
             space = {name: entry for name, entry in (SPACE | parameters).items() if entry is not None}
             content = {"base": {"num_epochs": 2} | dict(base or {}), "space": space}
             path = folder / file_name
@@ -210,7 +190,7 @@ def spaces_in() -> Callable[[Path], WriteSpace]:
 
 
 @pytest.fixture
-def write_config(tmp_path: Path, configs_in: Callable[[Path], WriteConfig]) -> WriteConfig:
+def write_config(tmp_path, configs_in):
     """Write an experiments file and return its path.
 
     Each experiment, a mapping of sections, trains the network `tiny` on the tiny dataset for two epochs on the CPU by
@@ -220,7 +200,7 @@ def write_config(tmp_path: Path, configs_in: Callable[[Path], WriteConfig]) -> W
 
 
 @pytest.fixture
-def write_space(tmp_path: Path, spaces_in: Callable[[Path], WriteSpace]) -> WriteSpace:
+def write_space(tmp_path, spaces_in):
     """Write a search space over the tiny networks and return its path; its trials train for two epochs.
 
     Keyword arguments other than `base` replace default parameters; None removes one.
@@ -229,7 +209,7 @@ def write_space(tmp_path: Path, spaces_in: Callable[[Path], WriteSpace]) -> Writ
 
 
 @pytest.fixture
-def tiny_config(tiny_dataset: Path, tiny_models: Path) -> MakeConfig:
+def tiny_config(tiny_dataset, tiny_models):
     """Make the configuration of a short training run of `tiny`; keyword arguments replace fields."""
     base = TrainingConfig(
         model_name="tiny",
@@ -242,26 +222,26 @@ def tiny_config(tiny_dataset: Path, tiny_models: Path) -> MakeConfig:
         use_tensorboard=False,
     )
 
-    def make(**changes: Any) -> TrainingConfig:
+    def make(**changes):
         return replace(base, **changes)
 
     return make
 
 
 @pytest.fixture
-def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_tmp(tmp_path, monkeypatch):
     """Change to an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def read_results() -> Callable[[Path], dict[str, Any]]:
+def read_results():
     """Read a results file as strict JSON and validate it against the schema of the API reference."""
     schema = json.loads((Path(__file__).parents[1] / "studies" / "export" / "results_schema.json").read_text())
 
-    def read(path: Path) -> dict[str, Any]:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    def read(path):
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
         jsonschema.validate(results, schema)
         return results
 
@@ -269,7 +249,7 @@ def read_results() -> Callable[[Path], dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def _random_state_restored() -> Iterator[None]:
+def _random_state_restored():
     """Restore PyTorch's global random state, which training runs seed, so that tests stay independent."""
     state = torch.get_rng_state()
     yield

@@ -1,15 +1,11 @@
 """The examples in the docstrings of the Python API run as written, one after another in the same folder."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,7 +30,7 @@ TESTED_BELOW = ["HyperparameterTuner", "ProgressDisplay", "SearchRequest", "load
 WITHOUT_EXAMPLE = ["RunOptions"]  # the example of HyperparameterTuner uses it
 
 
-def example(name: str) -> str:
+def example(name):
     """Return the code below `Example::` in the docstring of an API name."""
     found = re.search(r"^Example::\n\n((?: .*\n|\n)+)", f"{inspect.getdoc(getattr(tuner, name))}\n", re.MULTILINE)
     assert found, f"the docstring of {name} has no example"
@@ -42,12 +38,7 @@ def example(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_dataset: Path,
-    configs_in: Callable[[Path], Callable[..., Path]],
-    spaces_in: Callable[[Path], Callable[..., Path]],
-) -> Iterator[Path]:
+def folder(tmp_path_factory, tiny_dataset, configs_in, spaces_in):
     """A working directory with experiments, a search space and a dataset, in which the first example has run."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(tiny_dataset.parent, folder / "generated_data")
@@ -61,13 +52,13 @@ def folder(
 
 
 @pytest.mark.parametrize("name", sorted({*tuner.__all__} - {*TESTED_BELOW, *WITHOUT_EXAMPLE}))
-def test_example_runs_and_prints_as_expected(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs_and_prints_as_expected(name, folder, capsys):
     exec(example(name), {})
     printed = capsys.readouterr().out
     assert re.fullmatch(PRINTED[name], printed), printed
 
 
-def test_search_request_adds_that_number_of_search_trials(folder: Path) -> None:
+def test_search_request_adds_that_number_of_search_trials(folder):
     exec(example("SearchRequest"), {})
     names = {path.parent.name for path in folder.glob("search_output/search_*/metrics.jsonl")}
     assert names == {"search_0002", "search_0003", "search_0004", "search_0005"}
@@ -77,14 +68,14 @@ def test_search_request_adds_that_number_of_search_trials(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sampler", "pruner"])
-def test_unknown_sampler_or_pruner_is_refused(name: str) -> None:
-    known: Any = {"sampler": "tpe", "pruner": "quantile"}
+def test_unknown_sampler_or_pruner_is_refused(name):
+    known = {"sampler": "tpe", "pruner": "quantile"}
     assert getattr(tuner.SearchRequest(**{name: known[name]}), name).value == known[name]
     with pytest.raises(tuner.ConfigurationError, match=rf"^{name}: found 'x{known[name]}'; did you mean"):
         tuner.SearchRequest(**{name: f"x{known[name]}"})
 
 
-def test_display_example_prints_each_epoch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_example_prints_each_epoch(folder, capsys):
     code = example("ProgressDisplay").replace("epoch_seconds > 30", "epoch_seconds > 0")
     shutil.rmtree(folder / "training_output")
     exec(code.replace("took {metrics.epoch_seconds:.0f} s", "was slow"), {})
@@ -95,7 +86,7 @@ def test_display_example_prints_each_epoch(folder: Path, capsys: pytest.CaptureF
     assert sum(" 2/2  char " in line for line in lines) == 2
 
 
-def test_reader_example_prints_one_line_per_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reader_example_prints_one_line_per_image(folder, capsys):
     exec(example("load_reader"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9

@@ -1,48 +1,40 @@
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedError
-from studies import PrunerName, RowState, SamplerName, SearchRequest, StatusRow, load_study, study_status
+from studies import PrunerName, RowState, SamplerName, SearchRequest, load_study, study_status
 from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
-from tuner.display.base import Display, RunSummary
+from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint
-
-WriteConfig = Callable[..., Path]
-ReadResults = Callable[[Path], dict[str, Any]]
-MakeWatcher = Callable[..., Any]
 
 OUT = Path("training_output")
 
 
-def without_times(results: Mapping[str, Any]) -> dict[str, Any]:
+def without_times(results):
     entries = [{**entry, "training_time": 0} for entry in results["all_results"]]
     best = results["best_result"] and {**results["best_result"], "training_time": 0}
     return {**results, "timestamp": "", "best_result": best, "all_results": entries}
 
 
-def rows() -> dict[str, StatusRow]:
+def rows():
     return {row.name: row for row in study_status(*load_study(OUT)).rows}
 
 
-def epochs_of(name: str) -> list[dict[str, Any]]:
+def epochs_of(name):
     lines = (OUT / name / "metrics.jsonl").read_text().splitlines()
     times = ("epoch_seconds", "memory_mb", "cpu_percent")
     return [{key: value for key, value in json.loads(line).items() if key not in times} for line in lines]
 
 
-def modification_times(folder: Path = OUT) -> dict[str, int]:
+def modification_times(folder=OUT):
     """Return the modification time of each file of the trials; readers may touch the database and the locks."""
     files = [path for path in folder.glob("*/**/*") if path.is_file() and ".study" not in path.parts]
     return {str(path): path.stat().st_mtime_ns for path in files}
@@ -50,9 +42,7 @@ def modification_times(folder: Path = OUT) -> dict[str, int]:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestRunExperiments:
-    def test_call_returns_its_experiments_and_writes_all_experiments_of_the_study(
-        self, write_config: WriteConfig, read_results: ReadResults
-    ) -> None:
+    def test_call_returns_its_experiments_and_writes_all_experiments_of_the_study(self, write_config, read_results):
         config = write_config({"good": {"training": {"num_epochs": 4}}, "poor": {"training": {"learning_rate": 1e-6}}})
         options = RunOptions(results_file="r.json")
         tuner = HyperparameterTuner(str(config), options=options)
@@ -69,9 +59,7 @@ class TestRunExperiments:
         tuner.save_results()
         assert read_results(Path("r.json"))["experiments_completed"] == 2
 
-    def test_returned_results_equal_the_written_results(
-        self, write_config: WriteConfig, read_results: ReadResults
-    ) -> None:
+    def test_returned_results_equal_the_written_results(self, write_config, read_results):
         config = write_config(
             {
                 "with_attention": {"training": {"learning_rate": 0.002}, "optimizer": {"type": "adamw"}},
@@ -100,7 +88,7 @@ class TestRunExperiments:
         assert first["best_val_char_accuracy"] == max(epoch["val_char_accuracy"] for epoch in epochs)
         assert first["final_train_loss"] == epochs[-1]["train_loss"]
 
-    def test_documented_files_are_written(self, write_config: WriteConfig) -> None:
+    def test_documented_files_are_written(self, write_config):
         config = write_config(
             {"one": {"training": {"num_epochs": 1, "save_every_n_epochs": 1, "use_tensorboard": True}}}
         )
@@ -114,7 +102,7 @@ class TestRunExperiments:
         effective = yaml.safe_load((OUT / "one" / "configs" / "training_config.yaml").read_text())
         assert (effective["experiment_name"], effective["output_dir"]) == ("one", str(OUT.absolute()))
 
-    def test_repeated_call_trains_nothing(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_repeated_call_trains_nothing(self, write_config, make_watcher):
         config = str(write_config({"one": {}, "two": {"training": {"seed": 0}}}))
         first = HyperparameterTuner(config).run_experiments()
         before = modification_times()
@@ -124,7 +112,7 @@ class TestRunExperiments:
         assert modification_times() == before
         assert again | {"timestamp": ""} == first | {"timestamp": ""}
 
-    def test_names_select_experiments_and_results_are_in_file_order(self, write_config: WriteConfig) -> None:
+    def test_names_select_experiments_and_results_are_in_file_order(self, write_config):
         one_epoch = {"training": {"num_epochs": 1}}
         config = str(write_config({"one": one_epoch, "two": one_epoch, "three": one_epoch}))
         results = HyperparameterTuner(config).run_experiments(["three"])
@@ -135,12 +123,8 @@ class TestRunExperiments:
         assert [entry["experiment_name"] for entry in results["all_results"]] == ["one", "two", "three"]
 
     def test_experiment_with_an_error_at_its_start_stays_pending_and_the_next_one_runs(
-        self,
-        write_config: WriteConfig,
-        read_results: ReadResults,
-        make_watcher: MakeWatcher,
-        fail: Callable[[], object],
-    ) -> None:
+        self, write_config, read_results, make_watcher, fail
+    ):
         config = str(write_config({"first": {}, "second": {"training": {"num_epochs": 1}}}))
         options, watcher = RunOptions(results_file="results.json"), make_watcher(in_batch=2, action=fail)
         results = HyperparameterTuner(config, options=options, display=watcher).run_experiments()
@@ -153,9 +137,7 @@ class TestRunExperiments:
         assert [entry["status"] for entry in results["all_results"]] == ["completed", "completed"]
         assert not (OUT / "second" / "checkpoints" / "last.pt").exists()
 
-    def test_log_of_a_failed_experiment_contains_the_traceback(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
-    ) -> None:
+    def test_log_of_a_failed_experiment_contains_the_traceback(self, write_config, make_watcher, fail):
         watcher = make_watcher(after_epoch=1, action=fail)
         HyperparameterTuner(str(write_config({"one": {}})), display=watcher).run_experiments()
         log = (OUT / "one" / "logs" / "training.log").read_text()
@@ -163,9 +145,7 @@ class TestRunExperiments:
         assert "RuntimeError: simulated error" in log
 
     @pytest.mark.parametrize("decay", [1.0, 10.0], ids=["after some epochs", "in the first validation"])
-    def test_diverging_loss_fails_the_experiment_with_a_remedy(
-        self, decay: float, write_config: WriteConfig, read_results: ReadResults
-    ) -> None:
+    def test_diverging_loss_fails_the_experiment_with_a_remedy(self, decay, write_config, read_results):
         diverging = {
             "training": {"num_epochs": 30, "learning_rate": 10.0, "weight_decay": decay},
             "optimizer": {"type": "adamw"},
@@ -184,7 +164,7 @@ class TestRunExperiments:
         checkpoints = {path.name for path in (OUT / "diverging").glob("checkpoints/*")}
         assert not {"last.pt", "previous.pt"} & checkpoints
 
-    def test_each_epoch_reports_the_best_value_so_far(self, write_config: WriteConfig) -> None:
+    def test_each_epoch_reports_the_best_value_so_far(self, write_config):
         HyperparameterTuner(str(write_config({"one": {"training": {"num_epochs": 4}}}))).run_experiments()
         study, _ = load_study(OUT)
         (trial,) = study.get_trials()
@@ -193,7 +173,7 @@ class TestRunExperiments:
         assert trial.value == max(curve)
         assert trial.user_attrs["config"]["learning_rate"] == 0.001
 
-    def test_monitor_determines_direction_and_value_of_the_study(self, write_config: WriteConfig) -> None:
+    def test_monitor_determines_direction_and_value_of_the_study(self, write_config):
         monitored = {"early_stopping": {"monitor": "val_loss", "mode": "min"}}
         HyperparameterTuner(str(write_config({"one": monitored}))).run_experiments()
         study, _ = load_study(OUT)
@@ -201,16 +181,14 @@ class TestRunExperiments:
         best = load_checkpoint(OUT / "one" / "checkpoints" / "best.pt")
         assert best["metrics"]["val_loss"] == study.best_value
 
-    def test_experiments_have_separate_settings(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_experiments_have_separate_settings(self, write_config, make_watcher):
         watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "log_every_n_steps": 7}}, "two": {}})
         HyperparameterTuner(str(config), display=watcher).run_experiments()
         assert [(name, config.device) for name, config in watcher.configs.items()] == [("one", "auto"), ("two", "cpu")]
         assert watcher.configs["one"].log_every_n_steps == 7
 
-    def test_device_and_seed_of_the_options_override_the_file(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_device_and_seed_of_the_options_override_the_file(self, write_config, make_watcher):
         watcher = make_watcher()
         config = write_config({"one": {"training": {"device": "auto", "num_epochs": 1}}})
         HyperparameterTuner(str(config), options=RunOptions(device="cpu", seed=5), display=watcher).run_experiments()
@@ -219,9 +197,7 @@ class TestRunExperiments:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestInterruption:
-    def test_interruption_is_raised_even_if_the_results_cannot_be_written(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_interruption_is_raised_even_if_the_results_cannot_be_written(self, write_config, make_watcher):
         config = str(write_config({"one": {}}))
         watcher = make_watcher(in_batch=3)
         Path("results").mkdir()
@@ -238,14 +214,7 @@ class TestInterruption:
         [(3, []), (5 + 3, []), (10 + 3, ["one"])],
         ids=["first epoch", "second epoch", "second trial"],
     )
-    def test_resumed_run_equals_an_uninterrupted_run(
-        self,
-        at: int,
-        finished: list[str],
-        write_config: WriteConfig,
-        read_results: ReadResults,
-        make_watcher: MakeWatcher,
-    ) -> None:
+    def test_resumed_run_equals_an_uninterrupted_run(self, at, finished, write_config, read_results, make_watcher):
         config = str(write_config({"one": {}, "two": {"scheduler": {"type": "plateau", "patience": 0}}}))
         uninterrupted = HyperparameterTuner(config, options=RunOptions(output_dir="uninterrupted")).run_experiments()
         interrupted = make_watcher(in_batch=at)
@@ -273,9 +242,7 @@ class TestInterruption:
         reported = [trial.intermediate_values for trial in load_study(OUT)[0].get_trials()]
         assert reported == [trial.intermediate_values for trial in load_study("uninterrupted")[0].get_trials()]
 
-    def test_settings_without_effect_on_the_result_may_change_before_resuming(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_settings_without_effect_on_the_result_may_change_before_resuming(self, write_config, make_watcher):
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(str(write_config({"one": {}})), display=make_watcher(in_batch=8)).run_experiments()
         config = write_config({"one": {"training": {"use_tensorboard": True, "save_every_n_epochs": 1}}})
@@ -283,9 +250,7 @@ class TestInterruption:
         assert (OUT / "one" / "tensorboard").is_dir()
         assert (OUT / "one" / "checkpoints" / "epoch_0002.pt").exists()
 
-    def test_run_waits_for_the_experiment_of_another_process_and_takes_it_over(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_run_waits_for_the_experiment_of_another_process_and_takes_it_over(self, write_config, make_watcher):
         config = str(write_config({"one": {}, "two": {"training": {"num_epochs": 1}}}))
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(config, display=make_watcher(in_batch=8)).run_experiments()
@@ -294,7 +259,7 @@ class TestInterruption:
         watcher = make_watcher()
         note = watcher.note
 
-        def release_when_noted(text: str) -> None:
+        def release_when_noted(text):
             note(text)
             assert watcher.finished == ["two"]
             if text.startswith("waiting"):
@@ -312,7 +277,7 @@ class TestInterruption:
         assert watcher.finished == ["two", "one"]
 
 
-def load_study_for_work() -> tuple[Any, Any]:
+def load_study_for_work():
     """Open the study as a worker does; `load_study` only reads."""
     from optuna import load_study as open_study
 
@@ -325,15 +290,13 @@ def load_study_for_work() -> tuple[Any, Any]:
 @pytest.mark.usefixtures("in_tmp")
 class TestRefusals:
     @pytest.fixture
-    def config_with_study(self, write_config: WriteConfig) -> Path:
+    def config_with_study(self, write_config):
         """Train a study with one experiment; return the configuration file."""
         config = write_config({"one": {"training": {"num_epochs": 1}}})
         HyperparameterTuner(str(config)).run_experiments()
         return config
 
-    def test_changed_preset_is_refused_with_difference_and_remedy(
-        self, config_with_study: Path, write_config: WriteConfig
-    ) -> None:
+    def test_changed_preset_is_refused_with_difference_and_remedy(self, config_with_study, write_config):
         before = modification_times()
         changed = write_config({"one": {"training": {"num_epochs": 3}}, "new": {}}, file_name="changed.yaml")
         with pytest.raises(
@@ -352,39 +315,31 @@ class TestRefusals:
             ({"data": {"val_split": "test"}}, "the dataset's val_split was 'val'"),
         ],
     )
-    def test_different_fixed_settings_are_refused(
-        self, sections: dict[str, Any], difference: str, config_with_study: Path, write_config: WriteConfig
-    ) -> None:
+    def test_different_fixed_settings_are_refused(self, sections, difference, config_with_study, write_config):
         before = modification_times()
         with pytest.raises(ConfigurationError, match=f"(?s){difference}.*--output-dir"):
             HyperparameterTuner(str(write_config({"other": sections}, file_name="other.yaml"))).run_experiments()
         assert modification_times() == before
         assert set(rows()) == {"one"}
 
-    def test_another_dataset_is_refused(
-        self, config_with_study: Path, write_config: WriteConfig, tmp_path: Path
-    ) -> None:
+    def test_another_dataset_is_refused(self, config_with_study, write_config, tmp_path):
         other = generate_dataset(tmp_path / "other" / "generated_data", samples=20, test_samples=1, seed=9)
         config = write_config({"other": {"data": {"metadata_path": str(other)}}}, file_name="other.yaml")
         with pytest.raises(ConfigurationError, match="the dataset differs from the study's"):
             HyperparameterTuner(str(config)).run_experiments()
 
-    def test_changed_model_definitions_are_refused(
-        self, config_with_study: Path, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
-    ) -> None:
+    def test_changed_model_definitions_are_refused(self, config_with_study, write_config, tiny_models, tmp_path):
         changed = tmp_path / "changed_models.yaml"
         changed.write_text(tiny_models.read_text().replace("width: 16", "width: 24"))
         config = write_config({"other": {"model": {"config_path": str(changed)}}}, file_name="other.yaml")
         with pytest.raises(ConfigurationError, match="model 'tiny': width was 16 and is 24 now"):
             HyperparameterTuner(str(config)).run_experiments()
 
-    def test_another_study_name_is_refused_in_the_same_folder(self, config_with_study: Path) -> None:
+    def test_another_study_name_is_refused_in_the_same_folder(self, config_with_study):
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
             HyperparameterTuner(str(config_with_study), options=RunOptions(study_name="mine")).run_experiments()
 
-    def test_folder_is_not_created_if_the_study_in_the_storage_has_another_folder(
-        self, write_config: WriteConfig, tmp_path: Path
-    ) -> None:
+    def test_folder_is_not_created_if_the_study_in_the_storage_has_another_folder(self, write_config, tmp_path):
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
         HyperparameterTuner(config, options=RunOptions(output_dir="a", storage=shared)).run_experiments()
@@ -406,15 +361,13 @@ class TestRefusals:
             ({"output_dir": "experiments.yaml"}, "is a file"),
         ],
     )
-    def test_invalid_options_create_nothing(
-        self, arguments: dict[str, Any], message: str, write_config: WriteConfig, tmp_path: Path
-    ) -> None:
+    def test_invalid_options_create_nothing(self, arguments, message, write_config, tmp_path):
         tuner = HyperparameterTuner(str(write_config({"one": {}})), options=RunOptions(**arguments))
         with pytest.raises(ConfigurationError, match=message):
             tuner.run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
 
-    def test_all_problems_with_the_location_are_reported_together(self, write_config: WriteConfig) -> None:
+    def test_all_problems_with_the_location_are_reported_together(self, write_config):
         tuner = HyperparameterTuner(
             str(write_config({"one": {}})), options=RunOptions(storage="sqlite://", study_name="..", device="gpu")
         )
@@ -422,17 +375,13 @@ class TestRefusals:
             tuner.run_experiments()
         assert len(caught.value.problems) == 3
 
-    def test_missing_dataset_is_reported_and_nothing_is_created(
-        self, write_config: WriteConfig, tmp_path: Path
-    ) -> None:
+    def test_missing_dataset_is_reported_and_nothing_is_created(self, write_config, tmp_path):
         config = write_config({"one": {"data": {"metadata_path": "missing/metadata.yaml"}}})
         with pytest.raises(DataLoaderError, match=r"missing/metadata\.yaml"):
             HyperparameterTuner(str(config)).run_experiments()
         assert [path.name for path in tmp_path.iterdir()] == ["experiments.yaml"]
 
-    def test_unreadable_image_is_reported_and_nothing_is_created(
-        self, write_config: WriteConfig, tmp_path: Path
-    ) -> None:
+    def test_unreadable_image_is_reported_and_nothing_is_created(self, write_config, tmp_path):
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         (tmp_path / "mine" / "train" / "train_000003.png").write_bytes(b"not an image")
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
@@ -440,7 +389,7 @@ class TestRefusals:
             HyperparameterTuner(str(config)).run_experiments()
         assert not OUT.exists()
 
-    def test_unknown_or_no_experiment_names_are_refused(self, write_config: WriteConfig) -> None:
+    def test_unknown_or_no_experiment_names_are_refused(self, write_config):
         tuner = HyperparameterTuner(str(write_config({"baseline": {}, "fast": {}})))
         with pytest.raises(ConfigurationError) as caught:
             tuner.run_experiments(["basline", "fsat"])
@@ -453,20 +402,18 @@ class TestRefusals:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestSingleExperiment:
-    def sections(self, config: Path) -> dict[str, Any]:
-        sections: dict[str, Any] = yaml.safe_load(config.read_text())["experiments"]["one"]
+    def sections(self, config):
+        sections = yaml.safe_load(config.read_text())["experiments"]["one"]
         return sections
 
-    def test_entry_of_the_experiment_is_returned(self, write_config: WriteConfig) -> None:
+    def test_entry_of_the_experiment_is_returned(self, write_config):
         config = write_config({"one": {"training": {"num_epochs": 1}}})
         entry = HyperparameterTuner(str(config)).run_single_experiment("mine", self.sections(config))
         assert (entry["experiment_name"], entry["status"], entry["total_epochs"]) == ("mine", "completed", 1)
         (file,) = Path().glob("hyperparameter_tuning_results_*.json")
         assert json.loads(file.read_text())["all_results"] == [entry]
 
-    def test_errors_and_failures_are_raised_and_recorded(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
-    ) -> None:
+    def test_errors_and_failures_are_raised_and_recorded(self, write_config, make_watcher, fail):
         config, watcher = write_config({"one": {}}), make_watcher(in_batch=2, action=fail)
         with pytest.raises(ExperimentFailedError, match=r"'mine': still pending after an error"):
             HyperparameterTuner(str(config), display=watcher).run_single_experiment("mine", self.sections(config))
@@ -485,9 +432,7 @@ class TestSingleExperiment:
             ("mine", {"experiment_name": "other"}, "experiment_name"),
         ],
     )
-    def test_invalid_settings_are_refused(
-        self, name: str, sections: dict[str, Any], message: str, write_config: WriteConfig
-    ) -> None:
+    def test_invalid_settings_are_refused(self, name, sections, message, write_config):
         tuner = HyperparameterTuner(str(write_config({"one": {}})))
         with pytest.raises(ConfigurationError, match=message):
             tuner.run_single_experiment(name, sections)
@@ -496,7 +441,7 @@ class TestSingleExperiment:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestConfiguration:
-    def test_default_file_is_the_built_in_file_and_nothing_is_created(self, tmp_path: Path) -> None:
+    def test_default_file_is_the_built_in_file_and_nothing_is_created(self, tmp_path):
         tuner = HyperparameterTuner()
         assert list(tuner.config["experiments"]) == ["conservative_small", "baseline_optimized", "high_learning_rate"]
         assert tuner.config["targets"]["character_accuracy"] == 0.85
@@ -504,16 +449,16 @@ class TestConfiguration:
         tuner.validate_config(tuner.config)
         assert list(tmp_path.iterdir()) == []
 
-    def test_missing_file_is_an_error(self) -> None:
+    def test_missing_file_is_an_error(self):
         with pytest.raises(FileNotFoundError, match=r"missing\.yaml"):
             HyperparameterTuner("missing.yaml")
 
-    def test_invalid_yaml_is_an_error(self, tmp_path: Path) -> None:
+    def test_invalid_yaml_is_an_error(self, tmp_path):
         (tmp_path / "invalid.yaml").write_text("experiments: {one: [}")
         with pytest.raises(yaml.YAMLError, match=r"invalid\.yaml"):
             HyperparameterTuner("invalid.yaml")
 
-    def test_invalid_configuration_is_a_value_error_with_all_problems(self) -> None:
+    def test_invalid_configuration_is_a_value_error_with_all_problems(self):
         tuner = HyperparameterTuner()
         with pytest.raises(ValueError, match="experiments"):
             tuner.validate_config({})
@@ -522,7 +467,7 @@ class TestConfiguration:
             tuner.validate_config(bad)
         assert len(caught.value.problems) == 2
 
-    def test_results_can_be_saved_without_a_run(self, write_config: WriteConfig, read_results: ReadResults) -> None:
+    def test_results_can_be_saved_without_a_run(self, write_config, read_results):
         config = str(write_config({"one": {"training": {"num_epochs": 1}}}))
         with pytest.raises(ConfigurationError, match="create one with `khmer-tuner run`"):
             HyperparameterTuner(config).save_results()
@@ -533,9 +478,9 @@ class TestConfiguration:
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_summary_contains_the_number_of_training_images(write_config: Callable[..., Path]) -> None:
+def test_summary_contains_the_number_of_training_images(write_config):
     class SummaryRecorder(Display):
-        def run_ended(self, summary: RunSummary) -> None:
+        def run_ended(self, summary):
             self.images = summary.training_images
 
     display = SummaryRecorder()

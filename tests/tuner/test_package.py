@@ -1,12 +1,9 @@
-from __future__ import annotations
-
 import importlib
 import inspect
 import subprocess
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +15,7 @@ IMPORT_SCRIPT = (
     "from phase3_hyperparameter_tuning import HyperparameterTuner\n"
 )
 # The names and parameters of the API reference; additional parameters are keyword-only and have defaults.
-DOCUMENTED: dict[str, list[str]] = {
+DOCUMENTED = {
     "create_training_config": ["experiment_config"],
     "setup_training_environment": ["config"],
     "create_data_loaders": ["config"],
@@ -36,7 +33,7 @@ DOCUMENTED: dict[str, list[str]] = {
 ERRORS = ["ConfigurationError", "DataLoaderError", "ExperimentFailedError", "ModelCreationError"]
 
 
-def test_api_has_the_documented_names() -> None:
+def test_api_has_the_documented_names():
     classes = {"HyperparameterTuner", "TrainingConfig", *ERRORS}
     functions = {name for name in DOCUMENTED if name.startswith(("create_", "setup_"))}
     additional = {"ProgressDisplay", "RunOptions", "SearchRequest", "load_reader"}
@@ -46,8 +43,8 @@ def test_api_has_the_documented_names() -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
-def test_signatures_start_with_the_documented_parameters(name: str) -> None:
-    value: Any = tuner
+def test_signatures_start_with_the_documented_parameters(name):
+    value = tuner
     for part in name.split("."):
         value = getattr(value, part)
     parameters = list(inspect.signature(value).parameters.values())
@@ -58,21 +55,21 @@ def test_signatures_start_with_the_documented_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", tuner.__all__)
-def test_each_name_can_be_imported_and_is_listed(name: str) -> None:
+def test_each_name_can_be_imported_and_is_listed(name):
     assert getattr(tuner, name).__name__ == name
     assert name in dir(tuner)
 
 
-def test_documented_script_exports_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_script_exports_the_same_names(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     script = importlib.import_module(SCRIPT.stem)
     assert [getattr(script, name) for name in tuner.__all__] == [getattr(tuner, name) for name in tuner.__all__]
     with pytest.raises(ImportError):
-        from phase3_hyperparameter_tuning import Tuner  # type: ignore[import-not-found]  # noqa: F401
+        from phase3_hyperparameter_tuning import Tuner  # noqa: F401
 
 
 @pytest.mark.parametrize("program", [[str(SCRIPT), "--dry-run"], ["-c", IMPORT_SCRIPT]])
-def test_script_without_the_package_names_the_installation_command(program: list[str]) -> None:
+def test_script_without_the_package_names_the_installation_command(program):
     done = subprocess.run([sys.executable, "-I", "-S", *program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -81,7 +78,7 @@ def test_script_without_the_package_names_the_installation_command(program: list
     )
 
 
-def test_command_exits_without_a_last_garbage_collection() -> None:
+def test_command_exits_without_a_last_garbage_collection():
     code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count())); import tuner.__main__ as program"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; program.main()", "--help"], capture_output=True, text=True, check=True
@@ -89,12 +86,12 @@ def test_command_exits_without_a_last_garbage_collection() -> None:
     assert int(done.stdout.splitlines()[-1]) > 0
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'tuner' has no attribute 'Tuner'"):
         _ = tuner.Tuner
 
 
-def test_configuration_error_is_a_value_error() -> None:
+def test_configuration_error_is_a_value_error():
     assert issubclass(tuner.ConfigurationError, ValueError)
     assert all(issubclass(getattr(tuner, name), Exception) for name in ERRORS)
 
@@ -112,7 +109,7 @@ def test_configuration_error_is_a_value_error() -> None:
         ("import studies", ["torch", "tuner"]),
     ],
 )
-def test_imports_load_no_unnecessary_libraries(code: str, absent: list[str]) -> None:
+def test_imports_load_no_unnecessary_libraries(code, absent):
     check = f"{code}; import sys; print([name for name in {absent!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

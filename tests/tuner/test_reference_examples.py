@@ -1,13 +1,8 @@
 """The two integration examples of the API reference, unchanged except for the import line and trailing blanks."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -84,13 +79,13 @@ def get_best_hyperparameters():
 
 
 @pytest.fixture
-def folder_with_data(in_tmp: Path) -> Path:
+def folder_with_data(in_tmp):
     """A working directory that contains only a small dataset at the default path."""
     generate_dataset("generated_data", samples=20, test_samples=1)
     return in_tmp
 
 
-def run_custom_experiment(folder: Path) -> float:
+def run_custom_experiment(folder):
     script = folder / "custom_experiment.py"
     script.write_text(CUSTOM_EXPERIMENT, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
@@ -100,13 +95,13 @@ def run_custom_experiment(folder: Path) -> float:
     return float(printed[1])
 
 
-def analysis_functions() -> dict[str, Callable[[], Any]]:
-    names: dict[str, Any] = {}
+def analysis_functions():
+    names = {}
     exec(RESULTS_ANALYSIS, names)
     return names
 
 
-def test_examples_run_as_written(folder_with_data: Path) -> None:
+def test_examples_run_as_written(folder_with_data):
     assert analysis_functions()["load_latest_results"]() is None
     accuracy = run_custom_experiment(folder_with_data)
     results = analysis_functions()["load_latest_results"]()
@@ -123,7 +118,7 @@ def test_examples_run_as_written(folder_with_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_examples_run_in_the_folder_of_a_default_run(folder_with_data: Path) -> None:
+def test_examples_run_in_the_folder_of_a_default_run(folder_with_data):
     HyperparameterTuner().run_experiments()
     run_custom_experiment(folder_with_data)
     names = [entry["experiment_name"] for entry in analysis_functions()["load_latest_results"]()["all_results"]]

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -9,9 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 
 import optuna
 import psutil
@@ -32,7 +28,7 @@ from tuner.signals import STOP_SIGNALS, StopRequested, raise_if_requested, signa
 
 
 @pytest.fixture(autouse=True)
-def _default_sighup() -> Iterator[None]:
+def _default_sighup():
     """Restore the default action of SIGHUP, which may be ignored in the environment of the tests."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
@@ -43,7 +39,7 @@ def _default_sighup() -> Iterator[None]:
 def test_signal_unwinds_the_block_and_handlers_are_restored(signum, code):
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
 
-    def wait_for_the_signal() -> None:
+    def wait_for_the_signal():
         with stop_on_signals():
             os.kill(os.getpid(), signum)
             time.sleep(10)
@@ -62,7 +58,7 @@ def test_signal_text_names_known_signals(signum, text):
 
 
 def test_swallowed_stop_is_raised_again():
-    def swallow_the_stop() -> None:
+    def swallow_the_stop():
         with stop_on_signals():
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -77,11 +73,11 @@ def test_swallowed_stop_is_raised_again():
 
 def test_stop_swallowed_by_a_destructor_is_raised_again_without_a_traceback(capfd):
     class SignalInDestructor:
-        def __del__(self) -> None:
+        def __del__(self):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(10)
 
-    def delete_object(seconds: float) -> None:
+    def delete_object(seconds):
         with stop_on_signals():
             SignalInDestructor()
             time.sleep(seconds)
@@ -104,9 +100,9 @@ def test_ignored_sighup_stays_ignored():
 
 
 def test_block_in_another_thread_has_no_effect():
-    seen: list[object] = []
+    seen = []
 
-    def work() -> None:
+    def work():
         with stop_on_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
@@ -137,7 +133,7 @@ with stop_on_signals():
 
 
 @pytest.fixture
-def locked_study(tmp_path: Path) -> Iterator[Path]:
+def locked_study(tmp_path):
     """Return the output folder of a study whose database this process has locked."""
     folder = tmp_path / "training_output"
     invariants = StudyInvariants(
@@ -156,7 +152,7 @@ def locked_study(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def wait_until_locked_out(process: subprocess.Popen[str], folder: Path) -> None:
+def wait_until_locked_out(process, folder):
     """Return when a process waits for the lock of a study's database."""
     while str(folder / "study.db") not in [file.path for file in psutil.Process(process.pid).open_files()]:
         assert process.poll() is None
@@ -165,7 +161,7 @@ def wait_until_locked_out(process: subprocess.Popen[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("signals", "seconds"), [(1, 10), (2, 5)])
-def test_process_that_waits_for_a_lock_can_be_stopped(signals: int, seconds: float, locked_study: Path):
+def test_process_that_waits_for_a_lock_can_be_stopped(signals, seconds, locked_study):
     command = [sys.executable, "-m", "tuner", "status", "--output-dir", str(locked_study)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -208,7 +204,7 @@ with signals.stop_on_signals():
 """
 
 
-def test_worker_stopped_during_a_long_call_is_not_recorded_as_crashed(tmp_path: Path):
+def test_worker_stopped_during_a_long_call_is_not_recorded_as_crashed(tmp_path):
     done = subprocess.run([sys.executable, "-c", STOPPED_WORKER, tmp_path], capture_output=True, text=True, timeout=60)
     assert (done.returncode, "Traceback" in done.stderr) == (130, False)
     study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(tmp_path)))
@@ -217,7 +213,7 @@ def test_worker_stopped_during_a_long_call_is_not_recorded_as_crashed(tmp_path: 
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "stop"]
 
 
-def run_script(code: str) -> str:
+def run_script(code):
     """Run a script in which a signal must be handled within 0.3 s; return its output."""
     code = f"from tuner import signals\nsignals._SECONDS_TO_HANDLE = 0.3\n{code}"
     done = subprocess.run([sys.executable, "-u", "-c", code], capture_output=True, text=True, timeout=60)
@@ -292,7 +288,7 @@ with signals.stop_on_signals():
 
 
 def test_blocks_leave_no_files_or_threads():
-    def resources() -> tuple[int, int]:
+    def resources():
         return len(os.listdir("/proc/self/fd")), len(threading.enumerate())
 
     before = resources()
@@ -331,7 +327,7 @@ for _ in range(300):
     run_script(code)
 
 
-def test_stopped_run_can_be_resumed(tmp_path: Path, write_config: Callable[..., Path]):
+def test_stopped_run_can_be_resumed(tmp_path, write_config):
     endless = {"training": {"batch_size": 1, "num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     command = ["run", "--config", str(write_config({"endless": endless})), "--output-dir", "out"]
     epochs = 0

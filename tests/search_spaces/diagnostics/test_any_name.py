@@ -1,7 +1,5 @@
 """A valid name is a single folder name without special characters, in one spelling."""
 
-from __future__ import annotations
-
 import unicodedata
 
 from hypothesis import example, given
@@ -22,7 +20,7 @@ NAMES = st.text(max_size=70) | st.text(
 @example("a" * 64)
 @example("\N{KHMER LETTER KA}" * 64)
 @example("I\N{COMBINING DOT ABOVE}")
-def test_valid_name_is_one_short_normalised_part_of_a_path(name: str) -> None:
+def test_valid_name_is_one_short_normalised_part_of_a_path(name):
     if name_problem(name) is None:
         assert not set(name) & set("/\\\0\n:*?\"<>|'`$&;(){}[]#%=@,!~")
         assert name not in (".", "..")
@@ -35,11 +33,11 @@ def test_valid_name_is_one_short_normalised_part_of_a_path(name: str) -> None:
 
 
 @given(name=NAMES)
-def test_problem_of_a_name_is_one_printable_line(name: str) -> None:
+def test_problem_of_a_name_is_one_printable_line(name):
     problem = name_problem(name)
     assert problem is None or problem.isprintable()
 
 
 @given(value=st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.lists(st.text()))
-def test_value_that_is_not_text_is_not_a_name(value: object) -> None:
+def test_value_that_is_not_text_is_not_a_name(value):
     assert name_problem(value) is not None

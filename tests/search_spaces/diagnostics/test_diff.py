@@ -1,11 +1,9 @@
-from __future__ import annotations
-
 import pytest
 
 from search_spaces.diagnostics.diff import as_written, changes
 
 
-def test_changes_list_old_names_before_new_names() -> None:
+def test_changes_list_old_names_before_new_names():
     old = {"width": 64, "height": 32, "depth": 1}
     new = {"colour": "grey", "depth": 2, "width": 64}
     assert changes(old, new, "the ") == [
@@ -25,5 +23,5 @@ def test_changes_list_old_names_before_new_names() -> None:
         (0.9, "0.9"),
     ],
 )
-def test_values_are_shown_as_in_a_file(value: object, text: str) -> None:
+def test_values_are_shown_as_in_a_file(value, text):
     assert as_written(value) == text

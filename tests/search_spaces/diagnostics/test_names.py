@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import unicodedata
 
 import pytest
@@ -24,7 +22,7 @@ from search_spaces import name_problem
         "日本語" * 21,
     ],
 )
-def test_valid_name_has_no_problem(name: str) -> None:
+def test_valid_name_has_no_problem(name):
     assert name_problem(name) is None
 
 
@@ -59,11 +57,11 @@ def test_valid_name_has_no_problem(name: str) -> None:
         (None, "put the name in quotes"),
     ],
 )
-def test_invalid_name_has_a_problem(name: object, message: str) -> None:
+def test_invalid_name_has_a_problem(name, message):
     assert message in str(name_problem(name))
 
 
-def test_problem_of_any_name_is_printable() -> None:
+def test_problem_of_any_name_is_printable():
     for code in (*range(0, 0x300), 0x202E, 0xD800, 0xFFFF):
         problem = name_problem(f"a{chr(code)}b") or ""
         assert problem.encode("utf-8").decode().isprintable()

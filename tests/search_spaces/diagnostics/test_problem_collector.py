@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import yaml
 
@@ -7,7 +5,7 @@ from search_spaces import ConfigurationError, DataLoaderError
 from search_spaces.diagnostics.problem_collector import ProblemCollector
 
 
-def test_problems_of_all_checks_are_raised_together_and_only_once() -> None:
+def test_problems_of_all_checks_are_raised_together_and_only_once():
     problems = ProblemCollector()
     assert not problems
     problems.add(["an option"])
@@ -26,14 +24,14 @@ def test_problems_of_all_checks_are_raised_together_and_only_once() -> None:
     assert str(caught.value.__cause__) == "one\ntwo"
 
 
-def test_nothing_is_raised_without_a_problem() -> None:
+def test_nothing_is_raised_without_a_problem():
     problems = ProblemCollector()
     with problems.collect():
         pass
     problems.raise_all()
 
 
-def test_error_without_problems_is_raised_immediately() -> None:
+def test_error_without_problems_is_raised_immediately():
     problems = ProblemCollector(lambda error: [str(error)] if isinstance(error, OSError) else [])
     with problems.collect():
         raise OSError("the disk")

@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from search_spaces import ConfigurationError, create_training_config, load_experiments, parse_experiments
@@ -19,7 +15,7 @@ from search_spaces import ConfigurationError, create_training_config, load_exper
         ({"optimizer": {"learning_rate": 1e-7}}, r"min_lr: found 1e-06; .*optimizer\.learning_rate: 1e-07"),
     ],
 )  # fmt: skip
-def test_conflicting_keys_are_rejected(experiment: dict[str, Any], message: str) -> None:
+def test_conflicting_keys_are_rejected(experiment, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         create_training_config(experiment)
     assert len(caught.value.problems) == 1
@@ -33,11 +29,11 @@ def test_conflicting_keys_are_rejected(experiment: dict[str, Any], message: str)
         {"scheduler": {"min_lr": 0.001}},
     ],
 )
-def test_compatible_keys_are_accepted(experiment: dict[str, Any]) -> None:
+def test_compatible_keys_are_accepted(experiment):
     assert list(parse_experiments({"experiments": {"a": experiment}}).experiments) == ["a"]
 
 
-def test_invalid_key_is_reported_only_once() -> None:
+def test_invalid_key_is_reported_only_once():
     with pytest.raises(ConfigurationError) as caught:
         create_training_config({"model": {"name": "ctc"}, "training": {"loss_type": "CTC!", "learning_rate": -1}})
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
@@ -56,8 +52,8 @@ STUDY_LEVEL = [
 
 
 @pytest.mark.parametrize(("section", "key", "value"), STUDY_LEVEL)
-def test_experiment_with_another_study_setting_is_reported(section: str, key: str, value: object) -> None:
-    experiments: dict[str, Any] = {"a": {}, "b": {section: {key: value}}, "c": {}}
+def test_experiment_with_another_study_setting_is_reported(section, key, value):
+    experiments = {"a": {}, "b": {section: {key: value}}, "c": {}}
     with pytest.raises(ConfigurationError) as caught:
         parse_experiments({"experiments": experiments})
     (problem,) = caught.value.problems
@@ -66,18 +62,18 @@ def test_experiment_with_another_study_setting_is_reported(section: str, key: st
     assert "--output-dir" in problem
 
 
-def test_experiment_with_another_default_for_a_study_setting_is_reported() -> None:
-    experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
+def test_experiment_with_another_default_for_a_study_setting_is_reported():
+    experiments = {name: {"training": {"seed": 5}} for name in "abd"} | {"c": {}}
     with pytest.raises(ConfigurationError, match=r"experiments\.c\.training\.seed: found 0 \(the default\); .*use 5"):
         parse_experiments({"experiments": experiments})
 
 
-def test_experiments_with_the_same_study_setting_are_accepted() -> None:
-    experiments: dict[str, Any] = {name: {"training": {"seed": 5}} for name in "abc"}
+def test_experiments_with_the_same_study_setting_are_accepted():
+    experiments = {name: {"training": {"seed": 5}} for name in "abc"}
     assert [c.seed for c in parse_experiments({"experiments": experiments}).experiments.values()] == [5, 5, 5]
 
 
-def test_invalid_model_file_is_reported_once_with_its_lines(write: Any) -> None:
+def test_invalid_model_file_is_reported_once_with_its_lines(write):
     write("models:\n  m: {decoder: lstm, stem_channels: [8, 8], stage_channels: [8], width: 8}\n", "m.yaml")
     text = "experiments:\n  a: &a {model: {name: m, config_path: m.yaml}}\n  b: *a\n"
     with pytest.raises(ConfigurationError) as caught:
@@ -86,7 +82,7 @@ def test_invalid_model_file_is_reported_once_with_its_lines(write: Any) -> None:
     assert problem.startswith("m.yaml:2: models.m.decoder: found 'lstm'; expected one of attention, ctc")
 
 
-def test_model_file_that_is_not_yaml_is_reported_with_the_other_problems(write: Any) -> None:
+def test_model_file_that_is_not_yaml_is_reported_with_the_other_problems(write):
     write("models: [\n", "m.yaml")
     text = "experiments: {a: {model: {name: m, config_path: m.yaml}, training: {batch_size: 0}}}\n"
     with pytest.raises(ConfigurationError) as caught:

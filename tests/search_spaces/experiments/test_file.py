@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 from dataclasses import asdict
-from typing import Any
 
 import pytest
 import yaml
@@ -15,18 +12,18 @@ from search_spaces import (
 )
 
 
-def problems_of(text: str, write: Any) -> tuple[str, ...]:
+def problems_of(text, write):
     with pytest.raises(ConfigurationError) as caught:
         load_experiments(write(text))
     return caught.value.problems
 
 
-def changed(config: TrainingConfig) -> dict[str, Any]:
+def changed(config):
     defaults = asdict(TrainingConfig())
     return {name: value for name, value in asdict(config).items() if value != defaults[name]}
 
 
-def test_default_experiments_match_the_api_reference() -> None:
+def test_default_experiments_match_the_api_reference():
     file = load_experiments("config/phase3_simple_configs.yaml")
     assert {name: changed(config) for name, config in file.experiments.items()} == {
         "conservative_small": {
@@ -76,7 +73,7 @@ INTEGRATION_EXAMPLE = {
 }
 
 
-def test_integration_example_of_the_api_reference_is_accepted(write: Any) -> None:
+def test_integration_example_of_the_api_reference_is_accepted(write):
     file = load_experiments(write(yaml.dump(INTEGRATION_EXAMPLE)))
     config = file.select(["my_experiment"])["my_experiment"]
     assert (config.batch_size, config.warmup_epochs, config.optimizer_type) == (48, 2, "adamw")
@@ -121,7 +118,7 @@ experiments:
 """
 
 
-def test_every_documented_key_sets_its_field(write: Any) -> None:
+def test_every_documented_key_sets_its_field(write):
     config = load_experiments(write(EVERY_KEY)).experiments["all_keys"]
     assert config == TrainingConfig(
         model_name="large",
@@ -233,7 +230,7 @@ def test_every_documented_key_sets_its_field(write: Any) -> None:
         ("experiment_name: other", "found 'other'; expected 'my', the key of this experiment; use 'my'"),
     ],
 )  # fmt: skip
-def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
+def test_invalid_value_is_rejected(write, line, message):
     problems = problems_of(f"experiments:\n  my:\n    {line}\n", write)
     assert len(problems) == 1
     assert problems[0].startswith("config.yaml:3: experiments.my.")
@@ -275,7 +272,7 @@ def test_invalid_value_is_rejected(write: Any, line: str, message: str) -> None:
         ("experiments: {a: {}}\ntargets: {convergence_epochs: '9'}", "remove the quotes: 9"),
     ],
 )
-def test_file_with_the_wrong_structure_is_rejected(write: Any, text: str, message: str) -> None:
+def test_file_with_the_wrong_structure_is_rejected(write, text, message):
     problems = problems_of(text, write)
     assert len(problems) == 1
     assert message in problems[0]
@@ -294,7 +291,7 @@ targets: {sequence_acc: 1}
 """
 
 
-def test_all_problems_are_reported_in_the_order_of_the_file(write: Any) -> None:
+def test_all_problems_are_reported_in_the_order_of_the_file(write):
     locations = [problem.split(": ")[:2] for problem in problems_of(MANY_PROBLEMS, write)]
     assert locations == [
         ["config.yaml:3", "experiments.a.model.name"],
@@ -319,12 +316,12 @@ experiments:
 """
 
 
-def test_problem_in_an_anchor_is_reported_at_the_anchor(write: Any) -> None:
+def test_problem_in_an_anchor_is_reported_at_the_anchor(write):
     (problem,) = problems_of(ANCHORED, write)
     assert problem.startswith("config.yaml:2: experiments.a.training.batch_size: found '64'")
 
 
-def test_unused_top_level_keys_are_allowed_with_a_note(write: Any) -> None:
+def test_unused_top_level_keys_are_allowed_with_a_note(write):
     file = load_experiments(write(ANCHORED.replace('"64"', "64")))
     assert [config.batch_size for config in file.experiments.values()] == [64, 16]
     assert file.notes == (
@@ -333,12 +330,12 @@ def test_unused_top_level_keys_are_allowed_with_a_note(write: Any) -> None:
     )
 
 
-def test_khmer_name_is_accepted(write: Any) -> None:
+def test_khmer_name_is_accepted(write):
     file = load_experiments(write("experiments:\n  ខ្មែរ: {model: {name: small}}\n"))
     assert file.experiments["ខ្មែរ"].experiment_name == "ខ្មែរ"
 
 
-def test_select_returns_each_name_once_in_the_order_of_the_file() -> None:
+def test_select_returns_each_name_once_in_the_order_of_the_file():
     file = load_experiments("config/phase3_simple_configs.yaml")
     wanted = ["high_learning_rate", "conservative_small", "high_learning_rate"]
     assert list(file.select(wanted)) == ["conservative_small", "high_learning_rate"]
@@ -346,7 +343,7 @@ def test_select_returns_each_name_once_in_the_order_of_the_file() -> None:
     assert file.select([]) == {}
 
 
-def test_select_reports_all_unknown_names() -> None:
+def test_select_reports_all_unknown_names():
     file = load_experiments("config/phase3_simple_configs.yaml")
     with pytest.raises(ConfigurationError) as caught:
         file.select(["baseline", "conservative_small", "zzz"])
@@ -355,7 +352,7 @@ def test_select_reports_all_unknown_names() -> None:
     assert "use one of conservative_small, baseline_optimized, high_learning_rate" in caught.value.problems[1]
 
 
-def test_create_training_config_accepts_the_example_of_the_api_reference() -> None:
+def test_create_training_config_accepts_the_example_of_the_api_reference():
     config = create_training_config(
         {
             "training": {"batch_size": 64, "learning_rate": 0.002},
@@ -368,7 +365,7 @@ def test_create_training_config_accepts_the_example_of_the_api_reference() -> No
     assert create_training_config({"experiment_name": "x"}).experiment_name == "x"
 
 
-def test_create_training_config_accepts_a_tuple() -> None:
+def test_create_training_config_accepts_a_tuple():
     assert create_training_config({"optimizer": {"betas": (0.8, 0.9)}}).optimizer_betas == [0.8, 0.9]
 
 
@@ -383,7 +380,7 @@ targets: {character_accuracy: 9e-1}
 """
 
 
-def test_numbers_that_pyyaml_reads_as_text_are_converted_in_a_dictionary(write: Any) -> None:
+def test_numbers_that_pyyaml_reads_as_text_are_converted_in_a_dictionary(write):
     config = yaml.safe_load(_NUMBERS_AS_TEXT)
     assert config["experiments"]["1e5"]["scheduler"]["min_lr"] == "+1E-6"  # otherwise, this test would test nothing
     from_file = load_experiments(write(_NUMBERS_AS_TEXT))
@@ -397,17 +394,17 @@ def test_numbers_that_pyyaml_reads_as_text_are_converted_in_a_dictionary(write: 
 
 
 @pytest.mark.parametrize("text", ["0.001", "64", "1e-3x", "", "nan", ".Nan", "1,5"])
-def test_other_text_is_not_converted_to_a_number(text: str) -> None:
+def test_other_text_is_not_converted_to_a_number(text):
     with pytest.raises(ConfigurationError, match="learning_rate: found"):
         create_training_config({"training": {"learning_rate": text}})
 
 
-def test_whole_number_with_an_exponent_is_rejected() -> None:
+def test_whole_number_with_an_exponent_is_rejected():
     with pytest.raises(ConfigurationError, match=r"num_epochs: found 10.0; .*; use 10"):
         create_training_config({"training": {"num_epochs": "1e1"}})
 
 
-def test_create_training_config_reports_all_problems() -> None:
+def test_create_training_config_reports_all_problems():
     with pytest.raises(ConfigurationError) as caught:
         create_training_config({"training": {"batch_size": "64"}, "model": {"name": "ctc"}, "optimiser": {}})
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
@@ -418,7 +415,7 @@ def test_create_training_config_reports_all_problems() -> None:
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 5])
-def test_configuration_that_is_not_a_mapping_is_rejected(data: Any) -> None:
+def test_configuration_that_is_not_a_mapping_is_rejected(data):
     with pytest.raises(ConfigurationError, match=r"configuration: found the type .*; expected a dict; use"):
         parse_experiments(data)
     with pytest.raises(ConfigurationError, match="expected a mapping"):
@@ -426,11 +423,11 @@ def test_configuration_that_is_not_a_mapping_is_rejected(data: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../x", "study.db", ""])
-def test_create_training_config_rejects_invalid_folder_names(name: str) -> None:
+def test_create_training_config_rejects_invalid_folder_names(name):
     with pytest.raises(ConfigurationError, match="experiment_name: "):
         create_training_config({"experiment_name": name})
 
 
-def test_message_has_the_path_of_a_file_in_another_folder(write: Any) -> None:
+def test_message_has_the_path_of_a_file_in_another_folder(write):
     with pytest.raises(ConfigurationError, match=r"deep/er/mine\.yaml:1: experiments: found"):
         load_experiments(write("experiments: []", "deep/er/mine.yaml"))

@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from search_spaces import (
@@ -20,7 +16,7 @@ experiments:
 """
 
 
-def test_values_have_the_same_types_as_in_a_file() -> None:
+def test_values_have_the_same_types_as_in_a_file():
     given = parse_overrides(
         ["training.num_epochs=5", "scheduler.min_lr=1e-6", "optimizer.betas=[0.8, 0.9]", "data.augmentation=off"]
     )
@@ -32,7 +28,7 @@ def test_values_have_the_same_types_as_in_a_file() -> None:
     }
 
 
-def test_learning_rate_of_the_optimizer_overrides_that_of_training() -> None:
+def test_learning_rate_of_the_optimizer_overrides_that_of_training():
     given = parse_overrides(["optimizer.learning_rate=0.1", "training.learning_rate=0.2"])
     assert settings_by_field(given) == {"learning_rate": 0.1}
 
@@ -56,14 +52,14 @@ def test_learning_rate_of_the_optimizer_overrides_that_of_training() -> None:
         ("", "--set: found ''; expected section.key=value;"),
     ],
 )
-def test_invalid_override_is_rejected(text: str, message: str) -> None:
+def test_invalid_override_is_rejected(text, message):
     with pytest.raises(ConfigurationError) as caught:
         parse_overrides([text])
     [problem] = caught.value.problems
     assert message in problem
 
 
-def test_all_problems_are_reported_together() -> None:
+def test_all_problems_are_reported_together():
     with pytest.raises(ConfigurationError) as caught:
         parse_overrides(
             ["training.seed=1", "training.seed=2", "x", "data.num_workers=-1", "data.val_split=test"], for_trials=True
@@ -77,7 +73,7 @@ def test_all_problems_are_reported_together() -> None:
     ]
 
 
-def test_overrides_apply_to_the_named_experiments_in_the_order_of_the_file(write: Any) -> None:
+def test_overrides_apply_to_the_named_experiments_in_the_order_of_the_file(write):
     file = load_overridden(write(FILE), ["one"], parse_overrides(["training.batch_size=8", "training.num_epochs=5"]))
     assert file.experiments == {
         "one": TrainingConfig(experiment_name="one", learning_rate=0.01, min_lr=1e-3, batch_size=8, num_epochs=5),
@@ -85,7 +81,7 @@ def test_overrides_apply_to_the_named_experiments_in_the_order_of_the_file(write
     }
 
 
-def test_override_that_conflicts_with_the_file_is_rejected(write: Any) -> None:
+def test_override_that_conflicts_with_the_file_is_rejected(write):
     path = write(FILE)
     with pytest.raises(ConfigurationError) as caught:
         load_overridden(path, None, parse_overrides(["training.loss_type=focal", "training.learning_rate=1e-4"]))
@@ -96,13 +92,13 @@ def test_override_that_conflicts_with_the_file_is_rejected(write: Any) -> None:
     load_overridden(path, ["one"], parse_overrides(["training.loss_type=focal"]))
 
 
-def test_override_without_effect_causes_a_warning(write: Any) -> None:
+def test_override_without_effect_causes_a_warning(write):
     file = load_overridden(write(FILE), ["one"], parse_overrides(["scheduler.warmup_epochs=2"]))
     [warning] = file.warnings
     assert warning.startswith("--set experiments.one.scheduler.warmup_epochs: has no effect with")
 
 
-def test_dataset_can_be_overridden_for_all_experiments(write: Any) -> None:
+def test_dataset_can_be_overridden_for_all_experiments(write):
     path, given = write(FILE), parse_overrides(["data.metadata_path=mine/metadata.yaml"])
     assert not load_overridden(path, None, {}).names_dataset
     file = load_overridden(path, ["two"], given)
@@ -110,7 +106,7 @@ def test_dataset_can_be_overridden_for_all_experiments(write: Any) -> None:
     assert file.select(["two"])["two"].metadata_path == "mine/metadata.yaml"
 
 
-def test_overrides_apply_to_configurations() -> None:
+def test_overrides_apply_to_configurations():
     config = TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3)
     assert override({"one": config}, parse_overrides(["training.num_epochs=5"])) == {
         "one": TrainingConfig(experiment_name="one", learning_rate=0.01, seed=3, num_epochs=5)

@@ -1,8 +1,4 @@
-from __future__ import annotations
-
 from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,13 +16,13 @@ from search_spaces.training_config import DATASET_FIELDS
 PRESETS = "config/phase3_simple_configs.yaml"
 
 
-def read_back(config: TrainingConfig, folder: Path, name: str = "one", targets: Targets | None = None) -> Any:
+def read_back(config, folder, name="one", targets=None):
     path = folder / "written.yaml"
     path.write_text(experiments_yaml({name: config}, targets or Targets()), encoding="utf-8")
     return load_experiments(path)
 
 
-def test_default_experiments_are_read_back_unchanged(tmp_path: Path) -> None:
+def test_default_experiments_are_read_back_unchanged(tmp_path):
     file = load_experiments(PRESETS)
     path = tmp_path / "written.yaml"
     path.write_text(experiments_yaml(file.experiments, file.targets))
@@ -36,7 +32,7 @@ def test_default_experiments_are_read_back_unchanged(tmp_path: Path) -> None:
     assert again.notes == ()
 
 
-CHANGES: dict[str, dict[str, Any]] = {
+CHANGES = {
     "small numbers": {"learning_rate": 1e-5, "min_lr": 1e-12, "weight_decay": 0.0},
     "all digits of a number": {"learning_rate": 0.00123456789012345678, "optimizer_betas": [0.1 + 0.2, 0.999]},
     "a tuple": {"optimizer_betas": (0.8, 0.9)},
@@ -55,7 +51,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_settings_with_effect_are_read_back_exactly(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_settings_with_effect_are_read_back_exactly(changes, tmp_path):
     config = TrainingConfig(**changes)
     again = read_back(config, tmp_path).experiments["one"]
     assert {name: getattr(again, name) for name in changes} == {
@@ -64,18 +60,18 @@ def test_settings_with_effect_are_read_back_exactly(changes: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("name", ["ខ្មែរ", "1e-3", "yes", "007", "null", "a b"])
-def test_unusual_names_are_read_back(name: str, tmp_path: Path) -> None:
+def test_unusual_names_are_read_back(name, tmp_path):
     assert list(read_back(TrainingConfig(), tmp_path, name).experiments) == [name]
 
 
-def test_keys_without_effect_are_omitted(tmp_path: Path) -> None:
+def test_keys_without_effect_are_omitted(tmp_path):
     config = TrainingConfig(loss_type="focal", label_smoothing=0.1, scheduler_type="plateau", gamma=0.3)
     file = read_back(config, tmp_path)
     assert [note for note in file.notes if "no effect" in note] == []
     assert (file.experiments["one"].label_smoothing, file.experiments["one"].gamma) == (0.0, TrainingConfig.gamma)
 
 
-def test_every_key_is_written_with_some_type_of_loss_and_scheduler() -> None:
+def test_every_key_is_written_with_some_type_of_loss_and_scheduler():
     written = set()
     for loss, scheduler in (("crossentropy", "cosine"), ("focal", "steplr"), ("focal", "plateau")):
         config = TrainingConfig(loss_type=loss, scheduler_type=scheduler, threads=1)
@@ -85,7 +81,7 @@ def test_every_key_is_written_with_some_type_of_loss_and_scheduler() -> None:
     assert written < {item.name for item in fields(TrainingConfig)}
 
 
-def test_plain_data_and_text_are_read_back_equally(tmp_path: Path) -> None:
+def test_plain_data_and_text_are_read_back_equally(tmp_path):
     config, targets = TrainingConfig(seed=3), Targets(character_accuracy=0.5)
     data = experiments_data({"one": config}, targets)
     parsed = parse_experiments(data)

@@ -1,21 +1,17 @@
 """Warnings about valid settings of an experiment that have no effect or are probably a mistake."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from search_spaces import create_training_config, load_experiments, parse_experiments
 
 
-def warnings_of(experiment: dict[str, Any]) -> tuple[str, ...]:
+def warnings_of(experiment):
     file = parse_experiments({"experiments": {"a": experiment}})
     assert file.notes == ()
     return file.warnings
 
 
-def plateau(patience: int) -> dict[str, Any]:
+def plateau(patience):
     return {"type": "plateau", "patience": patience}
 
 
@@ -113,9 +109,7 @@ def plateau(patience: int) -> dict[str, Any]:
         ({"data": {"pin_memory": True}}, "data.pin_memory", "true has no effect on training, which reads the pixel"),
     ],
 )
-def test_setting_without_effect_or_probable_mistake_is_only_a_warning(
-    experiment: dict[str, Any], key: str, message: str
-) -> None:
+def test_setting_without_effect_or_probable_mistake_is_only_a_warning(experiment, key, message):
     (warning,) = warnings_of(experiment)
     assert warning.startswith(f"experiments.a.{key}: ")
     assert message in warning
@@ -140,18 +134,18 @@ def test_setting_without_effect_or_probable_mistake_is_only_a_warning(
         {"training": {"learning_rate": 1e-3}, "optimizer": {"learning_rate": 1e-3}},
     ],
 )
-def test_setting_with_effect_causes_no_warning(experiment: dict[str, Any]) -> None:
+def test_setting_with_effect_causes_no_warning(experiment):
     assert warnings_of(experiment) == ()
 
 
-def test_target_that_can_never_be_met_causes_a_warning() -> None:
+def test_target_that_can_never_be_met_causes_a_warning():
     targets = {"convergence_epochs": 5}
     (warning,) = parse_experiments({"experiments": {"a": {}}, "targets": targets}).warnings
     assert warning.startswith("targets.convergence_epochs: can never be met without character_accuracy or")
     assert parse_experiments({"experiments": {"a": {}}, "targets": targets | {"sequence_accuracy": 1}}).warnings == ()
 
 
-def test_warnings_have_file_and_line_and_come_before_the_notes(write: Any) -> None:
+def test_warnings_have_file_and_line_and_come_before_the_notes(write):
     text = "common: 1\nexperiments:\n  a:\n    training: {focal_gamma: 2}\n    scheduler: {factor: 0.1}\n"
     messages = load_experiments(write(text)).messages
     assert [message.rpartition(": ")[0] for message in messages] == [

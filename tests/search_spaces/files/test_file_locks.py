@@ -1,12 +1,7 @@
-from __future__ import annotations
-
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -14,21 +9,19 @@ import pytest
 from search_spaces import ConfigurationError
 from search_spaces.files.file_locks import _locked, holder_pid, read_note, try_lock, wait_for_lock
 
-Child = Callable[..., "subprocess.Popen[str]"]
-
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "leases" / "0001.lock"
 
 
-def child_result(child: Child, path: Path) -> str:
+def child_result(child, path):
     process = child("lock", path)
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_another_process_cannot_acquire_a_held_lock(path: Path, child: Child) -> None:
+def test_another_process_cannot_acquire_a_held_lock(path, child):
     lock = try_lock(path)
     assert lock is not None
     assert child_result(child, path) == "busy"
@@ -37,7 +30,7 @@ def test_another_process_cannot_acquire_a_held_lock(path: Path, child: Child) ->
     assert try_lock(path) is None
 
 
-def test_same_process_cannot_acquire_a_held_lock_again(path: Path) -> None:
+def test_same_process_cannot_acquire_a_held_lock_again(path):
     first = try_lock(path)
     assert first is not None
     assert try_lock(path) is None
@@ -48,7 +41,7 @@ def test_same_process_cannot_acquire_a_held_lock_again(path: Path) -> None:
     second.release()
 
 
-def test_probing_a_lock_of_this_process_does_not_release_it(path: Path, child: Child) -> None:
+def test_probing_a_lock_of_this_process_does_not_release_it(path, child):
     lock = try_lock(path)
     assert lock is not None
     assert holder_pid(path) == os.getpid()
@@ -58,7 +51,7 @@ def test_probing_a_lock_of_this_process_does_not_release_it(path: Path, child: C
     assert holder_pid(path) is None
 
 
-def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path: Path, child: Child) -> None:
+def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path, child):
     process = child("lock", path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -73,12 +66,12 @@ def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path: Path, 
     lock.release()
 
 
-def test_probing_a_missing_lock_file_creates_nothing(path: Path) -> None:
+def test_probing_a_missing_lock_file_creates_nothing(path):
     assert holder_pid(path) is None
     assert not path.parent.exists()
 
 
-def test_timeout_message_names_the_holder(path: Path, child: Child) -> None:
+def test_timeout_message_names_the_holder(path, child):
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -86,9 +79,7 @@ def test_timeout_message_names_the_holder(path: Path, child: Child) -> None:
         wait_for_lock(path, timeout_s=0.1)
 
 
-def test_waiting_process_logs_the_holder(
-    path: Path, child: Child, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_waiting_process_logs_the_holder(path, child, monkeypatch, caplog):
     monkeypatch.setattr("search_spaces.files.file_locks._POLL_S", 0.0001)
     process = child("lock", path)
     assert process.stdout is not None
@@ -98,15 +89,13 @@ def test_waiting_process_logs_the_holder(
     assert caplog.messages == [f"waiting for process {process.pid}, which holds the lock {path}"]
 
 
-def test_waiting_continues_while_the_holder_touches_the_file(
-    path: Path, child: Child, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_continues_while_the_holder_touches_the_file(path, child, monkeypatch):
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
     polls = []
 
-    def touch_or_end(seconds: float) -> None:
+    def touch_or_end(seconds):
         polls.append(seconds)
         os.utime(path)  # as the holder does during its work
         if len(polls) == 20:
@@ -121,7 +110,7 @@ def test_waiting_continues_while_the_holder_touches_the_file(
 
 
 @pytest.mark.parametrize("future_s", [0, 10**6])
-def test_modification_time_in_the_future_does_not_prevent_the_timeout(path: Path, child: Child, future_s: int) -> None:
+def test_modification_time_in_the_future_does_not_prevent_the_timeout(path, child, future_s):
     process = child("lock", path)
     assert process.stdout is not None
     process.stdout.readline()
@@ -130,7 +119,7 @@ def test_modification_time_in_the_future_does_not_prevent_the_timeout(path: Path
         wait_for_lock(path, timeout_s=0.1)
 
 
-def test_removed_lock_file_cannot_be_locked(path: Path) -> None:
+def test_removed_lock_file_cannot_be_locked(path):
     with wait_for_lock(path):
         descriptor = os.open(path, os.O_RDWR)  # as in a waiting process
         path.unlink()
@@ -143,7 +132,7 @@ def test_removed_lock_file_cannot_be_locked(path: Path) -> None:
         assert again.note == ""
 
 
-def test_pipe_instead_of_a_lock_file_is_an_error(path: Path) -> None:
+def test_pipe_instead_of_a_lock_file_is_an_error(path):
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with pytest.raises(OSError, match="it is not a regular file"):
@@ -154,11 +143,11 @@ def test_pipe_instead_of_a_lock_file_is_an_error(path: Path) -> None:
         read_note(path)
 
 
-def test_threads_hold_the_lock_one_after_the_other(path: Path) -> None:
-    inside: list[int] = []
-    held_at_once: list[int] = []
+def test_threads_hold_the_lock_one_after_the_other(path):
+    inside = []
+    held_at_once = []
 
-    def work() -> None:
+    def work():
         with wait_for_lock(path):
             inside.append(1)
             held_at_once.append(len(inside))
@@ -173,7 +162,7 @@ def test_threads_hold_the_lock_one_after_the_other(path: Path) -> None:
     assert holder_pid(path) is None
 
 
-def test_forked_process_neither_holds_nor_releases_its_parents_lock(path: Path) -> None:
+def test_forked_process_neither_holds_nor_releases_its_parents_lock(path):
     lock = try_lock(path)
     assert lock is not None
     pid = os.fork()
@@ -185,7 +174,7 @@ def test_forked_process_neither_holds_nor_releases_its_parents_lock(path: Path) 
     lock.release()
 
 
-def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path: Path, child: Child) -> None:
+def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path, child):
     process = child("lock", path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -205,7 +194,7 @@ def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path: P
     again.release()
 
 
-def test_note_can_be_replaced_on_a_full_disk(disk: Path, fill: Callable[[Path, int], Path]) -> None:
+def test_note_can_be_replaced_on_a_full_disk(disk, fill):
     with wait_for_lock(disk / "lock") as lock:
         lock.write_note("worker")
         fill(disk, 0)
@@ -214,7 +203,7 @@ def test_note_can_be_replaced_on_a_full_disk(disk: Path, fill: Callable[[Path, i
 
 
 @pytest.mark.parametrize(("text", "kept"), [("", ""), ("x" * 300, "x" * 200), ("ខ" * 70, "ខ" * 66)])
-def test_long_note_is_cut(path: Path, text: str, kept: str) -> None:
+def test_long_note_is_cut(path, text, kept):
     with wait_for_lock(path) as lock:
         assert lock.note == ""
         lock.write_note(text)

@@ -1,14 +1,9 @@
-from __future__ import annotations
-
 from itertools import product
-from typing import Any
 
 import pytest
 
 from search_spaces import (
     ConfigurationError,
-    ModelDefinition,
-    SearchSpace,
     TrainingConfig,
     fit_loss,
     load_search_space,
@@ -79,9 +74,7 @@ CTC_MODELS = "only CTC models support this loss function, which is set automatic
         ),
     ],
 )
-def test_unsupported_loss_of_a_model_is_rejected(
-    write: Any, text: str, problems: list[str], definitions: dict[str, ModelDefinition]
-) -> None:
+def test_unsupported_loss_of_a_model_is_rejected(write, text, problems, definitions):
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text), definitions)
     assert list(caught.value.problems) == problems
@@ -104,13 +97,11 @@ def test_unsupported_loss_of_a_model_is_rejected(
         {"space": {"label_smoothing": {"low": 0.0, "high": 0.1, "when": {"loss_type": "crossentropy"}}}},
     ],
 )
-def test_supported_loss_of_a_model_is_accepted(data: dict[str, Any], definitions: dict[str, ModelDefinition]) -> None:
+def test_supported_loss_of_a_model_is_accepted(data, definitions):
     assert parse_search_space(data, definitions=definitions).as_dict()["base"] == data.get("base", {})
 
 
-def test_default_space_never_combines_a_model_with_an_unsupported_loss(
-    definitions: dict[str, ModelDefinition],
-) -> None:
+def test_default_space_never_combines_a_model_with_an_unsupported_loss(definitions):
     space = load_search_space("config/search_space.yaml", definitions)
     for model, loss in product(definitions, ("crossentropy", "focal")):
         start = space.start_config([TrainingConfig(model_name="ctc", loss_type="ctc")])
@@ -123,9 +114,7 @@ def test_default_space_never_combines_a_model_with_an_unsupported_loss(
             assert ("label_smoothing" in active, "focal_gamma" in active) == (loss != "focal", loss == "focal")
 
 
-def sampled(
-    space: SearchSpace, config: TrainingConfig, values: dict[str, Any], definitions: dict[str, ModelDefinition]
-) -> tuple[TrainingConfig, set[str]]:
+def sampled(space, config, values, definitions):
     """Sample like a search: conditions are evaluated with the fitted loss, but sampled values are kept."""
     active = set()
     for parameter in space:
@@ -162,7 +151,7 @@ def sampled(
         ),
     ],
 )
-def test_min_lr_above_the_learning_rate_is_rejected(write: Any, text: str, message: str) -> None:
+def test_min_lr_above_the_learning_rate_is_rejected(write, text, message):
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text))
     (problem,) = caught.value.problems
@@ -177,5 +166,5 @@ def test_min_lr_above_the_learning_rate_is_rejected(write: Any, text: str, messa
         {"space": {"min_lr": [0.0, 1e-4], "learning_rate": [1e-3, 1e-4]}},
     ],
 )
-def test_min_lr_up_to_the_learning_rate_is_accepted(data: dict[str, Any]) -> None:
+def test_min_lr_up_to_the_learning_rate_is_accepted(data):
     assert parse_search_space(data).has_valid_min_lr

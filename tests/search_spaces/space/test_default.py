@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from search_spaces import (
@@ -15,11 +13,11 @@ MODEL = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8],
 DEFAULT_MODELS = load_model_definitions("config/model_config.yaml")
 
 
-def models(**decoders: str) -> dict[str, ModelDefinition]:
+def models(**decoders):
     return {name: ModelDefinition.model_validate(MODEL | {"decoder": decoder}) for name, decoder in decoders.items()}
 
 
-def test_default_space_is_unchanged_if_all_its_models_are_defined() -> None:
+def test_default_space_is_unchanged_if_all_its_models_are_defined():
     default_space = load_search_space("config/search_space.yaml")
     assert default_search_space(DEFAULT_MODELS) == default_space
     assert default_search_space(DEFAULT_MODELS | models(mine="attention")) == default_space
@@ -34,9 +32,7 @@ def test_default_space_is_unchanged_if_all_its_models_are_defined() -> None:
     ],
     ids=["two attention models", "attention and ctc", "one model"],
 )
-def test_models_of_the_study_replace_undefined_default_models(
-    own: dict[str, ModelDefinition], choices: tuple[str, ...] | None, loss_when: dict[str, tuple[str, ...]]
-) -> None:
+def test_models_of_the_study_replace_undefined_default_models(own, choices, loss_when):
     space = default_search_space(own)
     model, loss, rate = (space.parameter(name) for name in ("model_name", "loss_type", "learning_rate"))
     assert (None if model is None else model.domain) == (None if choices is None else Choices(choices))
@@ -46,7 +42,7 @@ def test_models_of_the_study_replace_undefined_default_models(
     assert rate.domain == FloatRange(1e-4, 1e-2, log=True)
 
 
-def test_loss_is_not_sampled_if_all_models_are_ctc_models() -> None:
+def test_loss_is_not_sampled_if_all_models_are_ctc_models():
     names = default_search_space(models(line="ctc", other="ctc")).names
     assert not {"loss_type", "label_smoothing", "focal_gamma"} & set(names)
     assert "model_name" in names

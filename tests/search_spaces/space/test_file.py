@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import pytest
 
@@ -10,7 +7,6 @@ from search_spaces import (
     ConfigurationError,
     FloatRange,
     IntRange,
-    ModelDefinition,
     load_experiments,
     load_search_space,
     parse_search_space,
@@ -19,7 +15,7 @@ from search_spaces import (
 SHIPPED = "config/search_space.yaml"
 
 
-def test_default_space_contains_the_default_presets(definitions: dict[str, ModelDefinition]) -> None:
+def test_default_space_contains_the_default_presets(definitions):
     space = load_search_space(SHIPPED, definitions)
     presets = load_experiments("config/phase3_simple_configs.yaml").experiments.values()
     assert space.widened(presets) == space
@@ -27,14 +23,14 @@ def test_default_space_contains_the_default_presets(definitions: dict[str, Model
         assert all(p.domain.contains(getattr(preset, p.name)) for p in space.active(preset))
 
 
-def test_space_is_read_back_from_json() -> None:
+def test_space_is_read_back_from_json():
     space = load_search_space(SHIPPED)
     assert parse_search_space(json.loads(json.dumps(space.as_dict()))) == space
 
 
 @pytest.mark.parametrize("step", [None, 1.0, 0.5])
-def test_float_range_keeps_its_step(step: float | None) -> None:
-    data: dict[str, Any] = {"low": 0.0, "high": 4.0} | ({} if step is None else {"step": step})
+def test_float_range_keeps_its_step(step):
+    data = {"low": 0.0, "high": 4.0} | ({} if step is None else {"step": step})
     space = parse_search_space({"space": {"gradient_clip_norm": data}})
     assert next(iter(space)).domain == FloatRange(0.0, 4.0, step=step)
     assert parse_search_space(space.as_dict()) == space
@@ -53,7 +49,7 @@ space:
 """
 
 
-def test_documented_format_is_read(write: Any) -> None:
+def test_documented_format_is_read(write):
     space = load_search_space(write(DOCUMENTED.replace("low: 0, high: 1,", "low: 0.25, high: 1,")))
     assert space.base == {"num_epochs": 30}
     assert {parameter.name: parameter.domain for parameter in space} == {
@@ -71,7 +67,7 @@ def test_documented_format_is_read(write: Any) -> None:
     ]
 
 
-def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -> None:
+def test_range_outside_the_valid_values_of_its_setting_is_rejected(write):
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(DOCUMENTED))
     (problem,) = caught.value.problems
@@ -122,9 +118,7 @@ def test_range_outside_the_valid_values_of_its_setting_is_rejected(write: Any) -
         ("gamma: {low: 0.1, high: 0.2, when: {gamma: 0.1}}", "found the sampled setting itself"),
     ],
 )  # fmt: skip
-def test_invalid_parameter_is_rejected(
-    write: Any, line: str, message: str, definitions: dict[str, ModelDefinition]
-) -> None:
+def test_invalid_parameter_is_rejected(write, line, message, definitions):
     text = f"space:\n  loss_type: [crossentropy, focal]\n  {line}\n  step_size: {{low: 1, high: 9}}\n"
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text), {name: definitions[name] for name in ("small", "medium")})
@@ -148,14 +142,14 @@ def test_invalid_parameter_is_rejected(
         ("base: {output_dir: a}\nspace: {gamma: [0.1, 0.2]}", "is set by --output-dir"),
     ],
 )  # fmt: skip
-def test_file_with_the_wrong_structure_is_rejected(write: Any, text: str, message: str) -> None:
+def test_file_with_the_wrong_structure_is_rejected(write, text, message):
     with pytest.raises(ConfigurationError) as caught:
         load_search_space(write(text))
     (problem,) = caught.value.problems
     assert message in problem
 
 
-def test_invalid_fixed_setting_is_reported_only_once(write: Any, definitions: dict[str, ModelDefinition]) -> None:
+def test_invalid_fixed_setting_is_reported_only_once(write, definitions):
     text = (
         "base: {min_lr: high, loss_type: mse}\nspace: {model_name: [small, ctc], learning_rate: {low: 1e-3, high: 0.1}}"
     )
@@ -167,7 +161,7 @@ def test_invalid_fixed_setting_is_reported_only_once(write: Any, definitions: di
     ]
 
 
-def test_condition_can_use_the_value_of_a_setting_that_is_not_sampled() -> None:
+def test_condition_can_use_the_value_of_a_setting_that_is_not_sampled():
     data = {
         "model_name": ["small", "ctc"],
         "loss_type": {"choices": ["crossentropy", "focal"], "when": {"model_name": "small"}},
@@ -176,7 +170,7 @@ def test_condition_can_use_the_value_of_a_setting_that_is_not_sampled() -> None:
     assert [parameter.when for parameter in parse_search_space({"space": data})][2] == {"loss_type": ("ctc",)}
 
 
-def test_base_can_fix_settings_that_cannot_be_sampled(write: Any) -> None:
+def test_base_can_fix_settings_that_cannot_be_sampled(write):
     text = "base: {num_workers: 0, optimizer_betas: [0.9, 0.99], gamma: 1}\nspace: {patience: {low: 1, high: 3}}"
     assert load_search_space(write(text)).base == {
         "num_workers": 0,
@@ -186,6 +180,6 @@ def test_base_can_fix_settings_that_cannot_be_sampled(write: Any) -> None:
 
 
 @pytest.mark.parametrize("data", [None, [], "x"])
-def test_space_that_is_not_a_mapping_is_rejected(data: Any) -> None:
+def test_space_that_is_not_a_mapping_is_rejected(data):
     with pytest.raises(ConfigurationError, match=r"search space: found the type .*; expected a dict; use"):
         parse_search_space(data)

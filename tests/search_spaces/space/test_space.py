@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
@@ -31,9 +28,7 @@ from search_spaces import (
         (Choices((1, 2)), [1, 2], [True, 3]),
     ],
 )
-def test_domain_contains_only_its_values(
-    domain: FloatRange | IntRange | Choices, inside: list[object], outside: list[object]
-) -> None:
+def test_domain_contains_only_its_values(domain, inside, outside):
     assert [value for value in inside if not domain.contains(value)] == []
     assert [value for value in outside if domain.contains(value)] == []
 
@@ -67,9 +62,7 @@ def test_domain_contains_only_its_values(
         (Choices(("adam", "adamw")), "sgd", math.inf, None),
     ],
 )
-def test_clipped_value_is_the_nearest_one_of_the_domain_within_a_margin(
-    domain: FloatRange | IntRange | Choices, value: object, margin: float, clipped: object
-) -> None:
+def test_clipped_value_is_the_nearest_one_of_the_domain_within_a_margin(domain, value, margin, clipped):
     found = domain.clipped(value, margin)
     assert (found, type(found)) == (clipped, type(clipped))
     assert found is None or domain.contains(found)
@@ -93,9 +86,7 @@ def test_clipped_value_is_the_nearest_one_of_the_domain_within_a_margin(
         (Choices(("small", "medium")), "mine", Choices(("small", "medium"))),
     ],
 )
-def test_widened_domain_contains_the_value_where_possible(
-    domain: FloatRange | IntRange | Choices, value: object, wider: FloatRange | IntRange | Choices
-) -> None:
+def test_widened_domain_contains_the_value_where_possible(domain, value, wider):
     assert domain.widened(value) == wider
 
 
@@ -121,11 +112,11 @@ SPACE = SearchSpace(
         (TrainingConfig(scheduler_type="plateau", loss_type="focal"), ["learning_rate", "scheduler_type"]),
     ],
 )
-def test_parameter_is_active_if_all_its_conditions_are_met(config: TrainingConfig, names: list[str]) -> None:
+def test_parameter_is_active_if_all_its_conditions_are_met(config, names):
     assert [parameter.name for parameter in SPACE.active(config)] == names
 
 
-def test_widened_space_contains_the_presets_that_meet_the_conditions() -> None:
+def test_widened_space_contains_the_presets_that_meet_the_conditions():
     presets = [
         TrainingConfig(scheduler_type="cosine", warmup_epochs=9, learning_rate=1e-4),
         TrainingConfig(scheduler_type="steplr", warmup_epochs=20, learning_rate=0.05),
@@ -150,18 +141,18 @@ def test_widened_space_contains_the_presets_that_meet_the_conditions() -> None:
         (Choices((True, False)), "true, false"),
     ],
 )
-def test_format_of_a_domain(domain: FloatRange | IntRange | Choices, text: str) -> None:
+def test_format_of_a_domain(domain, text):
     assert str(domain) == text
 
 
-def test_values_of_parameters_and_fixed_settings() -> None:
+def test_values_of_parameters_and_fixed_settings():
     space = SearchSpace(SPACE.parameters, {"num_epochs": 30})
     names = ("learning_rate", "scheduler_type", "num_epochs", "batch_size")
     assert [space.values_of(name) for name in names] == [(1e-3, 1e-2), ("cosine", "steplr"), (30,), ()]
 
 
 @pytest.mark.parametrize("min_lr", [Parameter("min_lr", FloatRange(0.0, 1e-4)), None])
-def test_widening_keeps_min_lr_below_the_learning_rate(min_lr: Parameter | None) -> None:
+def test_widening_keeps_min_lr_below_the_learning_rate(min_lr):
     rate = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
     rates = (rate,) if min_lr is None else (rate, min_lr)
     batches = Parameter("batch_size", IntRange(16, 64))
@@ -253,15 +244,13 @@ VARIED = SearchSpace((Parameter("batch_size", IntRange(16, 128, step=16)),), {"n
         ),
     ],
 )
-def test_start_configuration_combines_base_presets_and_defaults(
-    space: SearchSpace, presets: list[TrainingConfig], differs: dict[str, Any]
-) -> None:
+def test_start_configuration_combines_base_presets_and_defaults(space, presets, differs):
     start = space.start_config(iter(presets))
     default = asdict(TrainingConfig())
     assert {name: value for name, value in asdict(start).items() if value != default[name]} == differs
 
 
-def test_start_configuration_shares_no_list_with_space_or_preset() -> None:
+def test_start_configuration_shares_no_list_with_space_or_preset():
     space = SearchSpace((), {"optimizer_betas": [0.7, 0.9]})
     space.start_config([A]).optimizer_betas[0] = 0.0
     SearchSpace(()).start_config([A]).optimizer_betas[0] = 0.0
@@ -285,8 +274,8 @@ CHANGED = [
 
 
 @pytest.mark.parametrize(("domains", "texts"), CHANGED)
-def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], texts: list[str]) -> None:
-    before: dict[str, FloatRange | Choices | None] = {
+def test_changes_of_parameters(domains, texts):
+    before = {
         "learning_rate": FloatRange(1e-4, 1e-2, log=True),
         "scheduler_type": Choices(("cosine", "steplr")),
         "optimizer_type": Choices(("adamw", "adam")),
@@ -298,7 +287,7 @@ def test_changes_of_parameters(domains: dict[str, FloatRange | Choices | None], 
     assert spaces[0].changes(spaces[1]) == texts
 
 
-def test_changes_of_conditions_and_base() -> None:
+def test_changes_of_conditions_and_base():
     warmup = Parameter("warmup_epochs", IntRange(0, 5), {"scheduler_type": ("cosine", "steplr")})
     old = SearchSpace((warmup,), {"num_epochs": 30, "patience": 3, "optimizer_betas": [0.8, 0.9]})
     same = replace(warmup, when={"scheduler_type": ("steplr", "cosine")})
@@ -314,5 +303,5 @@ def test_changes_of_conditions_and_base() -> None:
     ]
 
 
-def test_space_read_back_from_json_has_no_changes() -> None:
+def test_space_read_back_from_json_has_no_changes():
     assert SPACE.changes(parse_search_space(json.loads(json.dumps(SPACE.as_dict())))) == []

@@ -1,9 +1,5 @@
 """Warnings about valid settings of a search space that have no effect or are probably a mistake."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 from search_spaces import load_search_space
@@ -56,9 +52,7 @@ from search_spaces.space.file import parse_search_space
         ),
     ],
 )
-def test_setting_without_effect_or_probable_mistake_causes_a_warning(
-    text: str, location: str, message: str, write: Any
-) -> None:
+def test_setting_without_effect_or_probable_mistake_causes_a_warning(text, location, message, write):
     (warning,) = load_search_space(write(text)).warnings
     assert warning.startswith(f"{location}: ")
     assert message in warning
@@ -72,11 +66,11 @@ def test_setting_without_effect_or_probable_mistake_causes_a_warning(
         "base: {num_epochs: 10}\nspace: {warmup_epochs: {low: 0, high: 9}, step_size: {low: 1, high: 9}}",
     ],
 )
-def test_setting_with_effect_causes_no_warning(text: str, write: Any) -> None:
+def test_setting_with_effect_causes_no_warning(text, write):
     assert load_search_space(write(text)).warnings == ()
 
 
-def test_default_space_has_no_warnings_and_equality_ignores_warnings(write: Any) -> None:
+def test_default_space_has_no_warnings_and_equality_ignores_warnings(write):
     assert load_search_space("config/search_space.yaml").warnings == ()
     space = load_search_space(write("space: {learning_rate: [1e-4, 1e-2]}"))
     assert parse_search_space(space.as_dict()) == space

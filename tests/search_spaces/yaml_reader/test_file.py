@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -41,22 +38,22 @@ from search_spaces.diagnostics.diagnostics import Diagnostics
         ("!!float 5", 5.0),
     ],
 )
-def test_scalar_has_the_expected_value_and_type(write: Any, text: str, value: object) -> None:
+def test_scalar_has_the_expected_value_and_type(write, text, value):
     found = load_yaml(write(f"key: {text}\n")).data["key"]
     assert found == value
     assert type(found) is type(value)
 
 
-def test_loaders_of_pyyaml_are_not_changed(write: Any) -> None:
+def test_loaders_of_pyyaml_are_not_changed(write):
     load_yaml(write("a: 1e-3\n"))
     assert yaml.safe_load("a: 1e-3") == {"a": "1e-3"}
 
 
-def test_byte_order_mark_is_ignored(write: Any) -> None:
+def test_byte_order_mark_is_ignored(write):
     assert load_yaml(write(b"\xef\xbb\xbfa: 1\n")).data == {"a": 1}
 
 
-def test_every_key_and_list_item_has_its_line(write: Any) -> None:
+def test_every_key_and_list_item_has_its_line(write):
     document = load_yaml(write("# head\na:\n  b: 1\n  c:\n  - 5\n  - d: 6\n"))
     assert document.line(("a",)) == 2
     assert document.line(("a", "b")) == 3
@@ -76,7 +73,7 @@ c:
 """
 
 
-def test_merged_keys_keep_the_lines_of_their_anchors(write: Any) -> None:
+def test_merged_keys_keep_the_lines_of_their_anchors(write):
     document = load_yaml(write(MERGED))
     assert document.data["a"] == {"x": 1, "y": 9}
     assert document.data["b"] == {"x": 1, "y": 2, "z": 4}
@@ -85,7 +82,7 @@ def test_merged_keys_keep_the_lines_of_their_anchors(write: Any) -> None:
     assert document.line(("c", "y")) == 6
 
 
-def test_all_duplicate_keys_are_reported_with_both_lines(write: Any) -> None:
+def test_all_duplicate_keys_are_reported_with_both_lines(write):
     text = "a: 1\nb:\n  c: 1\n  c: 2\na: 3\n"
     messages = (
         "the key 'c' is already in line 3; remove one of the two",
@@ -102,7 +99,7 @@ def test_all_duplicate_keys_are_reported_with_both_lines(write: Any) -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_duplicate_key_in_an_anchor_is_reported_once(write: Any) -> None:
+def test_duplicate_key_in_an_anchor_is_reported_once(write):
     assert len(load_yaml(write("a: &a {x: 1, x: 2}\nb: *a\nc: {<<: *a}\n")).duplicates) == 1
 
 
@@ -118,7 +115,7 @@ def test_duplicate_key_in_an_anchor_is_reported_once(write: Any) -> None:
         ("a: 'x\n", "config.yaml:", "not valid YAML"),
     ],
 )
-def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: str, location: str, message: str) -> None:
+def test_message_about_invalid_yaml_has_location_and_remedy(write, text, location, message):
     with pytest.raises(yaml.YAMLError) as caught:
         load_yaml(write(text))
     assert str(caught.value).startswith(location)
@@ -152,7 +149,7 @@ def test_message_about_invalid_yaml_has_location_and_remedy(write: Any, text: st
         (b"? [1, 2]\n: 3\n", "found a list or mapping as a key; expected a single value"),
     ],
 )
-def test_unsuitable_file_is_rejected(write: Any, content: bytes, message: str) -> None:
+def test_unsuitable_file_is_rejected(write, content, message):
     with pytest.raises(ConfigurationError) as caught:
         load_yaml(write(content))
     assert str(caught.value).startswith("config.yaml:")
@@ -161,25 +158,25 @@ def test_unsuitable_file_is_rejected(write: Any, content: bytes, message: str) -
 
 
 @pytest.mark.parametrize("item", ["[{0}, {0}, {0}, {0}, {0}, {0}]", "{{<<: [{0}, {0}, {0}, {0}, {0}, {0}]}}"])
-def test_exponentially_expanding_anchors_are_rejected_quickly(write: Any, item: str) -> None:
+def test_exponentially_expanding_anchors_are_rejected_quickly(write, item):
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{level}: &a{level} {item.format(f'*a{level - 1}')}" for level in range(1, 25)]
     with pytest.raises(ConfigurationError, match="anchors expand to more than"):
         load_yaml(write("\n".join(lines)))
 
 
-def test_message_about_a_folder_suggests_the_files_in_it(write: Any, tmp_path: Path) -> None:
+def test_message_about_a_folder_suggests_the_files_in_it(write, tmp_path):
     write("a: 1", "inside.yaml")
     with pytest.raises(ConfigurationError, match=r"it is a folder\); use a YAML file in this folder: inside\.yaml"):
         load_yaml(tmp_path)
 
 
-def test_file_that_cannot_be_opened_is_reported(write: Any) -> None:
+def test_file_that_cannot_be_opened_is_reported(write):
     with pytest.raises(ConfigurationError, match=r"config\.yaml/inner\.yaml: cannot be read \(Not a directory\)"):
         load_yaml(write("a: 1") / "inner.yaml")
 
 
-def test_message_about_a_missing_file_suggests_a_similar_name(write: Any, tmp_path: Path) -> None:
+def test_message_about_a_missing_file_suggests_a_similar_name(write, tmp_path):
     write("a: 1", "my_config.yaml")
     with pytest.raises(FileNotFoundError, match="did you mean") as caught:
         load_yaml("my_confg.yaml")
@@ -187,13 +184,13 @@ def test_message_about_a_missing_file_suggests_a_similar_name(write: Any, tmp_pa
 
 
 @pytest.mark.parametrize("other", ["best.yaml", "test_2.yaml", "test.json", "other/test.yaml"])
-def test_dissimilar_name_other_suffix_or_other_folder_is_not_suggested(write: Any, other: str) -> None:
+def test_dissimilar_name_other_suffix_or_other_folder_is_not_suggested(write, other):
     write("a: 1", other)
     with pytest.raises(FileNotFoundError, match=r"; check the path$"):
         load_yaml("test.yaml")
 
 
-def test_working_directory_is_searched_before_the_package(write: Any) -> None:
+def test_working_directory_is_searched_before_the_package(write):
     built_in = resolve_config_path("config/phase3_simple_configs.yaml")
     assert built_in.is_absolute()
     assert built_in.is_file()
@@ -201,7 +198,7 @@ def test_working_directory_is_searched_before_the_package(write: Any) -> None:
     assert resolve_config_path("config/phase3_simple_configs.yaml") == Path("config/phase3_simple_configs.yaml")
 
 
-def test_folder_of_the_referring_file_is_searched_after_the_working_directory(write: Any, tmp_path: Path) -> None:
+def test_folder_of_the_referring_file_is_searched_after_the_working_directory(write, tmp_path):
     name, referring = "config/model_config.yaml", Path("other/experiments.yaml")
     built_in = resolve_config_path(name, referring)
     write("models: {}", f"other/{name}")
@@ -222,6 +219,6 @@ def test_folder_of_the_referring_file_is_searched_after_the_working_directory(wr
 @pytest.mark.parametrize(
     "path", ["nothing.yaml", "/nothing.yaml", "../names.py", "x" * 5000, "a\0b", "~unknown-user/x.yaml"]
 )
-def test_missing_path_raises_file_not_found_error(path: str) -> None:
+def test_missing_path_raises_file_not_found_error(path):
     with pytest.raises(FileNotFoundError, match="configuration file not found"):
         resolve_config_path(path)

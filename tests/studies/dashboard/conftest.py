@@ -1,17 +1,13 @@
 """A small study with artifacts of all types, and its dashboard served by a separate process."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
@@ -44,11 +40,11 @@ class Reply:
     headers: list[tuple[str, str]]
     body: bytes
 
-    def header(self, name: str) -> str:
+    def header(self, name):
         return ", ".join(value for key, value in self.headers if key.casefold() == name.casefold())
 
     @property
-    def reason(self) -> str:
+    def reason(self):
         return str(json.loads(self.body)["reason"])
 
 
@@ -66,7 +62,7 @@ class Served:
     process: subprocess.Popen[str]
     folder: Path
 
-    def request(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
+    def request(self, path, method="GET", body=None, **headers):
         """Send one request with an unchanged path; ``_`` in a header's name stands for ``-``."""
         url = urlsplit(self.url)
         connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=60)
@@ -82,7 +78,7 @@ class Served:
         finally:
             connection.close()
 
-    def study(self) -> dict[str, Any]:
+    def study(self):
         """Return the study, with the request that the page repeats every few seconds."""
         reply = self.request("/api/studies/1?after=0")
         assert reply.code == 200, reply
@@ -103,7 +99,7 @@ class FullStudy:
 
 
 @pytest.fixture(scope="session")
-def full_study(tmp_path_factory: pytest.TempPathFactory) -> FullStudy:
+def full_study(tmp_path_factory):
     """A study with a completed trial that has `FILES` and a removed artifact, and a running trial; do not change it."""
     path = tmp_path_factory.mktemp("full_study") / "out"
     full = FullStudy(path)
@@ -126,7 +122,7 @@ def full_study(tmp_path_factory: pytest.TempPathFactory) -> FullStudy:
 
 
 @pytest.fixture(scope="session")
-def served(full_study: FullStudy) -> Iterator[Served]:
+def served(full_study):
     """The dashboard of `full_study`."""
     with serving(full_study.folder) as dashboard:
         yield dashboard
@@ -134,18 +130,18 @@ def served(full_study: FullStudy) -> Iterator[Served]:
 
 
 @pytest.fixture
-def serve() -> Callable[..., Any]:
+def serve():
     """Serve a study's dashboard in a ``with`` statement; a request waits only briefly for a locked database."""
     return serving
 
 
 @pytest.fixture
-def create() -> Callable[..., optuna.Study]:
+def create():
     """Create a study in a folder."""
     return make_study
 
 
-def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, trials: int = 0) -> optuna.Study:
+def make_study(path, *, name="khmer-ocr", url=None, trials=0):
     invariants = StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
@@ -167,7 +163,7 @@ def make_study(path: Path, *, name: str = "khmer-ocr", url: str | None = None, t
 
 
 @contextmanager
-def serving(folder: Path, lock_timeout_s: float = 0.2, max_files: int = 1024) -> Iterator[Served]:
+def serving(folder, lock_timeout_s=0.2, max_files=1024):
     limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', str(max_files)]
     command = [*limited, sys.executable, str(HERE / "serve_study.py"), str(folder), str(lock_timeout_s)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

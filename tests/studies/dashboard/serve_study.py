@@ -3,8 +3,6 @@
 serve_study.py FOLDER LOCK_TIMEOUT_S: prints the URL of the study's page, and errors to standard error.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from studies.dashboard.server import Address, DashboardServer
 from studies.dashboard.view import dashboard_app, page_path
 
 
-def serve(path: Path, lock_timeout_s: float) -> None:
+def serve(path, lock_timeout_s):
     study, folder = load_study(path)
     address = Address.of("127.0.0.1")
     with DashboardServer(address, 0) as server:
@@ -22,7 +20,7 @@ def serve(path: Path, lock_timeout_s: float) -> None:
         server.serve(app)
 
 
-def _log(line: str) -> None:
+def _log(line):
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,25 +1,18 @@
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
-from pathlib import Path
 
-import optuna
 import pytest
 from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, TrialOutcome, load_study, save_artifact
+from studies import load_study, save_artifact
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store, trial_artifacts
 from studies.trials.claims import claim_next
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 IDENTIFIER = "0b9b51b1-6e5c-4b0e-8b0a-2f7f0c7f5a11"
 
 
-def test_optuna_finds_saved_artifacts(start: Start, tmp_path: Path, outcome: TrialOutcome) -> None:
+def test_optuna_finds_saved_artifacts(start, tmp_path, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -40,7 +33,7 @@ def test_optuna_finds_saved_artifacts(start: Start, tmp_path: Path, outcome: Tri
     assert len(list((folder.path / "artifacts").iterdir())) == 2
 
 
-def test_resumed_trial_replaces_its_artifacts(start: Start) -> None:
+def test_resumed_trial_replaces_its_artifacts(start):
     study, folder = start({"one": TrainingConfig()})
     for content in (b"before", b"after"):
         again, _ = load_study(folder.path)
@@ -51,11 +44,11 @@ def test_resumed_trial_replaces_its_artifacts(start: Start) -> None:
     assert len(study.get_trials()[0].system_attrs) == 1 + len(_fixed(study))
 
 
-def _fixed(study: optuna.Study) -> list[str]:
+def _fixed(study):
     return [name for name in study.get_trials()[0].system_attrs if not name.startswith("artifacts:")]
 
 
-def test_artifacts_of_the_same_name_are_separate_per_trial(start: Start) -> None:
+def test_artifacts_of_the_same_name_are_separate_per_trial(start):
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(learning_rate=0.5)})
     for content in (b"one", b"two"):
         claim = claim_next(study, folder)
@@ -65,7 +58,7 @@ def test_artifacts_of_the_same_name_are_separate_per_trial(start: Start) -> None
     assert found == [b"one", b"two"]
 
 
-def test_artifact_without_its_file_is_not_listed(start: Start) -> None:
+def test_artifact_without_its_file_is_not_listed(start):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -75,7 +68,7 @@ def test_artifact_without_its_file_is_not_listed(start: Start) -> None:
     assert trial_artifacts(study.get_trials()[0], folder) == {}
 
 
-def test_artifact_uploaded_by_optuna_can_be_read_and_removed(start: Start, tmp_path: Path) -> None:
+def test_artifact_uploaded_by_optuna_can_be_read_and_removed(start, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     (tmp_path / "mine.png").write_bytes(b"mine")
     store = artifact_store(folder)
@@ -102,7 +95,7 @@ def test_artifact_uploaded_by_optuna_can_be_read_and_removed(start: Start, tmp_p
         "\0",
     ],
 )
-def test_invalid_identifier_is_refused(identifier: str, tmp_path: Path) -> None:
+def test_invalid_identifier_is_refused(identifier, tmp_path):
     store = ArtifactFolder(tmp_path / "artifacts")
     for access in (store.open_reader, store.remove, lambda name: store.write(name, io.BytesIO(b"x"))):
         with pytest.raises(ArtifactNotFound):
@@ -110,7 +103,7 @@ def test_invalid_identifier_is_refused(identifier: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_link_is_not_followed(tmp_path):
     (tmp_path / "secret").write_text("secret")
     (tmp_path / IDENTIFIER).symlink_to(tmp_path / "secret")
     with pytest.raises(ArtifactNotFound):

@@ -1,15 +1,10 @@
 """Other websites and other machines cannot change a study or read it through the dashboard."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import json
 import re
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from wsgiref.util import setup_testing_defaults
 
@@ -21,13 +16,10 @@ from werkzeug.wrappers import Response
 from studies.dashboard.guard import ReadOnlyGuard
 from studies.dashboard.server import Address
 
-if TYPE_CHECKING:
-    from tests.studies.dashboard.conftest import FullStudy, Served
-
 NO_STUDY = "this dashboard shows no such study; open the URL that `khmer-tuner dashboard` printed"
 # A valid value for each parameter of a path.
 PARAMETERS = {"study_id": "1", "trial_id": "1", "artifact_id": "0a-1", "history_id": "a", "plot_type": "slice"}
-BODIES: dict[str, Any] = {
+BODIES = {
     "study_name": "intruder",
     "directions": ["minimize"],
     "body": "changed",
@@ -44,7 +36,7 @@ BODIES: dict[str, Any] = {
 }
 
 
-def routes() -> Iterator[tuple[str, str]]:
+def routes():
     """Yield method and path of every route of optuna-dashboard."""
     for route in optuna_dashboard._app.create_app(optuna.storages.InMemoryStorage()).routes:
         path = re.sub(r"<(\w+):?[^>]*>", lambda match: PARAMETERS.get(match[1], "bundle.js"), route.rule)
@@ -55,12 +47,12 @@ WRITES = [(method, path) for method, path in routes() if method != "GET"]
 READS = [path for method, path in routes() if method == "GET"]
 
 
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+def contents(folder):
     """Return modification time and content of every file below a folder."""
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_optuna_dashboard_alone_accepts_writes() -> None:
+def test_optuna_dashboard_alone_accepts_writes():
     assert len(WRITES) > 15
     assert {"POST", "PUT", "DELETE"} <= {method for method, _ in WRITES}
     assert ("DELETE", "/api/studies/1") in WRITES
@@ -70,7 +62,7 @@ def test_optuna_dashboard_alone_accepts_writes() -> None:
 
 
 @pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE", "BREW"])
-def test_methods_other_than_get_and_head_are_refused(served: Served, method: str) -> None:
+def test_methods_other_than_get_and_head_are_refused(served, method):
     before = contents(served.folder)
     for path in READS:
         reply = served.request(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
@@ -79,7 +71,7 @@ def test_methods_other_than_get_and_head_are_refused(served: Served, method: str
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
-def test_every_write_route_is_refused(served: Served, method: str, path: str) -> None:
+def test_every_write_route_is_refused(served, method, path):
     before = contents(served.folder)
     reply = served.request(path, method, json.dumps(BODIES).encode(), Content_Type="application/json")
     assert (reply.code, reply.header("Allow")) == (405, "GET, HEAD")
@@ -88,7 +80,7 @@ def test_every_write_route_is_refused(served: Served, method: str, path: str) ->
 
 
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-def test_override_header_does_not_change_the_method(served: Served, name: str) -> None:
+def test_override_header_does_not_change_the_method(served, name):
     before = contents(served.folder)
     assert served.request("/api/studies/1?after=0", **{name: "DELETE"}).code == 200
     assert contents(served.folder) == before
@@ -96,7 +88,7 @@ def test_override_header_does_not_change_the_method(served: Served, name: str) -
 
 @pytest.mark.parametrize("path", READS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_read_requests_change_no_file(served: Served, method: str, path: str) -> None:
+def test_read_requests_change_no_file(served, method, path):
     before = contents(served.folder)
     reply = served.request(path, method)
     assert reply.code in (200, 302, 404)
@@ -125,13 +117,13 @@ def test_read_requests_change_no_file(served: Served, method: str, path: str) ->
     ],
 )
 @pytest.mark.parametrize("path", ["/api/studies/1", "/dashboard", "/static/bundle.js", "/csv/1"])
-def test_unknown_host_is_refused(served: Served, host: str, path: str) -> None:
+def test_unknown_host_is_refused(served, host, path):
     reply = served.request(path, Host=host.encode().decode("latin-1"))
     assert reply.code == 403
     assert reply.reason.startswith("unknown host name in the address; open the URL that ")
 
 
-def test_two_host_headers_are_refused(served: Served) -> None:
+def test_two_host_headers_are_refused(served):
     url = urlsplit(served.url)
     with socket.create_connection((str(url.hostname), url.port or 0), timeout=60) as connection:
         connection.sendall(b"GET /api/studies/1 HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n")
@@ -141,7 +133,7 @@ def test_two_host_headers_are_refused(served: Served) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1", "LocalHost", "localhost.:8080", "[::1]", "[::1]:8080"])
-def test_own_host_names_are_accepted_with_any_port(served: Served, host: str) -> None:
+def test_own_host_names_are_accepted_with_any_port(served, host):
     assert served.request("/api/studies", Host=host).code == 200
 
 
@@ -153,14 +145,14 @@ def test_own_host_names_are_accepted_with_any_port(served: Served, host: str) ->
         ("figures.json", "application/json"),
     ],
 )
-def test_harmless_artifacts_are_shown(served: Served, full_study: FullStudy, name: str, shown_as: str) -> None:
+def test_harmless_artifacts_are_shown(served, full_study, name, shown_as):
     reply = served.request(full_study.artifacts[name])
     assert (reply.code, reply.header("Content-Type")) == (200, shown_as)
     assert reply.body == (full_study.folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["page.html", "drawing.svg", "page.xhtml", "sly.html", "unknown"])
-def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study: FullStudy, name: str) -> None:
+def test_artifacts_that_could_run_scripts_are_refused(served, full_study, name):
     reply = served.request(full_study.artifacts[name])
     assert (reply.code, reply.reason) == (
         403,
@@ -171,7 +163,7 @@ def test_artifacts_that_could_run_scripts_are_refused(served: Served, full_study
 
 @pytest.mark.parametrize("name", ["page.html", "learning_curves.png"])
 @pytest.mark.parametrize("hidden", ["/art%FFifacts/", "/%80artifacts/", "/artifacts%C3/"])
-def test_path_with_invalid_utf8_is_refused(served: Served, full_study: FullStudy, name: str, hidden: str) -> None:
+def test_path_with_invalid_utf8_is_refused(served, full_study, name, hidden):
     reply = served.request(full_study.artifacts[name].replace("/artifacts/", hidden))
     assert (reply.code, reply.reason) == (400, "the path in the address is not UTF-8; correct the address")
 
@@ -191,7 +183,7 @@ def test_path_with_invalid_utf8_is_refused(served: Served, full_study: FullStudy
         ("/favicon.ico", 200),
     ],
 )
-def test_html_is_served_only_from_paths_of_optuna_dashboard(path: str, code: int) -> None:
+def test_html_is_served_only_from_paths_of_optuna_dashboard(path, code):
     page = Response(b"<script>alert(1)</script>", content_type="text/html")
     guard = ReadOnlyGuard(lambda environ: page, Address.of("127.0.0.1"), log=print)
     assert Response.from_app(guard, request("GET", path)).status_code == code
@@ -208,9 +200,7 @@ def test_html_is_served_only_from_paths_of_optuna_dashboard(path: str, code: int
         ("/dashboard", "localhost"),
     ],
 )
-def test_head_response_is_the_get_response_without_body_and_keeps_the_connection(
-    served: Served, full_study: FullStudy, path: str, host: str
-) -> None:
+def test_head_response_is_the_get_response_without_body_and_keeps_the_connection(served, full_study, path, host):
     url = urlsplit(served.url)
     path = full_study.artifacts.get(path, path)
     first, second = (f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n" for method in ("HEAD", "GET"))
@@ -237,9 +227,7 @@ def test_head_response_is_the_get_response_without_body_and_keeps_the_connection
     ],
     ids=lambda text: text[:30],
 )
-def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(
-    served: Served, full_study: FullStudy, path: str, reason: str
-) -> None:
+def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(served, full_study, path, reason):
     reply = served.request(full_study.artifacts.get(path, path))
     assert (reply.code, reply.reason) == (404, reason)
 
@@ -247,7 +235,7 @@ def test_missing_study_trial_or_artifact_is_a_404_with_a_reason(
 @pytest.mark.parametrize("root", ["/artifacts/1/", "/artifacts/1/1/", "/static/", "/dashboard/", "/api/", "/"])
 @pytest.mark.parametrize("up", ["../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "....//"])
 @pytest.mark.parametrize("target", ["study.db", "_app.py", "etc/passwd"])
-def test_path_traversal_is_refused(served: Served, root: str, up: str, target: str) -> None:
+def test_path_traversal_is_refused(served, root, up, target):
     for depth in (1, 2, 12):
         reply = served.request(root + up * depth + target)
         assert reply.code in (302, 403, 404) or (root == "/dashboard/" and b"<title>Optuna" in reply.body)
@@ -265,7 +253,7 @@ def test_path_traversal_is_refused(served: Served, root: str, up: str, target: s
         ("/nothing", "default-src 'none'; sandbox"),
     ],
 )
-def test_responses_have_security_headers(served: Served, full_study: FullStudy, path: str, policy: str) -> None:
+def test_responses_have_security_headers(served, full_study, path, policy):
     reply = served.request(full_study.artifacts.get(path, path), Origin="http://evil.example")
     assert policy in reply.header("Content-Security-Policy")
     assert reply.header("X-Content-Type-Options") == "nosniff"
@@ -276,15 +264,15 @@ def test_responses_have_security_headers(served: Served, full_study: FullStudy, 
     assert not [name for name, _ in reply.headers if name.casefold().startswith(("access-control-", "server"))]
 
 
-def test_page_may_load_only_from_the_dashboard(served: Served) -> None:
+def test_page_may_load_only_from_the_dashboard(served):
     policy = served.request("/dashboard").header("Content-Security-Policy")
     assert "default-src 'self'" in policy
     assert "connect-src 'self'" in policy
     assert "http" not in policy
 
 
-def request(method: str, path: str, *, host: str = "127.0.0.1", body: Any = None) -> dict[str, Any]:
-    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
+def request(method, path, *, host="127.0.0.1", body=None):
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "HTTP_HOST": host}
     content = json.dumps(body).encode()
     environ |= {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))}
     environ |= {"CONTENT_TYPE": "application/json", "HTTP_ACCEPT_ENCODING": "identity"}
@@ -303,17 +291,17 @@ def request(method: str, path: str, *, host: str = "127.0.0.1", body: Any = None
         (f"{socket.gethostname()}.evil.example", 403),
     ],
 )
-def test_public_dashboard_accepts_ip_addresses_and_the_machines_name(host: str, code: int) -> None:
+def test_public_dashboard_accepts_ip_addresses_and_the_machines_name(host, code):
     guard = ReadOnlyGuard(lambda environ: Response(), Address.of("0.0.0.0"), log=print)
     assert Response.from_app(guard, request("GET", "/dashboard", host=host)).status_code == code
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_failed_request_is_logged_with_its_path_escaped(debug: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(environ: dict[str, Any]) -> Response:
+def test_failed_request_is_logged_with_its_path_escaped(debug, capsys):
+    def fail(environ):
         raise RuntimeError("broken")
 
-    lines: list[str] = []
+    lines = []
     guard = ReadOnlyGuard(fail, Address.of("127.0.0.1"), log=lines.append, debug=debug)
     response = Response.from_app(guard, request("GET", "/api/\x1b[2J\nfaked line"))
     assert (response.status_code, response.json) == (

@@ -1,18 +1,11 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
-import optuna
 import pytest
 from optuna_dashboard import get_note
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
-    Claim,
-    OutputFolder,
     Progress,
-    TrialOutcome,
     WhyEnded,
     save_targets,
     write_ended_note,
@@ -21,18 +14,16 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 
 @pytest.fixture
-def claimed(start: Start) -> tuple[Claim, OutputFolder]:
+def claimed(start):
     study, folder = start({"ខ្មែរ_one": TrainingConfig(experiment_name="ខ្មែរ_one", learning_rate=0.00123)})
     claim = claim_next(study, folder)
     assert claim is not None
     return claim, folder
 
 
-def test_note_of_a_running_trial_shows_its_progress(claimed: tuple[Claim, OutputFolder]) -> None:
+def test_note_of_a_running_trial_shows_its_progress(claimed):
     claim, folder = claimed
     write_running_note(claim.trial, claim.record, Progress(), folder)
     assert get_note(claim.trial).startswith("### ខ្មែរ\\_one: running\n")
@@ -46,9 +37,7 @@ def test_note_of_a_running_trial_shows_its_progress(claimed: tuple[Claim, Output
     assert "learning_rate 0.00123" in note
 
 
-def test_note_of_a_finished_trial_shows_its_results_and_targets(
-    claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome
-) -> None:
+def test_note_of_a_finished_trial_shows_its_results_and_targets(claimed, outcome):
     claim, folder = claimed
     save_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
     ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0, images_per_s_batch_1=500.0)
@@ -77,9 +66,7 @@ def test_note_of_a_finished_trial_shows_its_results_and_targets(
         ("first\nsecond", "second"),
     ],
 )
-def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(
-    claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome, message: str, shown: str
-) -> None:
+def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(claimed, outcome, message, shown):
     claim, folder = claimed
     failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type="RuntimeError", error_message=message)
     write_ended_note(claim.trial, claim.record, failed, None, folder)
@@ -92,7 +79,7 @@ def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(
     assert "target" not in note
 
 
-def test_later_notes_have_higher_versions(claimed: tuple[Claim, OutputFolder], outcome: TrialOutcome) -> None:
+def test_later_notes_have_higher_versions(claimed, outcome):
     claim, folder = claimed
     versions = []
     for progress in (Progress(), Progress(1, 0.5, 1, 1.0), Progress(3, 0.5, 1, 1.0)):
@@ -103,13 +90,13 @@ def test_later_notes_have_higher_versions(claimed: tuple[Claim, OutputFolder], o
     assert versions == sorted(set(versions))
 
 
-def _version(claim: Claim) -> int:
+def _version(claim):
     study = claim.trial.study
-    version: int = study._storage.get_study_system_attrs(study._study_id)[f"dashboard:{claim.trial._trial_id}:note_ver"]
+    version = study._storage.get_study_system_attrs(study._study_id)[f"dashboard:{claim.trial._trial_id}:note_ver"]
     return version
 
 
-def test_note_of_the_study_is_written_only_if_it_changed(start: Start) -> None:
+def test_note_of_the_study_is_written_only_if_it_changed(start):
     study, folder = start({"one": TrainingConfig()})
     write_study_note(study, folder)
     save_targets(study, Targets(character_accuracy=0.85))

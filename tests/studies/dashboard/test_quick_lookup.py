@@ -1,9 +1,5 @@
 """The fast serializer returns the same data as optuna-dashboard's serializer."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, ItemsView
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,13 +15,13 @@ class CountingDict(dict[str, Any]):
 
     iterations = 0
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self):
         self.iterations += 1
         return super().items()
 
 
 @pytest.fixture
-def study(tmp_path: Path, create: Callable[..., optuna.Study]) -> optuna.Study:
+def study(tmp_path, create):
     """Twelve trials with notes, some of them split into several attributes, and with artifacts."""
     study = create(tmp_path / "out", trials=12)
     optuna_dashboard.save_note(study, "of the study")
@@ -39,7 +35,7 @@ def study(tmp_path: Path, create: Callable[..., optuna.Study]) -> optuna.Study:
     return study
 
 
-def test_every_trial_has_its_own_notes_and_artifacts(study: optuna.Study) -> None:
+def test_every_trial_has_its_own_notes_and_artifacts(study):
     attributes = CountingDict(study._storage.get_study_system_attrs(study._study_id))
     trials = study.get_trials()
     quick = [serialize_trial(1, trial, attributes) for trial in trials]
@@ -55,13 +51,13 @@ def test_every_trial_has_its_own_notes_and_artifacts(study: optuna.Study) -> Non
     ("attributes", "names"),
     [({"kind": "search"}, ["search_0012"]), ({"kind": "preset", "experiment_name": "one"}, ["one"]), ({}, [])],
 )
-def test_serialized_trial_has_its_name(study: optuna.Study, attributes: dict[str, str], names: list[str]) -> None:
+def test_serialized_trial_has_its_name(study, attributes, names):
     study.add_trial(optuna.create_trial(value=0.5, user_attrs=attributes))
     serialized = serialize_trial(1, study.get_trials()[12], study._storage.get_study_system_attrs(study._study_id))
     assert [item["value"] for item in serialized["user_attrs"] if item["key"] == "experiment_name"] == names
 
 
-def test_changed_attributes_are_read_again(study: optuna.Study) -> None:
+def test_changed_attributes_are_read_again(study):
     trial = study.get_trials()[3]
     before = serialize_trial(1, trial, study._storage.get_study_system_attrs(study._study_id))
     study._storage.set_study_system_attr(study._study_id, f"dashboard:{trial._trial_id}:note_str:0", "another")

@@ -1,20 +1,13 @@
 """The address and the server of the dashboard."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import socket
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from search_spaces import ConfigurationError
 from studies.dashboard.server import Address, DashboardServer
-
-if TYPE_CHECKING:
-    from tests.studies.dashboard.conftest import FullStudy
 
 SCRIPT = b"GET /static/bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SLOW = {
@@ -29,18 +22,18 @@ SLOW = {
     ("host", "is_private"),
     [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.8.9.1", True), ("0.0.0.0", False), ("::", False)],
 )
-def test_loopback_addresses_are_private(host: str, is_private: bool) -> None:
+def test_loopback_addresses_are_private(host, is_private):
     assert Address.of(host).is_private is is_private
 
 
 @pytest.mark.parametrize("host", ["a..b", "127.0.0.1:80", "http://127.0.0.1", "256.256.256.256.1"])
-def test_invalid_host_is_refused(host: str) -> None:
+def test_invalid_host_is_refused(host):
     with pytest.raises(ConfigurationError, match=r"--host: found '.*'; the host cannot be resolved .*; use an address"):
         Address.of(host)
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", socket.gethostname())])
-def test_port_0_selects_a_free_port(host: str, shown: str) -> None:
+def test_port_0_selects_a_free_port(host, shown):
     with DashboardServer(Address.of(host), 0) as server:
         name, port = server.url.removeprefix("http://").rsplit(":", 1)
         assert name == shown
@@ -48,7 +41,7 @@ def test_port_0_selects_a_free_port(host: str, shown: str) -> None:
             pass
 
 
-def test_port_in_use_is_refused_with_a_remedy() -> None:
+def test_port_in_use_is_refused_with_a_remedy():
     address = Address.of("127.0.0.1")
     with DashboardServer(address, 0) as server:
         port = int(server.url.rsplit(":", 1)[1])
@@ -58,13 +51,13 @@ def test_port_in_use_is_refused_with_a_remedy() -> None:
         pass  # the port is free again at once
 
 
-def test_address_of_another_machine_is_refused() -> None:
+def test_address_of_another_machine_is_refused():
     with pytest.raises(ConfigurationError, match=r"--host: found '192.0.2.1'; expected an address of this machine"):
         DashboardServer(Address.of("192.0.2.1"), 0)
 
 
 @contextlib.contextmanager
-def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
+def slow_clients(port, request, count=500):
     """Keep connections open that send nothing after the request and read no response."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
@@ -74,7 +67,7 @@ def slow_clients(port: int, request: bytes, count: int = 500) -> Iterator[None]:
         yield
 
 
-def size_of(port: int, path: str) -> int:
+def size_of(port, path):
     """Return the length of the response to an ordinary request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
@@ -85,9 +78,7 @@ def size_of(port: int, path: str) -> int:
 
 
 @pytest.mark.parametrize("request_of_slow_clients", SLOW.values(), ids=SLOW)
-def test_500_slow_clients_do_not_block_a_normal_client(
-    request_of_slow_clients: bytes, full_study: FullStudy, serve: Callable[..., Any]
-) -> None:
+def test_500_slow_clients_do_not_block_a_normal_client(request_of_slow_clients, full_study, serve):
     with serve(full_study.folder) as dashboard:
         port = int(dashboard.url.split(":")[2].partition("/")[0])
         with slow_clients(port, request_of_slow_clients):
@@ -96,9 +87,7 @@ def test_500_slow_clients_do_not_block_a_normal_client(
         assert dashboard.process.poll() is None
 
 
-def test_more_slow_clients_than_open_files_do_not_block_a_normal_client(
-    full_study: FullStudy, serve: Callable[..., Any]
-) -> None:
+def test_more_slow_clients_than_open_files_do_not_block_a_normal_client(full_study, serve):
     with serve(full_study.folder, max_files=256) as dashboard:
         port = int(dashboard.url.split(":")[2].partition("/")[0])
         with slow_clients(port, SLOW["half a request"]):

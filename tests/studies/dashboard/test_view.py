@@ -1,18 +1,12 @@
 """The dashboard for databases that are locked, missing, damaged, replaced or being written."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
 
 import optuna
 import pytest
@@ -21,24 +15,17 @@ from studies import OutputFolder, default_storage_url, load_study
 from studies.dashboard.artifacts import artifact_store
 from studies.dashboard.view import page_path
 
-if TYPE_CHECKING:
-    from tests.studies.dashboard.conftest import Served
-
 NO_STUDY = "this dashboard shows no such study; open the URL that `khmer-tuner dashboard` printed"
-
-Serve = Callable[..., "AbstractContextManager[Served]"]
-Create = Callable[..., optuna.Study]
-Child = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def database(tmp_path: Path, create: Create) -> Path:
+def database(tmp_path, create):
     """The database of a study with two trials."""
     create(tmp_path / "out", trials=2)
     return tmp_path / "out" / "study.db"
 
 
-def test_page_shows_the_study_of_its_folder(served: Served) -> None:
+def test_page_shows_the_study_of_its_folder(served):
     study = served.study()
     assert study["name"] == "khmer-ocr"
     assert study["objective_names"] == ["val_char_accuracy"]
@@ -48,7 +35,7 @@ def test_page_shows_the_study_of_its_folder(served: Served) -> None:
     assert b"bundle.js" in served.request("/dashboard/studies/1").body
 
 
-def test_list_of_trials_shows_trial_names(served: Served) -> None:
+def test_list_of_trials_shows_trial_names(served):
     assert b'src="/static/bundle.js?names"' in served.request("/dashboard").body
     script = served.request("/static/bundle.js?names", Accept_Encoding="gzip")
     assert script.header("Content-Encoding") == "gzip"
@@ -56,7 +43,7 @@ def test_list_of_trials_shows_trial_names(served: Served) -> None:
     assert script.body == served.request("/static/bundle.js?names", Accept_Encoding="gzip").body
 
 
-def test_each_study_of_a_database_has_its_page(tmp_path: Path, create: Create) -> None:
+def test_each_study_of_a_database_has_its_page(tmp_path, create):
     url = f"sqlite:///{tmp_path}/shared.db"
     create(tmp_path / "one", name="one", url=url)
     create(tmp_path / "two", name="two", url=url)
@@ -65,7 +52,7 @@ def test_each_study_of_a_database_has_its_page(tmp_path: Path, create: Create) -
 
 
 @pytest.fixture
-def two_studies(tmp_path: Path, create: Create) -> dict[str, str]:
+def two_studies(tmp_path, create):
     """Two studies in one database: the URL path of an artifact of each study, keyed by study name."""
     paths = {}
     (tmp_path / "plot.png").write_bytes(b"plot")
@@ -82,7 +69,7 @@ def two_studies(tmp_path: Path, create: Create) -> dict[str, str]:
     return paths
 
 
-def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, two_studies: dict[str, str]) -> None:
+def test_other_studies_of_the_database_are_hidden(tmp_path, serve, two_studies):
     with serve(tmp_path / "two") as served:
         own = json.loads(served.request("/api/studies").body)["study_summaries"]
         assert [(study["study_id"], study["study_name"]) for study in own] == [(2, "two")]
@@ -106,13 +93,11 @@ def test_other_studies_of_the_database_are_hidden(tmp_path: Path, serve: Serve, 
         assert (reply.code, reply.reason) == (404, "this study has no such trial; choose one from the list of trials")
 
 
-def test_unreadable_database_is_reported_until_it_is_readable_again(
-    tmp_path: Path, create: Create, serve: Serve, database: Path
-) -> None:
+def test_unreadable_database_is_reported_until_it_is_readable_again(tmp_path, create, serve, database):
     create(tmp_path / "other", trials=5)
     with serve(tmp_path / "out") as served:
 
-        def refused() -> str:
+        def refused():
             reply = served.request("/api/studies/1?after=0")
             assert (reply.code, reply.header("Retry-After")) == (503, "10")
             assert served.request("/dashboard").code == 200  # the page shows the reason
@@ -139,7 +124,7 @@ def test_unreadable_database_is_reported_until_it_is_readable_again(
         assert len(served.study()["trials"]) == 5
 
 
-def test_deleted_study_is_reported(tmp_path: Path, serve: Serve, database: Path) -> None:
+def test_deleted_study_is_reported(tmp_path, serve, database):
     with serve(tmp_path / "out") as served:
         assert served.request("/api/studies/1").code == 200
         optuna.delete_study(study_name="khmer-ocr", storage=default_storage_url(tmp_path / "out"))
@@ -147,7 +132,7 @@ def test_deleted_study_is_reported(tmp_path: Path, serve: Serve, database: Path)
         assert (reply.code, reply.reason) == (404, NO_STUDY)
 
 
-def test_reports_of_a_running_trial_are_shown(tmp_path: Path, create: Create, serve: Serve) -> None:
+def test_reports_of_a_running_trial_are_shown(tmp_path, create, serve):
     study = create(tmp_path / "out", trials=1)
     trial = study.ask()
     trial.report(0.25, 1)
@@ -159,14 +144,14 @@ def test_reports_of_a_running_trial_are_shown(tmp_path: Path, create: Create, se
         assert len(served.study()["trials"][1]["intermediate_values"]) == 2
 
 
-def wait_for(poll: Callable[[], Any]) -> Any:
+def wait_for(poll):
     """Poll until the result is true; optuna-dashboard itself reads the study again only after two seconds."""
     while not (result := poll()):
         time.sleep(0.2)
     return result
 
 
-def test_polling_does_not_affect_training(tmp_path: Path, child: Child, serve: Serve) -> None:
+def test_polling_does_not_affect_training(tmp_path, child, serve):
     """A study polled by a dashboard equals an unpolled study, and no worker reports a locked database."""
     assert child("work", tmp_path / "watched", 1, 0).communicate(timeout=60)[1] == ""
     polls = 0
@@ -186,7 +171,7 @@ def test_polling_does_not_affect_training(tmp_path: Path, child: Child, serve: S
     assert [comparable(trial) for trial in watched] == [comparable(trial) for trial in alone]
 
 
-def comparable(trial: optuna.trial.FrozenTrial) -> tuple[Any, ...]:
+def comparable(trial):
     """Return the content of a trial without its workers and times."""
     attributes = {name: value for name, value in trial.user_attrs.items() if name != "attempts"}
     return trial.number, trial.state, trial.values, trial.params, trial.intermediate_values, attributes

@@ -1,18 +1,13 @@
 """Output is safe for any text: passwords, errors, names."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
-import optuna
 import pytest
 import sqlalchemy
 from hypothesis import example, given, settings
@@ -40,8 +35,6 @@ from studies import (
 from studies.storage.url import without_password
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 SCHEMA = json.loads((Path(__file__).parent / "results_schema.json").read_text())
 CANARY = "c4n4ry"
 ANY = st.text(max_size=20)
@@ -58,7 +51,7 @@ USERS = st.sampled_from(["user", "", "a@b", "me%40here", "ខ្មែរ", "a/b
 @example(scheme="sqlite://", user="user", secret=CANARY, location="/x/study.db")
 @example(scheme="", user="user", secret=CANARY, location="host/db")
 @example(scheme="postgresql+psycopg://", user="a@b", secret=CANARY, location="host/db")
-def test_password_of_any_storage_url_is_masked(scheme: str, user: str, secret: str, location: str) -> None:
+def test_password_of_any_storage_url_is_masked(scheme, user, secret, location):
     url = f"{scheme}{user}:{secret}@{location}"
     assert CANARY not in mask_password(url)
     problem = problem_of(url)
@@ -68,7 +61,7 @@ def test_password_of_any_storage_url_is_masked(scheme: str, user: str, secret: s
         assert CANARY not in storage_error_text(connection_error(url), url)
 
 
-def problem_of(url: str) -> str | None:
+def problem_of(url):
     try:
         check_storage_url(url)
     except ConfigurationError as error:
@@ -76,14 +69,14 @@ def problem_of(url: str) -> str | None:
     return None
 
 
-def connection_error(url: str) -> Exception:
+def connection_error(url):
     return sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"cannot connect to {url}: no route to host"))
 
 
 @given(
     secret=ANY.filter(lambda secret: len(secret) > 0), option=st.sampled_from(["password", "sslpassword", "PassWord"])
 )
-def test_password_in_url_options_is_neither_shown_nor_stored(secret: str, option: str) -> None:
+def test_password_in_url_options_is_neither_shown_nor_stored(secret, option):
     url = sqlalchemy.URL.create(
         "postgresql+psycopg", "user", f"{CANARY}{secret}", "host", 5432, "db", {option: f"{secret}{CANARY}"}
     ).render_as_string(hide_password=False)
@@ -93,7 +86,7 @@ def test_password_in_url_options_is_neither_shown_nor_stored(secret: str, option
 
 
 @given(name=ANY | st.sampled_from(["..", ".", "", "/etc", "a/../../b", ".study", "x/", "\0", "ខ្មែរ"]))
-def test_folder_of_any_trial_is_inside_the_output_folder(name: str, tmp_path: Path) -> None:
+def test_folder_of_any_trial_is_inside_the_output_folder(name, tmp_path):
     folder = OutputFolder(tmp_path)
     try:
         path = folder.trial_dir(name)
@@ -107,7 +100,7 @@ def test_folder_of_any_trial_is_inside_the_output_folder(name: str, tmp_path: Pa
 
 
 @given(rows=st.lists(st.tuples(ANY, ANY | st.integers() | st.booleans() | st.none() | st.lists(ANY)), max_size=5))
-def test_csv_cells_are_read_back_and_are_never_formulas(rows: list[tuple[str, Any]]) -> None:
+def test_csv_cells_are_read_back_and_are_never_formulas(rows):
     text = csv_text(["one", "two"], [{"one": one, "two": two} for one, two in rows])
     read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert len(read) == len(rows) + 1
@@ -124,7 +117,7 @@ ERRORS = st.text(max_size=40) | st.sampled_from(["", "\udcff", "<script>", "```\
 
 
 @st.composite
-def outcomes(draw: st.DrawFn) -> TrialOutcome:
+def outcomes(draw):
     """Return any outcome of a trial; a successful one has a finite loss."""
     why = draw(st.sampled_from(WhyEnded))
     finite = st.floats(-1e300, 1e300)
@@ -150,9 +143,7 @@ def outcomes(draw: st.DrawFn) -> TrialOutcome:
 
 @settings(max_examples=8)
 @given(drawn=st.lists(outcomes(), min_size=1, max_size=5))
-def test_results_of_any_study_match_the_documented_schema(
-    drawn: list[TrialOutcome], start: Start, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_results_of_any_study_match_the_documented_schema(drawn, start, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("study") / "out"
     study, folder = start({"ខ្មែរ": TrainingConfig()}, path=output_dir)
     add_search_trials(study, folder, SearchRequest(at_least=len(drawn)))
@@ -176,13 +167,13 @@ def test_results_of_any_study_match_the_documented_schema(
 
 
 @pytest.fixture
-def write_note(start: Start, outcome: TrialOutcome) -> Callable[[str, str], str]:
+def write_note(start, outcome):
     """Write the note of a trial that failed with an error of this type and message, and return the note."""
     study, folder = start({"one_two": TrainingConfig(experiment_name="one_two")})
     claim = claim_next(study, folder)
     assert claim is not None
 
-    def write(kind: str, message: str) -> str:
+    def write(kind, message):
         failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type=kind, error_message=message)
         write_ended_note(claim.trial, claim.record, failed, None, folder)
         return get_note(claim.trial)
@@ -201,7 +192,7 @@ HOSTILE = [
 
 
 @given(message=ANY.filter(str.strip) | st.sampled_from(HOSTILE), kind=st.sampled_from(["", "OSError"]))
-def test_error_in_a_note_is_literal_text(message: str, kind: str, write_note: Callable[[str, str], str]) -> None:
+def test_error_in_a_note_is_literal_text(message, kind, write_note):
     tokens = MarkdownIt("commonmark", {"html": True}).parse(write_note(kind, message))
     kinds = [token.type for token in tokens] + [child.type for token in tokens for child in token.children or ()]
     (block,) = [token for token in tokens if token.type == "fence"]

@@ -1,20 +1,13 @@
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jsonschema
-import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_json
 from studies import (
-    OutputFolder,
     SearchRequest,
     TrialKind,
     TrialOutcome,
@@ -31,9 +24,6 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
-
 SCHEMA = json.loads((Path(__file__).parent / "results_schema.json").read_text())
 TIMESTAMP = "20260131_235959"
 DIVERGED = TrialOutcome(
@@ -48,28 +38,28 @@ DIVERGED = TrialOutcome(
 )
 
 
-def rendered(folder: OutputFolder, tmp_path: Path) -> dict[str, Any]:
+def rendered(folder, tmp_path):
     """Write the results file of the study in a folder, check it against the schema, and return its content."""
     study, _ = load_study(folder.path)
     path = tmp_path / default_results_name(TIMESTAMP)
     write_json(path, render_results(study, timestamp=TIMESTAMP))
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    results = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     jsonschema.validate(results, SCHEMA)
     return results
 
 
-def end(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome, value: float = 0.5) -> None:
+def end(study, folder, outcome, value=0.5):
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(value, step=1)
     claim.finish(outcome, value)
 
 
-def accurate(outcome: TrialOutcome, char: float, seq: float) -> TrialOutcome:
+def accurate(outcome, char, seq):
     return replace(outcome, best_val_char_accuracy=char, best_val_seq_accuracy=seq)
 
 
-def test_empty_study_has_empty_results(start: Start, tmp_path: Path) -> None:
+def test_empty_study_has_empty_results(start, tmp_path):
     _, folder = start()
     assert rendered(folder, tmp_path) == {
         "timestamp": TIMESTAMP,
@@ -79,9 +69,7 @@ def test_empty_study_has_empty_results(start: Start, tmp_path: Path) -> None:
     }
 
 
-def test_keys_are_in_the_documented_order(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_keys_are_in_the_documented_order(start, presets, outcome, tmp_path):
     study, folder = start(presets)
     end(study, folder, outcome)
     results = rendered(folder, tmp_path)
@@ -112,9 +100,7 @@ def test_keys_are_in_the_documented_order(
     assert (entry["training_time"], entry["final_train_loss"], entry["total_epochs"]) == (12.5, 0.25, 3)
 
 
-def test_failed_trial_has_its_best_values_and_no_nan(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_failed_trial_has_its_best_values_and_no_nan(start, presets, outcome, tmp_path):
     study, folder = start(presets)
     end(study, folder, DIVERGED)
     end(study, folder, replace(outcome, why_ended=WhyEnded.OUT_OF_MEMORY, error_type="MemoryError"))
@@ -131,7 +117,7 @@ def test_failed_trial_has_its_best_values_and_no_nan(
     assert (results["best_result"], results["experiments_completed"]) == (None, 0)
 
 
-def test_trial_that_was_ended_externally_is_reported_as_failed(start: Start, presets: Presets, tmp_path: Path) -> None:
+def test_trial_that_was_ended_externally_is_reported_as_failed(start, presets, tmp_path):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -144,9 +130,7 @@ def test_trial_that_was_ended_externally_is_reported_as_failed(start: Start, pre
     )
 
 
-def test_pruned_trial_is_completed_but_never_the_best(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_pruned_trial_is_completed_but_never_the_best(start, presets, outcome, tmp_path):
     study, folder = start(presets)
     end(study, folder, replace(accurate(outcome, 0.99, 0.99), why_ended=WhyEnded.PRUNED))
     assert rendered(folder, tmp_path)["best_result"] is None
@@ -166,13 +150,8 @@ def test_pruned_trial_is_completed_but_never_the_best(
     ],
 )
 def test_best_result_has_the_highest_character_accuracy_then_sequence_accuracy_then_lowest_number(
-    accuracies: list[tuple[float, float]],
-    best: int,
-    start: Start,
-    presets: Presets,
-    outcome: TrialOutcome,
-    tmp_path: Path,
-) -> None:
+    accuracies, best, start, presets, outcome, tmp_path
+):
     study, folder = start(presets)
     for char, seq in accuracies:
         # The value of the monitored metric does not matter here.
@@ -180,7 +159,7 @@ def test_best_result_has_the_highest_character_accuracy_then_sequence_accuracy_t
     assert rendered(folder, tmp_path)["best_result"]["experiment_name"] == list(presets)[best]
 
 
-def test_ranking_excludes_pruned_and_failed_trials(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_ranking_excludes_pruned_and_failed_trials(start, presets, outcome):
     study, folder = start({f"{name} {number}": presets[name] for name in presets for number in (1, 2)})
     good, better = accurate(outcome, 0.8, 0.8), accurate(outcome, 0.9, 0.1)
     for ended in (good, replace(better, why_ended=WhyEnded.PRUNED), better, DIVERGED, good):
@@ -188,9 +167,7 @@ def test_ranking_excludes_pruned_and_failed_trials(start: Start, presets: Preset
     assert [record.number for record in best_records(ended_records(study))] == [2, 0, 4]
 
 
-def test_results_have_presets_first_in_file_order_and_no_unfinished_trials(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_results_have_presets_first_in_file_order_and_no_unfinished_trials(start, presets, outcome, tmp_path):
     study, folder = start({"high_rate": presets["high_rate"]})
     study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
     start(presets)
@@ -203,9 +180,7 @@ def test_results_have_presets_first_in_file_order_and_no_unfinished_trials(
     running.release()
 
 
-def test_retried_preset_is_reported_with_its_latest_trial(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_retried_preset_is_reported_with_its_latest_trial(start, presets, outcome, tmp_path):
     study, folder = start(presets)
     for ending in (DIVERGED, outcome, outcome):
         end(study, folder, ending)
@@ -219,13 +194,11 @@ def test_retried_preset_is_reported_with_its_latest_trial(
     assert {entry["status"] for entry in results["all_results"]} == {"completed"}
 
 
-def names(results: dict[str, Any]) -> list[str]:
+def names(results):
     return [entry["experiment_name"] for entry in results["all_results"]]
 
 
-def test_search_trials_come_after_presets_in_order_of_number(
-    start: Start, presets: Presets, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_search_trials_come_after_presets_in_order_of_number(start, presets, outcome, tmp_path):
     first, *others = presets
     study, folder = start({first: presets[first]})
     add_search_trials(study, folder, SearchRequest(at_least=3))
@@ -252,15 +225,8 @@ def test_search_trials_come_after_presets_in_order_of_number(
     ],
 )
 def test_reason_of_a_search_trial_determines_its_optuna_state_and_its_status(
-    why: WhyEnded,
-    state: TrialState,
-    status: str,
-    completed: int,
-    start: Start,
-    presets: Presets,
-    outcome: TrialOutcome,
-    tmp_path: Path,
-) -> None:
+    why, state, status, completed, start, presets, outcome, tmp_path
+):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=1))
     end(study, folder, replace(outcome, why_ended=why))
@@ -272,7 +238,7 @@ def test_reason_of_a_search_trial_determines_its_optuna_state_and_its_status(
     assert (study_status(study, folder).best is not None) == can_be_best
 
 
-def test_ten_best_search_trials_keep_their_checkpoints(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_ten_best_search_trials_keep_their_checkpoints(start, presets, outcome):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=15))
     for _ in presets:
@@ -291,9 +257,7 @@ def test_ten_best_search_trials_keep_their_checkpoints(start: Start, presets: Pr
 
 
 @pytest.mark.parametrize(("seq", "dropped"), [([0.1] * 10 + [0.2], "search_0009"), ([0.1] * 11, "search_0010")])
-def test_ties_in_retention_are_broken_by_sequence_accuracy_then_number(
-    seq: list[float], dropped: str, start: Start, outcome: TrialOutcome
-) -> None:
+def test_ties_in_retention_are_broken_by_sequence_accuracy_then_number(seq, dropped, start, outcome):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=11))
     for accuracy in seq:
@@ -301,7 +265,7 @@ def test_ties_in_retention_are_broken_by_sequence_accuracy_then_number(
     assert [record.experiment_name for record in records_beyond_retention(study)] == [dropped]
 
 
-def test_best_trial_by_the_monitored_metric_keeps_its_checkpoints(start: Start, outcome: TrialOutcome) -> None:
+def test_best_trial_by_the_monitored_metric_keeps_its_checkpoints(start, outcome):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=12))
     for number in range(12):

@@ -1,16 +1,11 @@
 """A study file contains a whole study, and its import gives an equal study in any storage."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -22,8 +17,6 @@ from search_spaces.experiments.schema import Targets
 from studies import (
     OutputFolder,
     SearchRequest,
-    StudyFile,
-    TrialOutcome,
     WhyEnded,
     add_search_trials,
     check_import,
@@ -50,7 +43,6 @@ from studies.study.presets import study_space
 from studies.study.search_budget import search_settings
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 EPOCHS = {
     "one": [{"epoch": 1, "val_loss": 0.1 + 0.2}],
     "broken": [{"epoch": 1, "val_loss": 3.5}],  # failed, and its retry has not started
@@ -58,11 +50,11 @@ EPOCHS = {
 }
 
 
-def epochs_of(name: str) -> list[dict[str, float]]:
+def epochs_of(name):
     return EPOCHS.get(name, [])
 
 
-def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome, value: float) -> None:
+def finish_next(study, folder, outcome, value):
     prepare_sampling(study)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -75,12 +67,10 @@ def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome
 
 
 @pytest.fixture
-def finish_some(
-    start: Start, outcome: TrialOutcome, tmp_path: Path
-) -> Callable[..., tuple[optuna.Study, OutputFolder]]:
+def finish_some(start, outcome, tmp_path):
     """A function that creates a study with trials in every state, a prior, and trials of other programs."""
 
-    def make(**place: Any) -> tuple[optuna.Study, OutputFolder]:
+    def make(**place):
         old, old_folder = start({"a": TrainingConfig(experiment_name="a")}, path=tmp_path / "old")
         finish_next(old, old_folder, outcome, 0.25)
         study, folder = start({name: TrainingConfig(experiment_name=name) for name in ("one", "ពីរ", "broken")}, **place)
@@ -110,34 +100,28 @@ def finish_some(
     return make
 
 
-def state_of(study: optuna.Study, folder: OutputFolder) -> dict[str, Any]:
+def state_of(study, folder):
     """Return what users see of a study, without disk usage and paths."""
     status = study_status(study, folder).as_dict()
     return {"status": status, "results": render_results(study, timestamp="")}
 
 
-def read(path: Path) -> StudyFile:
+def read(path):
     return read_study_file(path, lambda epoch: json.dumps(epoch) + "\n")
 
 
-def write(path: Path, text: str) -> Path:
+def write(path, text):
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def import_file(path: Path, url: str, folder: OutputFolder, name: str = "khmer-ocr") -> optuna.Study:
+def import_file(path, url, folder, name="khmer-ocr"):
     import_study(read(path), url, name, folder)
     return load_study(folder.path, storage_url=url)[0]
 
 
 @pytest.mark.parametrize("source", ["sqlite", "postgresql"])
-def test_study_moves_between_storages_and_back(
-    source: str,
-    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]],
-    tmp_path: Path,
-    url: str,
-    new_database: Callable[[], str],
-) -> None:
+def test_study_moves_between_storages_and_back(source, finish_some, tmp_path, url, new_database):
     study, folder = finish_some() if source == "sqlite" else finish_some(url=new_database())
     text = study_file_text(study, epochs_of)
     file = read(write(tmp_path / "study.jsonl", text))
@@ -157,9 +141,7 @@ def test_study_moves_between_storages_and_back(
         write(tmp_path / "study.jsonl", study_file_text(moved, epochs_of))
 
 
-def test_imported_study_continues_like_the_original(
-    finish_some: Callable[..., tuple[optuna.Study, OutputFolder]], outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_imported_study_continues_like_the_original(finish_some, outcome, tmp_path):
     study, folder = finish_some()
     path = write(tmp_path / "study.jsonl", study_file_text(study, epochs_of))
     target = OutputFolder(tmp_path / "new")
@@ -175,9 +157,7 @@ def test_imported_study_continues_like_the_original(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Phnom_Penh", "America/Caracas"])
-def test_times_do_not_depend_on_the_time_zone(
-    zone: str, start: Start, outcome: TrialOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_do_not_depend_on_the_time_zone(zone, start, outcome, tmp_path, monkeypatch):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
     text = study_file_text(study, epochs_of)
@@ -196,7 +176,7 @@ def test_times_do_not_depend_on_the_time_zone(
         time.tzset()
 
 
-def test_other_programs_texts_survive(start: Start, tmp_path: Path) -> None:
+def test_other_programs_texts_survive(start, tmp_path):
     study, _ = start({"one": TrainingConfig()})
     study.set_user_attr("note", "\ud83d alone, \u2028 separator, \x85, ខ្មែរ, \x00")
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"ខ": ["\u2029\udcff", None, 1e308]}))
@@ -208,23 +188,23 @@ def test_other_programs_texts_survive(start: Start, tmp_path: Path) -> None:
     assert imported.user_attrs["note"] == study.user_attrs["note"]
 
 
-def signed(lines: list[str]) -> str:
+def signed(lines):
     content = "".join(f"{line}\n" for line in lines)
     return content + json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest()}) + "\n"
 
 
-def changed(line: str, **changes: Any) -> str:
+def changed(line, **changes):
     return json.dumps({**json.loads(line), **changes}, ensure_ascii=False)
 
 
-def with_attribute(line: str, name: str, value: Any) -> str:
+def with_attribute(line, name, value):
     data = json.loads(line)
     data["attributes"][name] = value
     return json.dumps(data, ensure_ascii=False)
 
 
 CHOICES = json.loads(distribution_to_json(CategoricalDistribution(("a", "b"))))
-DAMAGES: dict[str, tuple[Callable[[str, list[str]], str], str]] = {
+DAMAGES = {
     "empty": (lambda text, lines: "", "this is not a study file"),
     "results": (lambda text, lines: '{"timestamp": "x"}\n', "this is not a study file"),
     "a list": (lambda text, lines: "[1]\n", "this is not a study file"),
@@ -264,7 +244,7 @@ DAMAGES: dict[str, tuple[Callable[[str, list[str]], str], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_or_foreign_file_is_refused(damage: str, start: Start, outcome: TrialOutcome, tmp_path: Path) -> None:
+def test_damaged_or_foreign_file_is_refused(damage, start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
     text = study_file_text(study, epochs_of)
@@ -276,9 +256,7 @@ def test_damaged_or_foreign_file_is_refused(damage: str, start: Start, outcome: 
     assert line.startswith(f"{path}: ")
 
 
-def test_folder_and_stop_request_of_another_study_are_ignored(
-    start: Start, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_folder_and_stop_request_of_another_study_are_ignored(start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
     text = study_file_text(study, epochs_of)
@@ -292,7 +270,7 @@ def test_folder_and_stop_request_of_another_study_are_ignored(
 
 
 @pytest.mark.parametrize("name", ["../../etc", "search_0007", ".study", "a/b", ""])
-def test_trial_with_a_forged_name_is_left_out(name: str, start: Start, outcome: TrialOutcome, tmp_path: Path) -> None:
+def test_trial_with_a_forged_name_is_left_out(name, start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
     lines = study_file_text(study, epochs_of).splitlines()[:-1]
@@ -302,7 +280,7 @@ def test_trial_with_a_forged_name_is_left_out(name: str, start: Start, outcome: 
     assert len(damage_notes(file.study)) == 1
 
 
-def test_unreadable_file_is_refused(tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     os.mkfifo(tmp_path / "pipe")
     for name, problem in {
@@ -317,16 +295,16 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
 
 class TestImport:
     @pytest.fixture
-    def source(self, start: Start, outcome: TrialOutcome, tmp_path: Path) -> StudyFile:
+    def source(self, start, outcome, tmp_path):
         study, folder = start({"one": TrainingConfig(), "two": TrainingConfig()}, path=tmp_path / "source")
         finish_next(study, folder, outcome, 0.5)
         return read(write(tmp_path / "study.jsonl", study_file_text(study, epochs_of)))
 
     @pytest.fixture
-    def target(self, tmp_path: Path) -> OutputFolder:
+    def target(self, tmp_path):
         return OutputFolder(tmp_path / "target")
 
-    def test_folder_with_a_study_is_refused(self, source: StudyFile, target: OutputFolder, start: Start) -> None:
+    def test_folder_with_a_study_is_refused(self, source, target, start):
         start({"mine": TrainingConfig()}, path=target.path)
         url = default_storage_url(target.path)
         for name, problem in {
@@ -337,7 +315,7 @@ class TestImport:
                 import_study(source, url, name, target)
         assert [study.study_name for study in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
 
-    def test_folder_with_other_files_is_refused(self, source: StudyFile, target: OutputFolder) -> None:
+    def test_folder_with_other_files_is_refused(self, source, target):
         for name in ("metrics.jsonl", "mine.txt"):
             (target.path / "one").mkdir(parents=True)
             (target.path / "one" / name).write_text("mine")
@@ -346,21 +324,19 @@ class TestImport:
             (target.path / "one" / name).unlink()
             (target.path / "one").rmdir()
 
-    def test_folder_of_a_pending_trial_is_refused(self, source: StudyFile, target: OutputFolder) -> None:
+    def test_folder_of_a_pending_trial_is_refused(self, source, target):
         (target.path / "two").mkdir(parents=True)
         (target.path / "two" / "mine.txt").touch()
         with pytest.raises(ConfigurationError, match="the import did not write this file"):
             check_import(source, default_storage_url(target.path), "khmer-ocr", target)
 
-    def test_server_database_without_tables_is_accepted(
-        self, source: StudyFile, target: OutputFolder, postgresql: Any
-    ) -> None:
+    def test_server_database_without_tables_is_accepted(self, source, target, postgresql):
         url = postgresql.create_database("without_tables")
         check_import(source, url, "khmer-ocr", target)
         import_study(source, url, "khmer-ocr", target)
         assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
 
-    def test_link_out_of_the_folder_is_refused(self, source: StudyFile, target: OutputFolder, tmp_path: Path) -> None:
+    def test_link_out_of_the_folder_is_refused(self, source, target, tmp_path):
         target.path.mkdir()
         (tmp_path / "elsewhere").mkdir()
         (target.path / "one").symlink_to(tmp_path / "elsewhere")
@@ -368,9 +344,7 @@ class TestImport:
             import_study(source, default_storage_url(target.path), "x", target)
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
-    def test_other_study_of_the_database_is_unchanged(
-        self, source: StudyFile, target: OutputFolder, start: Start, url: str, tmp_path: Path
-    ) -> None:
+    def test_other_study_of_the_database_is_unchanged(self, source, target, start, url, tmp_path):
         mine, _ = start({"mine": TrainingConfig()}, path=tmp_path / "mine", url=url)
         with pytest.raises(ConfigurationError, match="another --study name in this storage"):
             import_study(source, url, "khmer-ocr", target)
@@ -381,18 +355,16 @@ class TestImport:
         assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
 
     @pytest.fixture
-    def interruptions(self) -> Iterator[pytest.MonkeyPatch]:
+    def interruptions(self):
         with pytest.MonkeyPatch.context() as patch:
             yield patch
 
     @pytest.mark.parametrize("call", range(12))
-    def test_interrupted_import_leaves_no_study_and_can_be_repeated(
-        self, call: int, source: StudyFile, target: OutputFolder, interruptions: pytest.MonkeyPatch
-    ) -> None:
+    def test_interrupted_import_leaves_no_study_and_can_be_repeated(self, call, source, target, interruptions):
         calls = 0
 
-        def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapper(*arguments: Any, **named: Any) -> Any:
+        def interrupted(function):
+            def wrapper(*arguments, **named):
                 nonlocal calls
                 calls += 1
                 if calls == call + 1:

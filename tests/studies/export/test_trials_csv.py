@@ -1,19 +1,13 @@
-from __future__ import annotations
-
 import csv
 import io
 import json
-from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
     TRIAL_COLUMNS,
-    OutputFolder,
     SearchRequest,
     TrialOutcome,
     WhyEnded,
@@ -26,16 +20,14 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
-
-def read(text: str) -> list[dict[str, str]]:
+def read(text):
     """Read CSV in strict mode."""
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
 @pytest.fixture
-def study_in_all_states(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
+def study_in_all_states(start, outcome):
     """A study with a trial in every state; the failed trial is a preset that was retried."""
     study, folder = start({"ខ្មែរ ១": TrainingConfig(learning_rate=0.002), "two": TrainingConfig(batch_size=48)})
     save_targets(study, Targets(character_accuracy=0.9, convergence_epochs=2))
@@ -60,7 +52,7 @@ def study_in_all_states(start: Start, outcome: TrialOutcome) -> tuple[optuna.Stu
     return study, folder
 
 
-def test_every_trial_has_a_row_in_any_state(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+def test_every_trial_has_a_row_in_any_state(study_in_all_states):
     reader, folder = load_study(study_in_all_states[1].path)
     rows = read(csv_text(TRIAL_COLUMNS, trial_rows(reader, folder)))
     assert [(row["number"], row["experiment_name"], row["kind"], row["state"], row["why_ended"]) for row in rows] == [
@@ -74,7 +66,7 @@ def test_every_trial_has_a_row_in_any_state(study_in_all_states: tuple[optuna.St
     ]
 
 
-def test_rows_have_results_settings_and_reasons(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+def test_rows_have_results_settings_and_reasons(study_in_all_states):
     rows = read(csv_text(TRIAL_COLUMNS, trial_rows(*study_in_all_states)))
     completed, failed, pruned, running, *_, waiting = rows
     assert {item.name for item in fields(TrainingConfig)} < set(completed)
@@ -97,7 +89,7 @@ def test_rows_have_results_settings_and_reasons(study_in_all_states: tuple[optun
     assert (waiting["attempts"], waiting["started"], waiting["worker"], waiting["total_epochs"]) == ("0", "", "", "0")
 
 
-def test_rows_have_utc_times_and_the_worker(study_in_all_states: tuple[optuna.Study, OutputFolder]) -> None:
+def test_rows_have_utc_times_and_the_worker(study_in_all_states):
     study, _ = study_in_all_states
     completed = read(csv_text(TRIAL_COLUMNS, trial_rows(*study_in_all_states)))[0]
     trial = study.trials[0]
@@ -109,12 +101,12 @@ def test_rows_have_utc_times_and_the_worker(study_in_all_states: tuple[optuna.St
     assert completed["worker"] == attempt["worker"]
 
 
-def test_csv_of_an_empty_study_is_a_header(start: Start) -> None:
+def test_csv_of_an_empty_study_is_a_header(start):
     assert csv_text(TRIAL_COLUMNS, trial_rows(*start())) == ",".join(TRIAL_COLUMNS) + "\r\n"
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_text_that_looks_like_a_formula_gets_an_apostrophe(sign: str) -> None:
+def test_text_that_looks_like_a_formula_gets_an_apostrophe(sign):
     (row,) = read(csv_text(["cell"], [{"cell": f"{sign}1+1"}]))
     assert row["cell"] == f"'{sign}1+1"
 
@@ -132,7 +124,7 @@ def test_text_that_looks_like_a_formula_gets_an_apostrophe(sign: str) -> None:
         ("a=b", "a=b"),
     ],
 )
-def test_cell_is_read_back_as_written(value: Any, cell: str) -> None:
+def test_cell_is_read_back_as_written(value, cell):
     text = csv_text(["before", "cell", "after"], [{"cell": value, "after": 1}])
     assert read(text) == [{"before": "", "cell": cell, "after": "1"}]
     assert text.startswith("before,cell,after\r\n")

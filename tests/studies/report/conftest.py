@@ -1,27 +1,17 @@
 """Studies to report on, and parsed reports."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from types import MappingProxyType
-from typing import Any
 
-import optuna
 import pytest
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from studies import OutputFolder, TrialOutcome, WhyEnded, load_study
+from studies import WhyEnded, load_study
 from studies.report import render_report
-from studies.report.snapshot import Snapshot, take_snapshot
+from studies.report.snapshot import take_snapshot
 from studies.trials.record import stored_outcome
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-AddTrials = Callable[..., None]
-Report = Callable[..., "Page"]
-Take = Callable[[OutputFolder], Snapshot]
 
 RATES = FloatDistribution(1e-4, 1e-2, log=True)
 MODELS = CategoricalDistribution(("small", "medium"))
@@ -48,16 +38,16 @@ class Page(HTMLParser):
     policy: str = ""
     texts: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         """Parse the page and assert that every element is closed."""
         super().__init__()
-        self._open: list[str] = []
+        self._open = []
         self._section = ""
         self.feed(self.html)
         self.close()
         assert self._open == []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         assert not [name for name in attributes if name.startswith("on")], f"<{tag}> has an inline event handler"
         self.ids += [attributes["id"] or ""] if "id" in attributes else []
@@ -71,17 +61,17 @@ class Page(HTMLParser):
         if tag not in VOID_ELEMENTS:
             self._open.append(tag)
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         assert self._open.pop() == tag
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         if "script" in self._open:
             kind, text = self.scripts.pop()
             self.scripts.append((kind, text + data))
         else:
             self.texts[self._section] = self.texts.get(self._section, "") + data
 
-    def rows(self) -> list[list[str]]:
+    def rows(self):
         """Return the cells of the table of all trials, the headings first."""
         table = self.html.partition('<table class="sortable">')[2].partition("</table>")[0]
         return [Cells(row).texts for row in table.split("<tr")[1:]]
@@ -90,41 +80,34 @@ class Page(HTMLParser):
 class Cells(HTMLParser):
     """The cells of a table row."""
 
-    def __init__(self, row: str) -> None:
+    def __init__(self, row):
         super().__init__()
-        self.texts: list[str] = []
+        self.texts = []
         self._inside = False
         self.feed("<tr" + row)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         if tag in ("td", "th"):
             self.texts.append("")
             self._inside = True
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag):
         self._inside = self._inside and tag not in ("td", "th")
 
-    def handle_data(self, data: str) -> None:
+    def handle_data(self, data):
         if self._inside:
             self.texts[-1] += data
 
 
 @pytest.fixture
-def add_trials(outcome: TrialOutcome) -> AddTrials:
+def add_trials(outcome):
     """Add a finished search trial for each value; None adds a failed trial.
 
     All trials have the same model and different learning rates. `user_attrs` are further user attributes of the trials;
     other keyword arguments are fields of their outcomes.
     """
 
-    def add(
-        study: optuna.Study,
-        values: Iterable[float | None],
-        *,
-        model: str = "small",
-        user_attrs: Mapping[str, Any] = MappingProxyType({}),
-        **changes: Any,
-    ) -> None:
+    def add(study, values, *, model="small", user_attrs=MappingProxyType({}), **changes):
         for value in values:
             failed = value is None
             why = changes.get("why_ended", WhyEnded.FAILED if failed else WhyEnded.MAX_EPOCHS)
@@ -132,7 +115,7 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
             ended = replace(outcome, **{**accuracy, **changes, "why_ended": why})
             rate = 1e-4 * (len(study.get_trials(deepcopy=False)) % 90 + 1)
             params = {"learning_rate": rate, "model_name": model}
-            distributions: dict[str, BaseDistribution] = {"learning_rate": RATES, "model_name": MODELS}
+            distributions = {"learning_rate": RATES, "model_name": MODELS}
             states = {WhyEnded.PRUNED: TrialState.PRUNED, WhyEnded.NONFINITE_LOSS: TrialState.PRUNED}
             study.add_trial(
                 create_trial(
@@ -149,10 +132,10 @@ def add_trials(outcome: TrialOutcome) -> AddTrials:
 
 
 @pytest.fixture
-def snapshot_of() -> Take:
+def snapshot_of():
     """Return the snapshot of a study, without epochs."""
 
-    def take(folder: OutputFolder) -> Snapshot:
+    def take(folder):
         study, folder = load_study(folder.path)
         return take_snapshot(study, folder, lambda name: [])
 
@@ -160,10 +143,10 @@ def snapshot_of() -> Take:
 
 
 @pytest.fixture
-def report() -> Report:
+def report():
     """Render the report on the study in a folder and parse it."""
 
-    def make(folder: OutputFolder, **epochs: list[dict[str, float]]) -> Page:
+    def make(folder, **epochs):
         study, folder = load_study(folder.path)
         return Page(render_report(study, folder, lambda name: epochs.get(name, []), output_dir="my output"))
 

@@ -1,15 +1,11 @@
 """Whole reports on different studies."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import optuna
 import pytest
@@ -17,14 +13,9 @@ from optuna.trial import create_trial
 
 from search_spaces import TrainingConfig
 from search_spaces.experiments.schema import Targets
-from studies import OutputFolder, SearchRequest, TrialOutcome, WhyEnded, add_search_trials, save_artifact, save_targets
+from studies import SearchRequest, WhyEnded, add_search_trials, save_artifact, save_targets
 from studies.trials.claims import claim_next
 from studies.trials.record import record_outcome
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-AddTrials = Callable[..., None]
-Report = Callable[..., Any]
-Presets = dict[str, TrainingConfig]
 
 SECTIONS = ["summary", "winner", "use", "targets", "confirmation", "history", "latency", "curves", "parallel"]
 SECTIONS += ["importances", "slices", "timeline", "reasons", "trials", "environment"]
@@ -32,15 +23,13 @@ PNG = b"\x89PNG\r\n\x1a\n and so on"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> &amp; 'x' \"y\" ${z} {{ 7 * 7 }}"
 
 
-def spread(count: int) -> list[float]:
+def spread(count):
     """Return different values, the best in the middle."""
     return [0.2 + 0.7 * math.sin(math.pi * (number + 1) / (count + 1)) for number in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 10, 60])
-def test_report_on_any_number_of_trials_is_self_contained(
-    count: int, start: Start, add_trials: AddTrials, report: Report
-) -> None:
+def test_report_on_any_number_of_trials_is_self_contained(count, start, add_trials, report):
     study, folder = start()
     add_trials(study, spread(count))
     page = report(folder)
@@ -54,7 +43,7 @@ def test_report_on_any_number_of_trials_is_self_contained(
     assert len(plots) == {0: 0, 1: 4, 2: 7, 10: 7, 60: 8}[count]
 
 
-def test_policy_allows_only_the_reports_own_scripts(start: Start, report: Report) -> None:
+def test_policy_allows_only_the_reports_own_scripts(start, report):
     _, folder = start()
     page = report(folder)
     scripts = [text for kind, text in page.scripts if kind == ""]
@@ -75,14 +64,7 @@ def test_policy_allows_only_the_reports_own_scripts(start: Start, report: Report
         ("pruned", {"winner": "No trial has completed yet", "history": "", "reasons": "Why trials ended"}),
     ],
 )
-def test_report_explains_missing_parts(
-    kind: str,
-    words: dict[str, str],
-    start: Start,
-    presets: Presets,
-    add_trials: AddTrials,
-    report: Report,
-) -> None:
+def test_report_explains_missing_parts(kind, words, start, presets, add_trials, report):
     study, folder = start(presets if kind in ("running", "waiting") else {})
     save_targets(study, Targets(character_accuracy=0.9))
     claim = None
@@ -100,11 +82,11 @@ def test_report_explains_missing_parts(
         claim.release()
 
 
-def _reason(kind: str) -> dict[str, Any]:
+def _reason(kind):
     return {"why_ended": WhyEnded.PRUNED} if kind == "pruned" else {"error_message": "boom"}
 
 
-def test_error_message_is_shown_as_literal_text(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_error_message_is_shown_as_literal_text(start, add_trials, report):
     study, folder = start()
     add_trials(study, [None, 0.5], error_type="Error", error_message=HOSTILE)
     page = report(folder)
@@ -114,11 +96,11 @@ def test_error_message_is_shown_as_literal_text(start: Start, add_trials: AddTri
     assert not any("<" in name for name in names)
 
 
-def figures(page: Any) -> list[dict[str, Any]]:
+def figures(page):
     return [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
 
 
-def test_trials_added_with_optuna_alone_are_not_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_trials_added_with_optuna_alone_are_not_shown(start, add_trials, report):
     study, folder = start()
     study.add_trial(create_trial(value=5.0, user_attrs={"<b>": "x"}))
     add_trials(study, [0.5])
@@ -132,7 +114,7 @@ def test_trials_added_with_optuna_alone_are_not_shown(start: Start, add_trials: 
     assert [points["x"] for points, _ in histories] == [[1, 3]]
 
 
-def test_nan_and_infinite_values_are_left_out(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_nan_and_infinite_values_are_left_out(start, add_trials, report):
     study, folder = start()
     add_trials(study, [0.5, 0.6])
     trial = study.ask()
@@ -147,7 +129,7 @@ def test_nan_and_infinite_values_are_left_out(start: Start, add_trials: AddTrial
     assert "Predictions" in report(folder, search_0001=[epoch]).texts["winner"]
 
 
-def test_values_outside_the_search_space_are_shown(start: Start, outcome: TrialOutcome, report: Report) -> None:
+def test_values_outside_the_search_space_are_shown(start, outcome, report):
     study, folder = start({"ខ្មែរ": TrainingConfig(model_name="large", batch_size=48, scheduler_type="plateau")})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -160,9 +142,7 @@ def test_values_outside_the_search_space_are_shown(start: Start, outcome: TrialO
     assert "large" in page.texts["winner"]
 
 
-def test_pruned_trial_with_a_value_outside_its_range_is_shown(
-    start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
-) -> None:
+def test_pruned_trial_with_a_value_outside_its_range_is_shown(start, add_trials, outcome, report):
     study, folder = start()
     study.enqueue_trial({"learning_rate": 7.0}, user_attrs={"kind": "search"})
     trial = study.ask()
@@ -179,9 +159,7 @@ def test_pruned_trial_with_a_value_outside_its_range_is_shown(
 
 
 @pytest.mark.parametrize(("mode", "leader"), [("max", "search_0001"), ("min", "search_0000")])
-def test_winner_is_the_best_result_and_a_different_leader_is_noted(
-    mode: str, leader: str, start: Start, add_trials: AddTrials, report: Report
-) -> None:
+def test_winner_is_the_best_result_and_a_different_leader_is_noted(mode, leader, start, add_trials, report):
     study, folder = start(mode=mode, monitor="val_loss")
     add_trials(study, [0.5, 0.8])
     page = report(folder)
@@ -191,9 +169,7 @@ def test_winner_is_the_best_result_and_a_different_leader_is_noted(
     assert best_so_far in [trace.get("y") for figure in figures(page) for trace in figure["data"]]
 
 
-def test_winner_is_shown_with_curves_plots_and_commands(
-    start: Start, presets: Presets, outcome: TrialOutcome, report: Report
-) -> None:
+def test_winner_is_shown_with_curves_plots_and_commands(start, presets, outcome, report):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -214,7 +190,7 @@ def test_winner_is_shown_with_curves_plots_and_commands(
     assert "the trial's metrics.jsonl is missing or empty" in report(folder).texts["winner"]
 
 
-def test_size_and_speed_are_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_size_and_speed_are_shown(start, add_trials, report):
     study, folder = start()
     add_trials(study, [0.5, 0.75, None], parameters=159_867, checkpoint_bytes=761_234, images_per_s_batch_1=500.0)
     page = report(folder)
@@ -225,9 +201,7 @@ def test_size_and_speed_are_shown(start: Start, add_trials: AddTrials, report: R
     assert "No trial is both faster and more accurate" in page.texts["latency"]
 
 
-def test_targets_are_shown_with_the_trials_that_met_them(
-    start: Start, add_trials: AddTrials, outcome: TrialOutcome, report: Report
-) -> None:
+def test_targets_are_shown_with_the_trials_that_met_them(start, add_trials, outcome, report):
     study, folder = start()
     save_targets(study, Targets(character_accuracy=0.7, convergence_epochs=5))
     add_trials(study, [0.5, 0.75, 0.8], converged_epoch=4)
@@ -242,8 +216,8 @@ def test_targets_are_shown_with_the_trials_that_met_them(
 
 
 def test_failed_trial_meets_no_target_and_a_repeated_preset_does_not_hide_its_result(
-    start: Start, presets: Presets, add_trials: AddTrials, outcome: TrialOutcome, report: Report
-) -> None:
+    start, presets, add_trials, outcome, report
+):
     study, folder = start(dict([next(iter(presets.items()))]))
     save_targets(study, Targets(character_accuracy=0.7))
     attributes = study.get_trials()[0].user_attrs
@@ -260,7 +234,7 @@ def test_failed_trial_meets_no_target_and_a_repeated_preset_does_not_hide_its_re
     assert page.html.count('<td class="number met">') == 2
 
 
-def test_environment_and_seeds_are_shown(start: Start, add_trials: AddTrials, report: Report) -> None:
+def test_environment_and_seeds_are_shown(start, add_trials, report):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=3, prune_share=0.7))
     attempts = [
@@ -285,7 +259,7 @@ def test_environment_and_seeds_are_shown(start: Start, add_trials: AddTrials, re
     assert "0 of 3 trials" in report(folder).texts["summary"] or "1 of 3 trials" in report(folder).texts["summary"]
 
 
-def test_report_changes_no_file(start: Start, add_trials: AddTrials, presets: Presets, report: Report) -> None:
+def test_report_changes_no_file(start, add_trials, presets, report):
     study, folder = start(presets)
     add_trials(study, [0.5, 0.6, None])
     claim = claim_next(study, folder)
@@ -296,9 +270,7 @@ def test_report_changes_no_file(start: Start, add_trials: AddTrials, presets: Pr
     claim.release()
 
 
-def test_only_the_latest_failures_are_shown(
-    start: Start, add_trials: AddTrials, report: Report, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_latest_failures_are_shown(start, add_trials, report, monkeypatch):
     monkeypatch.setattr("studies.report.page.MAX_FAILURES", 3)
     study, folder = start()
     add_trials(study, [None] * 4, error_message="long " * 200)
@@ -309,9 +281,7 @@ def test_only_the_latest_failures_are_shown(
 
 
 @pytest.mark.slow
-def test_report_on_a_thousand_trials_is_smaller_than_fifteen_megabytes(
-    start: Start, add_trials: AddTrials, report: Report
-) -> None:
+def test_report_on_a_thousand_trials_is_smaller_than_fifteen_megabytes(start, add_trials, report):
     study, folder = start()
     add_trials(study, spread(1000))
     page = report(folder)

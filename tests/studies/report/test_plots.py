@@ -1,29 +1,17 @@
 """The plots of a study: their content and their trials."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import OutputFolder, TrialOutcome, WhyEnded
+from studies import WhyEnded
 from studies.report import setting_plots, trial_plots
-from studies.report.snapshot import Snapshot
 from studies.report.trial_plots import pareto_front
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-AddTrials = Callable[..., None]
-Take = Callable[[OutputFolder], Snapshot]
 
-
-def test_history_shows_completed_and_pruned_trials_and_the_best_so_far(
-    start: Start, add_trials: AddTrials, snapshot_of: Take
-) -> None:
+def test_history_shows_completed_and_pruned_trials_and_the_best_so_far(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5, 0.25, None, 0.75])
     add_trials(study, [0.125], why_ended=WhyEnded.PRUNED)
@@ -35,9 +23,7 @@ def test_history_shows_completed_and_pruned_trials_and_the_best_so_far(
     assert (list(pruned.x), list(pruned.y)) == ([4], [0.125])
 
 
-def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(
-    start: Start, add_trials: AddTrials, snapshot_of: Take
-) -> None:
+def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5])
     add_trials(study, [0.25], why_ended=WhyEnded.PRUNED)
@@ -60,9 +46,7 @@ def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(
     assert "pruned or diverged" in panel.caption
 
 
-def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(
-    start: Start, add_trials: AddTrials, outcome: TrialOutcome, snapshot_of: Take
-) -> None:
+def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(start, add_trials, outcome, snapshot_of):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -91,15 +75,11 @@ def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(
         ([(1.0, 0.5), (1.0, 0.5)], [(1.0, 0.5)]),
     ],
 )
-def test_pareto_front_has_no_pair_that_another_pair_dominates(
-    points: list[tuple[float, float]], front: list[tuple[float, float]]
-) -> None:
+def test_pareto_front_has_no_pair_that_another_pair_dominates(points, front):
     assert pareto_front(points) == front
 
 
-def test_curves_of_running_and_best_trials_are_shown(
-    start: Start, add_trials: AddTrials, snapshot_of: Take, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_curves_of_running_and_best_trials_are_shown(start, add_trials, snapshot_of, monkeypatch):
     monkeypatch.setattr(trial_plots, "MAX_CURVES", 3)
     study, folder = start({"running": TrainingConfig()})
     claim = claim_next(study, folder)
@@ -118,9 +98,7 @@ def test_curves_of_running_and_best_trials_are_shown(
 
 
 @pytest.mark.parametrize(("count", "missing"), [(49, "1 more trial to go"), (50, "")])
-def test_importances_need_fifty_trials(
-    count: int, missing: str, start: Start, add_trials: AddTrials, snapshot_of: Take
-) -> None:
+def test_importances_need_fifty_trials(count, missing, start, add_trials, snapshot_of):
     study, folder = start()
     # Every second trial is pruned; a higher learning rate gives a better value.
     for number in range(count):
@@ -130,7 +108,7 @@ def test_importances_need_fifty_trials(
     assert bool(panel.figures) == (not missing)
 
 
-def test_setting_that_gets_trials_pruned_is_important(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
+def test_setting_that_gets_trials_pruned_is_important(start, add_trials, snapshot_of):
     study, folder = start()
     # All trials of the second model are bad and pruned or diverge, so all completed trials have the first model.
     for number in range(40):
@@ -143,15 +121,13 @@ def test_setting_that_gets_trials_pruned_is_important(start: Start, add_trials: 
     assert "(40 of them)" in panel.caption
 
 
-def test_equal_values_have_no_importances(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
+def test_equal_values_have_no_importances(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5] * 50)
     assert setting_plots.importances(snapshot_of(folder)).missing.startswith("All trials ended with the same value")
 
 
-def test_parallel_coordinates_show_only_the_best_of_many_trials(
-    start: Start, add_trials: AddTrials, snapshot_of: Take, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_coordinates_show_only_the_best_of_many_trials(start, add_trials, snapshot_of, monkeypatch):
     monkeypatch.setattr(setting_plots, "MAX_LINES", 2)
     study, folder = start()
     add_trials(study, [0.25, 0.5])
@@ -163,7 +139,7 @@ def test_parallel_coordinates_show_only_the_best_of_many_trials(
     assert "Only the best 2 of 3 trials are shown." in panel.caption
 
 
-def test_slice_plots_have_the_same_scale(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
+def test_slice_plots_have_the_same_scale(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.25, None, 0.75])
     figures = setting_plots.slices(snapshot_of(folder)).figures
@@ -172,7 +148,7 @@ def test_slice_plots_have_the_same_scale(start: Start, add_trials: AddTrials, sn
     assert [list(figure.data[0].customdata) for figure in figures] == [["search_0000", "search_0002"]] * 2
 
 
-def test_timeline_shows_why_each_trial_ended(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
+def test_timeline_shows_why_each_trial_ended(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5, None], total_epochs=1)
     (figure,) = trial_plots.timeline(snapshot_of(folder)).figures
@@ -184,9 +160,9 @@ def test_timeline_shows_why_each_trial_ended(start: Start, add_trials: AddTrials
     }
 
 
-def test_reasons_of_ending_are_counted(start: Start, add_trials: AddTrials, snapshot_of: Take) -> None:
+def test_reasons_of_ending_are_counted(start, add_trials, snapshot_of):
     study, folder = start()
-    reasons: list[tuple[Any, float | None]] = [
+    reasons = [
         (WhyEnded.MAX_EPOCHS, 0.5),
         (WhyEnded.EARLY_STOPPED, 0.5),
         (WhyEnded.EARLY_STOPPED, 0.5),

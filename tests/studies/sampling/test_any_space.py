@@ -1,7 +1,5 @@
 """Any search space can be converted to Optuna distributions, and suggested values to a valid configuration."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from decimal import Decimal
 
@@ -12,7 +10,6 @@ from optuna.distributions import check_distribution_compatibility, distribution_
 
 from search_spaces import (
     Choices,
-    Domain,
     FloatRange,
     IntRange,
     Parameter,
@@ -41,7 +38,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def float_ranges(draw: st.DrawFn, minimum: float, maximum: float) -> FloatRange:
+def float_ranges(draw, minimum, maximum):
     if draw(st.booleans()):
         low, high = sorted(draw(st.lists(st.floats(minimum, maximum), min_size=2, max_size=2, unique=True)))
         return FloatRange(low, high, log=low > 0 and draw(st.booleans()))
@@ -54,7 +51,7 @@ def float_ranges(draw: st.DrawFn, minimum: float, maximum: float) -> FloatRange:
 
 
 @st.composite
-def int_ranges(draw: st.DrawFn, maximum: int) -> IntRange:
+def int_ranges(draw, maximum):
     low = draw(st.integers(1, maximum - 1))
     high = draw(st.integers(low + 1, maximum))
     if draw(st.booleans()):
@@ -62,7 +59,7 @@ def int_ranges(draw: st.DrawFn, maximum: int) -> IntRange:
     return IntRange(low, high, step=draw(st.integers(1, high - low)))
 
 
-def domains(name: str) -> st.SearchStrategy[Domain]:
+def domains(name):
     if name in CHOICES:
         return st.lists(st.sampled_from(CHOICES[name]), min_size=2, unique=True).map(
             lambda values: Choices(tuple(values))
@@ -75,9 +72,9 @@ def domains(name: str) -> st.SearchStrategy[Domain]:
 
 
 @st.composite
-def spaces(draw: st.DrawFn) -> SearchSpace:
+def spaces(draw):
     """Return any search space, with conditions on earlier choices."""
-    parameters: list[Parameter] = []
+    parameters = []
     for name in draw(st.lists(st.sampled_from([*CHOICES, *INTS, *FLOATS]), min_size=1, unique=True)):
         above = {item.name: item.domain.values for item in parameters if isinstance(item.domain, Choices)}
         owners = draw(st.lists(st.sampled_from(list(above)), unique=True, max_size=2)) if above else []
@@ -86,7 +83,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 @given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains), seed=SEEDS)
-def test_distribution_has_the_values_of_its_domain_and_is_restored_from_json(domain: Domain, seed: int) -> None:
+def test_distribution_has_the_values_of_its_domain_and_is_restored_from_json(domain, seed):
     distribution = to_distribution(domain)
     again = json_to_distribution(distribution_to_json(distribution))
     check_distribution_compatibility(distribution, again)
@@ -99,7 +96,7 @@ def test_distribution_has_the_values_of_its_domain_and_is_restored_from_json(dom
 
 
 @given(domain=st.sampled_from([*CHOICES, *INTS, *FLOATS]).flatmap(domains))
-def test_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
+def test_distribution_has_both_ends_of_its_domain(domain):
     distribution = to_distribution(domain)
     if isinstance(domain, Choices):
         assert isinstance(distribution, optuna.distributions.CategoricalDistribution)
@@ -114,7 +111,7 @@ def test_distribution_has_both_ends_of_its_domain(domain: Domain) -> None:
 
 
 @given(space=spaces(), seed=SEEDS)
-def test_active_parameters_are_suggested_and_the_result_is_a_valid_preset(space: SearchSpace, seed: int) -> None:
+def test_active_parameters_are_suggested_and_the_result_is_a_valid_preset(space, seed):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     base = TrainingConfig(min_lr=0.0)
     trial = study.ask()
@@ -134,9 +131,7 @@ def test_active_parameters_are_suggested_and_the_result_is_a_valid_preset(space:
 
 
 @given(space=spaces(), data=st.data())
-def test_preset_keeps_all_values_and_those_inside_the_space_are_parameters(
-    space: SearchSpace, data: st.DataObject
-) -> None:
+def test_preset_keeps_all_values_and_those_inside_the_space_are_parameters(space, data):
     changes = {
         name: data.draw(st.floats(*FLOATS[name]) if name in FLOATS else st.integers(1, INTS[name]))
         for name in [*FLOATS, *INTS]

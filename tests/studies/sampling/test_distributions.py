@@ -1,26 +1,18 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
-import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search_spaces import (
     Choices,
-    Domain,
     FloatRange,
     IntRange,
-    SearchSpace,
     TrainingConfig,
     load_search_space,
 )
-from studies import OutputFolder, TrialKind, suggest_all
-from studies.sampling.distributions import Distribution, to_distribution
+from studies import TrialKind, suggest_all
+from studies.sampling.distributions import to_distribution
 from studies.trials.claims import claim_next
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 
 @pytest.mark.filterwarnings("error")
@@ -37,14 +29,12 @@ Start = Callable[..., tuple[optuna.Study, OutputFolder]]
         (Choices((True, False)), CategoricalDistribution((True, False))),
     ],
 )
-def test_domain_is_converted_to_its_distribution(domain: Domain, distribution: Distribution) -> None:
+def test_domain_is_converted_to_its_distribution(domain, distribution):
     assert to_distribution(domain) == distribution
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "steplr"])
-def test_search_trial_samples_active_parameters_and_keeps_them_when_resumed(
-    scheduler: str, start: Start, space: SearchSpace
-) -> None:
+def test_search_trial_samples_active_parameters_and_keeps_them_when_resumed(scheduler, start, space):
     study, folder = start()
     study.enqueue_trial({"scheduler_type": scheduler}, user_attrs={"kind": TrialKind.SEARCH.value})
     claim = claim_next(study, folder)
@@ -62,7 +52,7 @@ def test_search_trial_samples_active_parameters_and_keeps_them_when_resumed(
     resumed.release()
 
 
-def test_parameters_of_the_default_space_are_suggested_without_warnings(start: Start) -> None:
+def test_parameters_of_the_default_space_are_suggested_without_warnings(start):
     study, folder = start()
     space = load_search_space("config/search_space.yaml")
     for _ in range(5):
@@ -73,16 +63,14 @@ def test_parameters_of_the_default_space_are_suggested_without_warnings(start: S
         assert {parameter.name for parameter in space.active(config)} == set(claim.trial.params)
 
 
-def test_adjusted_settings_affect_conditions_and_result_but_not_suggested_values(
-    start: Start, space: SearchSpace
-) -> None:
+def test_adjusted_settings_affect_conditions_and_result_but_not_suggested_values(start, space):
     study, folder = start()
     study.enqueue_trial({"scheduler_type": "steplr"}, user_attrs={"kind": TrialKind.SEARCH.value})
     claim = claim_next(study, folder)
     assert claim is not None
-    seen: list[str] = []
+    seen = []
 
-    def adjust(config: TrainingConfig) -> TrainingConfig:
+    def adjust(config):
         seen.append(config.scheduler_type)
         return replace(config, scheduler_type="cosine", min_lr=config.learning_rate / 10)
 

@@ -1,27 +1,21 @@
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from search_spaces import Choices, FloatRange, ModelDefinition, Parameter, SearchSpace, TrainingConfig
-from studies import OutputFolder, SamplerName, StudyInvariants
+from studies import SamplerName
 from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, fit_to_space
 from studies.sampling.samplers import StatelessSampler
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
 PARAMS = {"model_name": "small", "learning_rate": 1e-3, "batch_size": 32, "scheduler_type": "cosine"}
 CONFIG = TrainingConfig(**PARAMS, warmup_epochs=2)
 
 
 @pytest.fixture
-def definitions(invariants: StudyInvariants) -> dict[str, ModelDefinition]:
+def definitions(invariants):
     return invariants.definitions
 
 
@@ -47,17 +41,13 @@ def definitions(invariants: StudyInvariants) -> dict[str, ModelDefinition]:
         ),
     ],
 )
-def test_configuration_is_expressed_by_the_parameters_of_a_space(
-    changes: dict[str, Any], expected: Fit | None, space: SearchSpace, definitions: dict[str, ModelDefinition]
-) -> None:
+def test_configuration_is_expressed_by_the_parameters_of_a_space(changes, expected, space, definitions):
     start = TrainingConfig()
     found = fit_to_space(replace(CONFIG, **changes), (), space, start, definitions, OBSERVATION_MARGIN)
     assert (found and found._replace(differing_settings=tuple(sorted(found.differing_settings)))) == expected
 
 
-def test_distant_numbers_are_clipped_only_without_a_margin(
-    space: SearchSpace, definitions: dict[str, ModelDefinition]
-) -> None:
+def test_distant_numbers_are_clipped_only_without_a_margin(space, definitions):
     config = replace(CONFIG, learning_rate=5.0, batch_size=4096)
     assert fit_to_space(config, (), space, TrainingConfig(), definitions, OBSERVATION_MARGIN) is None
     found = fit_to_space(config, (), space, TrainingConfig(), definitions)
@@ -65,7 +55,7 @@ def test_distant_numbers_are_clipped_only_without_a_margin(
     assert (found.params["learning_rate"], found.params["batch_size"], found.clipped) == (1e-2, 128, True)
 
 
-def test_loss_that_the_model_determines_is_no_difference(space: SearchSpace, invariants: StudyInvariants) -> None:
+def test_loss_that_the_model_determines_is_no_difference(space, invariants):
     definitions = {"small": ModelDefinition.model_validate({**invariants.models["small"], "decoder": "ctc"})}
     found = fit_to_space(
         replace(CONFIG, loss_type="ctc", label_smoothing=0.0), (), space, TrainingConfig(), definitions
@@ -81,9 +71,7 @@ def test_loss_that_the_model_determines_is_no_difference(space: SearchSpace, inv
         (Observation("a", True, None, None, {}, PARAMS), TrialState.PRUNED, None, {}),
     ],
 )
-def test_observation_is_a_finished_trial_for_the_sampler(
-    observation: Observation, state: TrialState, value: float | None, reports: dict[int, float], space: SearchSpace
-) -> None:
+def test_observation_is_a_finished_trial_for_the_sampler(observation, state, value, reports, space):
     trial = observation.as_trial(space)
     assert (trial.state, trial.value, trial.intermediate_values, trial.params) == (state, value, reports, PARAMS)
     assert all(
@@ -91,15 +79,13 @@ def test_observation_is_a_finished_trial_for_the_sampler(
     )
 
 
-def test_other_value_of_a_setting_that_was_sampled_is_not_contained(
-    space: SearchSpace, definitions: dict[str, ModelDefinition]
-) -> None:
+def test_other_value_of_a_setting_that_was_sampled_is_not_contained(space, definitions):
     config, start = replace(CONFIG, weight_decay=0.5), TrainingConfig()
     found = [fit_to_space(config, sampled, space, start, definitions) for sampled in ((), {"weight_decay": 0.5})]
     assert found == [Fit({**PARAMS, "warmup_epochs": 2}, False, ("weight_decay",)), None]
 
 
-def test_rounding_error_on_a_grid_is_no_clip_and_gives_a_valid_trial(definitions: dict[str, ModelDefinition]) -> None:
+def test_rounding_error_on_a_grid_is_no_clip_and_gives_a_valid_trial(definitions):
     space = SearchSpace((Parameter("label_smoothing", FloatRange(0.0, 0.5, step=0.1)),))
     config = replace(CONFIG, label_smoothing=0.1 + 0.2)
     fit = fit_to_space(config, (), space, CONFIG, definitions, OBSERVATION_MARGIN)
@@ -107,7 +93,7 @@ def test_rounding_error_on_a_grid_is_no_clip_and_gives_a_valid_trial(definitions
     assert Observation("a", False, 0.9, 4, {}, fit.params).as_trial(space).params == {"label_smoothing": 0.3}
 
 
-def good_near(rate: float, count: int) -> list[Observation]:
+def good_near(rate, count):
     """A prior in which the value falls with the distance of the learning rate from `rate`."""
     rates = [10 ** (-4 + 2 * step / (count - 1)) for step in range(count)]
     values = [1 - abs(math.log10(one / rate)) / 4 for one in rates]
@@ -118,7 +104,7 @@ def good_near(rate: float, count: int) -> list[Observation]:
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp"])
-def test_first_search_trial_is_sampled_near_the_best_observations(name: str, start: Start) -> None:
+def test_first_search_trial_is_sampled_near_the_best_observations(name, start):
     space = SearchSpace(
         (
             Parameter("model_name", Choices(("small", "medium"))),
@@ -126,7 +112,7 @@ def test_first_search_trial_is_sampled_near_the_best_observations(name: str, sta
         )
     )
     study, _ = start(space=space)
-    sampled: dict[str, list[float]] = {}
+    sampled = {}
     for prior_name, prior in {"low": good_near(2e-4, 20), "high": good_near(5e-3, 20), "none": []}.items():
         sampled[prior_name] = []
         for seed in range(5):

@@ -1,20 +1,13 @@
 """The pruners' decisions; the expected values were calculated by hand."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
-
 import optuna
 import pytest
 from optuna.pruners import NopPruner
-from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from search_spaces import FloatRange, Parameter, SearchSpace
 from studies import (
-    OutputFolder,
     PrunerName,
     SearchRequest,
     TrialKind,
@@ -26,15 +19,12 @@ from studies.sampling.pruning import HyperbandPruner, Pruning, QuantilePruner, q
 from studies.study.claiming import prepare_sampling
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Reports = dict[int, float]
-
 RATE = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
 
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
-def finished(reports: Reports, state: TrialState = COMPLETE, kind: TrialKind = TrialKind.SEARCH) -> FrozenTrial:
+def finished(reports, state=COMPLETE, kind=TrialKind.SEARCH):
     """Create a finished trial with these reports."""
     return create_trial(
         state=state,
@@ -45,11 +35,11 @@ def finished(reports: Reports, state: TrialState = COMPLETE, kind: TrialKind = T
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
+def storage(tmp_path_factory):
     return open_storage(default_storage_url(tmp_path_factory.mktemp("pruning")))
 
 
-def add_completed(study: optuna.Study, *values: float) -> None:
+def add_completed(study, *values):
     for value in values:
         study.add_trial(finished({1: value}))
 
@@ -68,9 +58,7 @@ def add_completed(study: optuna.Study, *values: float) -> None:
         ({}, PRUNED, 2, None),
     ],
 )
-def test_value_of_another_trial_at_an_epoch(
-    reports: Reports, state: TrialState, epoch: int, expected: float | None
-) -> None:
+def test_value_of_another_trial_at_an_epoch(reports, state, epoch, expected):
     assert quantile_at([finished(reports, state)], epoch, 0.5, StudyDirection.MAXIMIZE) == expected
 
 
@@ -93,17 +81,15 @@ def test_value_of_another_trial_at_an_epoch(
         ("min", [0.1, 0.3], 0.25, 0.25),
     ],
 )
-def test_quantile_counts_from_the_worst_value(
-    mode: str, values: Sequence[float], share: float, expected: float
-) -> None:
+def test_quantile_counts_from_the_worst_value(mode, values, share, expected):
     direction = StudyDirection[f"{mode}imize".upper()]
     assert quantile_at([finished({1: value}) for value in values], 1, share, direction) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("parallelism", "best", "is_pruned"), [(2, 0.29, True), (2, 0.31, False), (1, 0.31, True)])
 def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_history(
-    parallelism: int, best: float, is_pruned: bool, storage: RDBStorage
-) -> None:
+    parallelism, best, is_pruned, storage
+):
     pruner = QuantilePruner(Pruning(share=0.5, grace=1), parallelism)
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
     study.add_trial(finished({1: 0.2}, kind=TrialKind.PRESET))
@@ -136,9 +122,7 @@ def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_his
         (Pruning(PrunerName.NONE), 1, 9, 0.0, False),
     ],
 )
-def test_worse_trial_is_pruned_after_its_grace_period(
-    pruning: Pruning, patience: int, epoch: int, best: float, is_pruned: bool, mode: str, storage: RDBStorage
-) -> None:
+def test_worse_trial_is_pruned_after_its_grace_period(pruning, patience, epoch, best, is_pruned, mode, storage):
     study = optuna.create_study(
         storage=storage, direction=f"{mode}imize", pruner=pruning.create_pruner(patience, num_epochs=99, parallelism=1)
     )
@@ -162,9 +146,7 @@ def test_worse_trial_is_pruned_after_its_grace_period(
         (0.0, 0.5 + 1e-9, True),
     ],
 )
-def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(
-    min_delta: float, others: float, is_pruned: bool, mode: str, storage: RDBStorage
-) -> None:
+def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(min_delta, others, is_pruned, mode, storage):
     sign = 1 if mode == "max" else -1
     study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1), 1))
     add_completed(study, sign * others)
@@ -174,7 +156,7 @@ def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(
     assert trial.should_prune() is is_pruned
 
 
-def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0) -> optuna.trial.Trial:
+def running_trial(study, patience=1, min_delta=0.0):
     trial = study.ask()
     trial.set_user_attr("kind", TrialKind.SEARCH.value)
     trial.set_user_attr("config", {"early_stopping_patience": patience, "early_stopping_min_delta": min_delta})
@@ -182,7 +164,7 @@ def running_trial(study: optuna.Study, patience: int = 1, min_delta: float = 0.0
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
-def test_quantile_grows_with_the_epoch(epoch: int, share: float, storage: RDBStorage) -> None:
+def test_quantile_grows_with_the_epoch(epoch, share, storage):
     study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10), 1))
     add_completed(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
@@ -193,12 +175,12 @@ def test_quantile_grows_with_the_epoch(epoch: int, share: float, storage: RDBSto
 
 
 @pytest.mark.parametrize(("others", "quantile"), [(1, 0.1), (2, 0.15), (4, 0.325), (40, 3.61)])
-def test_quantile_is_limited_if_there_are_few_other_trials(others: int, quantile: float) -> None:
+def test_quantile_is_limited_if_there_are_few_other_trials(others, quantile):
     trials = [finished({1: number / 10}) for number in range(1, others + 1)]
     assert quantile_at(trials, 1, 0.9, StudyDirection.MAXIMIZE) == pytest.approx(quantile)
 
 
-def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
+def test_the_only_trial_is_never_pruned(storage):
     study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=1), 1))
     trial = running_trial(study)
     trial.report(0.0, 1)
@@ -214,14 +196,12 @@ def test_the_only_trial_is_never_pruned(storage: RDBStorage) -> None:
         (Pruning(PrunerName.HYPERBAND, grace=50), HyperbandPruner),
     ],
 )
-def test_pruner_name_selects_the_pruner(pruning: Pruning, kind: type) -> None:
+def test_pruner_name_selects_the_pruner(pruning, kind):
     assert isinstance(pruning.create_pruner(10, 40, 1), kind)
 
 
 @pytest.mark.parametrize(("patience", "is_pruned"), [(3, True), (4, False)])
-def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(
-    patience: int, is_pruned: bool, storage: RDBStorage
-) -> None:
+def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(patience, is_pruned, storage):
     pruner = Pruning(PrunerName.HYPERBAND).create_pruner(3, num_epochs=3, parallelism=1)  # one bracket, one rung
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
     study.add_trial(finished({3: 0.9}))
@@ -242,9 +222,7 @@ def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(
         ([0.1, 0.2, 0.3, 0.4, 0.5], 0.45, False),
     ],
 )
-def test_hyperband_continues_the_best_third_of_a_rung(
-    others: Sequence[float], best: float, is_pruned: bool, mode: str, storage: RDBStorage
-) -> None:
+def test_hyperband_continues_the_best_third_of_a_rung(others, best, is_pruned, mode, storage):
     sign = 1 if mode == "max" else -1
     pruner = HyperbandPruner(Pruning(PrunerName.HYPERBAND), grace=1, num_epochs=1, parallelism=1)
     study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=pruner)
@@ -255,7 +233,7 @@ def test_hyperband_continues_the_best_third_of_a_rung(
     assert trial.should_prune() is is_pruned  # the answer does not change
 
 
-def test_hyperband_decisions_are_the_same_after_restarts(start: Start, tmp_path: Path) -> None:
+def test_hyperband_decisions_are_the_same_after_restarts(start, tmp_path):
     uninterrupted = hyperband_epochs(start, tmp_path / "uninterrupted", restart_after=())
     restarted = hyperband_epochs(start, tmp_path / "restarted", restart_after=(1, 3))
     assert restarted == uninterrupted
@@ -263,10 +241,10 @@ def test_hyperband_decisions_are_the_same_after_restarts(start: Start, tmp_path:
     assert {1, 3, 9} <= set(uninterrupted)
 
 
-def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -> list[int]:
+def hyperband_epochs(start, path, restart_after):
     """Return the number of epochs of each search trial, with restarts after some epochs."""
     study, folder = start_hyperband(start, path)
-    epochs: list[int] = []
+    epochs = []
     while (claim := claim_next(study, folder)) is not None:
         for epoch in range(1, 10):
             # The order of the trials is reversed at the third epoch.
@@ -287,7 +265,7 @@ def hyperband_epochs(start: Start, path: Path, restart_after: Collection[int]) -
     return epochs
 
 
-def start_hyperband(start: Start, path: Path) -> tuple[optuna.Study, OutputFolder]:
+def start_hyperband(start, path):
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
     add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=12))
     assert prepare_sampling(study)

@@ -1,27 +1,18 @@
 """An interrupted or parallel study samples the same parameters as an uninterrupted study with one worker."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial
 
 from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
 from studies import (
-    Claim,
-    OutputFolder,
     SamplerName,
     SearchRequest,
     TrialKind,
@@ -38,12 +29,6 @@ from studies.sampling.samplers import StatelessSampler
 from studies.study.claiming import prepare_sampling
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Child = Callable[..., "subprocess.Popen[str]"]
-Presets = dict[str, TrainingConfig]
-Interrupt = Callable[[str], None]
-JointParameters = dict[int, set[str]]
-
 EPOCHS = 3
 SEARCHES = 11
 # Three presets and two random search trials come first.
@@ -54,12 +39,12 @@ JOINT = {"model_name", "learning_rate", "batch_size", "scheduler_type"}
 
 
 @pytest.fixture(autouse=True)
-def notes() -> Iterator[list[str]]:
+def notes():
     """Collect Optuna's warnings, and assert at the end that there are none."""
-    messages: list[str] = []
+    messages = []
 
     class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
+        def emit(self, record):
             messages.append(record.getMessage())
 
     listener = Listener(logging.WARNING)
@@ -70,12 +55,12 @@ def notes() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def joint_parameters(monkeypatch: pytest.MonkeyPatch) -> JointParameters:
+def joint_parameters(monkeypatch):
     """Return the jointly sampled parameters, keyed by trial number; empty for a trial that is sampled at random."""
-    names: JointParameters = {}
+    names = {}
     sample = StatelessSampler.sample_relative
 
-    def recorded(sampler: StatelessSampler, study: optuna.Study, trial: FrozenTrial, space: Any) -> dict[str, Any]:
+    def recorded(sampler, study, trial, space):
         values = sample(sampler, study, trial, space)
         names[trial.number] = set(values)
         return values
@@ -85,22 +70,20 @@ def joint_parameters(monkeypatch: pytest.MonkeyPatch) -> JointParameters:
 
 
 @pytest.fixture
-def presets(presets: Presets) -> Presets:
+def presets(presets):
     warm = {"scheduler_type": "cosine", "warmup_epochs": 2}
     return presets | {"baseline": replace(presets["baseline"], **warm)}
 
 
-def ask(study: optuna.Study, folder: OutputFolder, sampler: SamplerName, trials: int = SEARCHES) -> None:
+def ask(study, folder, sampler, trials=SEARCHES):
     add_search_trials(study, folder, SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), at_least=trials))
 
 
-def prune_grace(sampler: SamplerName) -> int | None:
+def prune_grace(sampler):
     return None if sampler is SamplerName.GP else 2
 
 
-def run_trials(
-    study: optuna.Study, folder: OutputFolder, *, limit: int = 99, interrupt: Interrupt = lambda point: None
-) -> None:
+def run_trials(study, folder, *, limit=99, interrupt=lambda point: None):
     """Run pending trials like a worker; `interrupt` is called after each write."""
     prepare_sampling(study)
     for _ in range(limit):
@@ -112,7 +95,7 @@ def run_trials(
             train(claim, interrupt)
 
 
-def train(claim: Claim, interrupt: Interrupt = lambda point: None) -> None:
+def train(claim, interrupt=lambda point: None):
     study = claim.trial.study
     config = suggest(claim, interrupt)
     known = study.get_trials(deepcopy=False)[claim.record.number].intermediate_values
@@ -127,7 +110,7 @@ def train(claim: Claim, interrupt: Interrupt = lambda point: None) -> None:
     claim.finish(outcome(WhyEnded.MAX_EPOCHS, value, EPOCHS), value)
 
 
-def suggest(claim: Claim, interrupt: Interrupt = lambda point: None) -> TrainingConfig:
+def suggest(claim, interrupt=lambda point: None):
     study = claim.trial.study
     search = search_settings(study)
     interrupt("claimed")
@@ -140,7 +123,7 @@ def suggest(claim: Claim, interrupt: Interrupt = lambda point: None) -> Training
         assert claim.trial.relative_params is not None
         interrupt("sampled jointly")
 
-    def adjust(config: TrainingConfig) -> TrainingConfig:
+    def adjust(config):
         interrupt("suggested")
         return config
 
@@ -149,13 +132,13 @@ def suggest(claim: Claim, interrupt: Interrupt = lambda point: None) -> Training
     return config
 
 
-def quality(config: TrainingConfig) -> float:
+def quality(config):
     warm = 0.02 * (config.warmup_epochs - 2) if config.scheduler_type == "cosine" else 0.0
     small = 0.03 if config.model_name == "small" else 0.0
     return 0.8 - abs(math.log10(config.learning_rate) + 2.5) / 5 - abs(config.batch_size - 64) / 500 + warm + small
 
 
-def outcome(why: WhyEnded, value: float, epochs: int) -> TrialOutcome:
+def outcome(why, value, epochs):
     return TrialOutcome(
         why_ended=why,
         training_time_s=1.0,
@@ -167,14 +150,14 @@ def outcome(why: WhyEnded, value: float, epochs: int) -> TrialOutcome:
     )
 
 
-def trial_contents(study: optuna.Study) -> list[tuple[Any, ...]]:
+def trial_contents(study):
     return [
         (trial.number, trial.state.name, trial.params, trial.value, trial.intermediate_values)
         for trial in study.get_trials(deepcopy=False)
     ]
 
 
-def copied(folder: OutputFolder, path: Path) -> Path:
+def copied(folder, path):
     """Copy the files that a process would leave if it were killed now."""
     for file in ("study.db", ".study/owner.json"):
         (path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -182,15 +165,13 @@ def copied(folder: OutputFolder, path: Path) -> Path:
     return path
 
 
-def uninterrupted(
-    start: Start, presets: Presets, sampler: SamplerName, tmp_path: Path, joint_parameters: JointParameters
-) -> tuple[list[tuple[Any, ...]], list[list[tuple[str, Path]]]]:
+def uninterrupted(start, presets, sampler, tmp_path, joint_parameters):
     """Run a study without interruption; return its trials, and the names and copies of its interruption points."""
     study, folder = start(presets)
     ask(study, folder, sampler)
-    points: list[list[tuple[str, Path]]] = []
+    points = []
 
-    def keep_copy(point: str) -> None:
+    def keep_copy(point):
         if point == "between trials":
             points.append([])
         path = tmp_path / f"trial {len(points) - 1} point {len(points[-1])}"
@@ -207,16 +188,14 @@ def uninterrupted(
     return trial_contents(study), points[:-1]
 
 
-def continued(path: Path, start: Start) -> list[tuple[Any, ...]]:
+def continued(path, start):
     study, folder = start(path=path)
     run_trials(study, folder)
     return trial_contents(study)
 
 
 @pytest.mark.parametrize("sampler", SamplerName)
-def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(
-    sampler: SamplerName, start: Start, presets: Presets, space: SearchSpace, tmp_path: Path
-) -> None:
+def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(sampler, start, presets, space, tmp_path):
     contents = []
     for name, first_space in (("at once", space), ("later", None)):
         study, folder = start(presets, path=tmp_path / name, space=first_space)
@@ -231,9 +210,7 @@ def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.RANDOM])
-def test_interruption_does_not_change_later_trials(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_parameters: JointParameters
-) -> None:
+def test_interruption_does_not_change_later_trials(sampler, start, presets, tmp_path, joint_parameters):
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     chosen = [points[trial][point] for trial, point in SOME_POINTS]
     assert {name for name, _ in chosen} == {name for name, _ in chain(*points)}
@@ -243,9 +220,7 @@ def test_interruption_does_not_change_later_trials(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", list(SamplerName))
-def test_no_interruption_at_many_points_changes_later_trials(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path, joint_parameters: JointParameters
-) -> None:
+def test_no_interruption_at_many_points_changes_later_trials(sampler, start, presets, tmp_path, joint_parameters):
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     all_points = list(chain(*points))
     assert len(all_points) > 100
@@ -254,7 +229,7 @@ def test_no_interruption_at_many_points_changes_later_trials(
         assert continued(path, start) == expected, f"{path.name}: {name}"
 
 
-def test_killed_process_and_other_hash_seed_do_not_change_the_trials(tmp_path: Path, child: Child) -> None:
+def test_killed_process_and_other_hash_seed_do_not_change_the_trials(tmp_path, child):
     complete = printed_result(child("search", tmp_path / "complete", SEARCHES, PYTHONHASHSEED="1"))
     commit = round(0.85 * complete["commits"])
     killed = child("search", tmp_path / "killed", SEARCHES, commit, PYTHONHASHSEED="2")
@@ -266,16 +241,16 @@ def test_killed_process_and_other_hash_seed_do_not_change_the_trials(tmp_path: P
     assert len(complete["trials"]) == 3 + SEARCHES
 
 
-def printed_result(process: subprocess.Popen[str]) -> dict[str, Any]:
+def printed_result(process):
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    result: dict[str, Any] = json.loads(output)
+    result = json.loads(output)
     return result
 
 
 def test_worker_also_learns_from_trials_that_other_workers_finished_since_its_last_sampling(
-    start: Start, tmp_path: Path, joint_parameters: JointParameters
-) -> None:
+    start, tmp_path, joint_parameters
+):
     study, folder = start()
     ask(study, folder, SamplerName.TPE, 9)
     prepare_sampling(study)
@@ -307,8 +282,8 @@ def test_worker_also_learns_from_trials_that_other_workers_finished_since_its_la
     ],
 )
 def test_preset_with_a_value_outside_the_space_does_not_exclude_a_parameter_from_joint_sampling(
-    settings: dict[str, Any], missing: str, start: Start, presets: Presets, joint_parameters: JointParameters
-) -> None:
+    settings, missing, start, presets, joint_parameters
+):
     outside = replace(TrainingConfig(), **settings)
     study, folder = start(presets | {"outside": outside})
     ask(study, folder, SamplerName.TPE, 7)
@@ -319,9 +294,7 @@ def test_preset_with_a_value_outside_the_space_does_not_exclude_a_parameter_from
     assert set(TPESampler(seed=0).infer_relative_search_space(study, last)) == JOINT - {missing}
 
 
-def test_widened_range_is_still_sampled_jointly(
-    start: Start, presets: Presets, space: SearchSpace, joint_parameters: JointParameters
-) -> None:
+def test_widened_range_is_still_sampled_jointly(start, presets, space, joint_parameters):
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 8)
     run_trials(study, folder, limit=9)
@@ -337,8 +310,8 @@ def test_widened_range_is_still_sampled_jointly(
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
 @pytest.mark.parametrize(("count", "searches"), [(0, 5), (2, 3), (3, 2), (6, 2)])
 def test_finished_presets_count_as_startup_trials_beside_two_random_search_trials(
-    sampler: SamplerName, count: int, searches: int, start: Start, presets: Presets, joint_parameters: JointParameters
-) -> None:
+    sampler, count, searches, start, presets, joint_parameters
+):
     names = ("fourth", "fifth", "sixth")
     more = {
         name: replace(presets["baseline"], experiment_name=name, batch_size=16 * number)
@@ -351,7 +324,7 @@ def test_finished_presets_count_as_startup_trials_beside_two_random_search_trial
     assert modelled == [False] * searches + [True]
 
 
-def test_trial_that_optuna_rejects_is_omitted_from_the_history(start: Start, presets: Presets) -> None:
+def test_trial_that_optuna_rejects_is_omitted_from_the_history(start, presets):
     study, folder = start(presets)
     ask(study, folder, SamplerName.TPE, 7)
     run_trials(study, folder, limit=len(presets) + 6)
@@ -368,10 +341,10 @@ def test_trial_that_optuna_rejects_is_omitted_from_the_history(start: Start, pre
 
 
 @pytest.mark.parametrize("sampler", list(SamplerName))
-def test_samples_differ_between_trials_parameters_and_seeds(sampler: SamplerName, start: Start, tmp_path: Path) -> None:
+def test_samples_differ_between_trials_parameters_and_seeds(sampler, start, tmp_path):
     rate = FloatRange(1e-4, 1e-2, log=True)
     space = SearchSpace((Parameter("learning_rate", rate), Parameter("weight_decay", rate)))
-    samples: list[float] = []
+    samples = []
     for seed in (0, 1):
         study, folder = start(name=f"seed {seed}", path=tmp_path / str(seed), space=space, seed=seed)
         ask(study, folder, sampler, 4)
@@ -381,16 +354,14 @@ def test_samples_differ_between_trials_parameters_and_seeds(sampler: SamplerName
 
 
 @pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
-def test_only_the_visible_history_influences_sampling_and_nothing_is_written(
-    sampler: SamplerName, start: Start, presets: Presets, tmp_path: Path
-) -> None:
+def test_only_the_visible_history_influences_sampling_and_nothing_is_written(sampler, start, presets, tmp_path):
     study, folder = start(presets)
     request = SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), parallelism=3, at_least=12)
     add_search_trials(study, folder, request)
     run_trials(study, folder, limit=len(presets) + 9)
     number = len(presets) + 9
 
-    def sampled(path: Path, finish: Callable[[optuna.Study, OutputFolder], object]) -> dict[str, Any]:
+    def sampled(path, finish):
         other, its_folder = start(path=copied(folder, path))
         finish(other, its_folder)
         prepare_sampling(other)
@@ -399,7 +370,7 @@ def test_only_the_visible_history_influences_sampling_and_nothing_is_written(
         assert other.get_trials() == before
         return relative
 
-    def train_another(other: optuna.Study, its_folder: OutputFolder) -> None:
+    def train_another(other, its_folder):
         prepare_sampling(other)
         claim = claim_next(other, its_folder, lambda record: record.number == number + 1)
         assert claim is not None
@@ -411,5 +382,5 @@ def test_only_the_visible_history_influences_sampling_and_nothing_is_written(
     assert sampled(tmp_path / "finished", lambda *study_and_folder: run_trials(*study_and_folder)) == expected
 
 
-def joint_space(study: optuna.Study, number: int) -> dict[str, Any]:
+def joint_space(study, number):
     return study.sampler.infer_relative_search_space(study, study.get_trials()[number])

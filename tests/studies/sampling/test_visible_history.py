@@ -1,7 +1,5 @@
 """The visible history of a search trial."""
 
-from __future__ import annotations
-
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
@@ -12,7 +10,7 @@ SEARCH = {"kind": "search"}
 
 
 @pytest.fixture(scope="module")
-def study() -> optuna.Study:
+def study():
     """Create a study whose trial 2 failed, 4 is running, 5 is waiting and 6 belongs to another program."""
     study = optuna.create_study()
     complete, pruned, failed = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
@@ -39,8 +37,6 @@ def study() -> optuna.Study:
         (100, 90, [0, 1, 3, 7]),
     ],
 )
-def test_visible_are_the_finished_trials_of_this_program_up_to_the_window(
-    study: optuna.Study, number: int, parallelism: int, visible: list[int]
-) -> None:
+def test_visible_are_the_finished_trials_of_this_program_up_to_the_window(study, number, parallelism, visible):
     found = visible_trials(study, number, parallelism)
     assert [trial.number for trial, _ in found] == [record.number for _, record in found] == visible

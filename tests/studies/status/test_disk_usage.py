@@ -1,29 +1,21 @@
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
 from studies import OutputFolder
 from studies.status.disk_usage import disk_usage
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
-
-def fill(path: Path, size: int) -> None:
+def fill(path, size):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * size)
 
 
-def size_of_all(folder: Path) -> int:
+def size_of_all(folder):
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def test_disk_usage_is_counted_per_kind_of_file(start: Start) -> None:
+def test_disk_usage_is_counted_per_kind_of_file(start):
     _, folder = start()
     fill(folder.path / "ខ្មែរ" / "checkpoints" / "best.pt", 5000)
     fill(folder.path / "search_0001" / "checkpoints" / "last.pt", 700)
@@ -42,7 +34,7 @@ def test_disk_usage_is_counted_per_kind_of_file(start: Start) -> None:
     assert after.used == size_of_all(folder.path)
 
 
-def test_database_outside_the_folder_counts_and_link_targets_do_not(start: Start, tmp_path: Path) -> None:
+def test_database_outside_the_folder_counts_and_link_targets_do_not(start, tmp_path):
     url = f"sqlite:///{tmp_path}/other.db"
     _, folder = start(path=tmp_path / "out", url=url)
     fill(tmp_path / "big" / "checkpoints" / "best.pt", 100_000)
@@ -53,26 +45,26 @@ def test_database_outside_the_folder_counts_and_link_targets_do_not(start: Start
     assert usage.used - usage.database == size_of_all(folder.path)
 
 
-def test_missing_folder_uses_no_space_and_is_not_created(tmp_path: Path) -> None:
+def test_missing_folder_uses_no_space_and_is_not_created(tmp_path):
     usage = disk_usage(OutputFolder(tmp_path / "missing" / "folder"))
     assert usage.used == 0
     assert usage.free > 0
     assert not (tmp_path / "missing").exists()
 
 
-def test_free_space_is_that_of_the_folders_disk(start: Start) -> None:
+def test_free_space_is_that_of_the_folders_disk(start):
     _, folder = start()
     stat = os.statvfs(folder.path)
     assert disk_usage(folder).free == pytest.approx(stat.f_bavail * stat.f_frsize, rel=0.05)
 
 
-def test_unreadable_folder_does_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_does_not_count(start, monkeypatch):
     _, folder = start()
     (folder.path / "lost+found").mkdir()
     (folder.path / "lost+found" / "file").write_bytes(bytes(1000))
     before, scandir = disk_usage(folder), os.scandir
 
-    def scandir_with_error(path: str) -> Any:
+    def scandir_with_error(path):
         if path.endswith("lost+found"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
@@ -81,14 +73,14 @@ def test_unreadable_folder_does_not_count(start: Start, monkeypatch: pytest.Monk
     assert before.other - disk_usage(folder).other == 1000
 
 
-def test_files_removed_meanwhile_do_not_count(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_removed_meanwhile_do_not_count(start, monkeypatch):
     _, folder = start()
     removed = folder.path / "one" / "checkpoints" / "last.pt"
     fill(removed, 100)
     fill(folder.path / "two" / "checkpoints" / "last.pt", 7)
     scandir = os.scandir
 
-    def scandir_and_remove(path: str) -> object:
+    def scandir_and_remove(path):
         entries = list(scandir(path))
         if str(path) == str(removed.parent):
             removed.unlink()

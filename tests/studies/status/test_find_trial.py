@@ -1,16 +1,10 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
-    OutputFolder,
     SearchRequest,
-    TrialOutcome,
     WhyEnded,
     add_search_trials,
     find_trial,
@@ -19,11 +13,9 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 
 @pytest.fixture
-def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFolder]:
+def study(start, outcome):
     """Trials 0 to 2 are presets, one of them named "0"; 3 is a search trial; 4 is the retry of the failed trial 0."""
     study, folder = start({"baseline": TrainingConfig(), "0": TrainingConfig(seed=1), "one": TrainingConfig(seed=2)})
     add_search_trials(study, folder, SearchRequest(at_least=1))
@@ -34,14 +26,14 @@ def study(start: Start, outcome: TrialOutcome) -> tuple[optuna.Study, OutputFold
     return load_study(folder.path)
 
 
-def test_trial_is_found_by_name_or_number(study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_trial_is_found_by_name_or_number(study):
     expected = {"baseline": 4, "4": 4, "one": 2, "2": 2, "search_0003": 3, "3": 3, "0": 1, "1": 1}
     found = {word: find_trial(*study, word) for word in expected}
     assert {word: record.number for word, (record, _) in found.items()} == expected
     assert all((row.number, row.name) == (record.number, record.experiment_name) for record, row in found.values())
 
 
-def test_unknown_trial_is_refused_with_a_suggestion(study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_unknown_trial_is_refused_with_a_suggestion(study):
     expected = {
         "7": "trial: found '7'; expected a trial number from 0 to 4 or the name of a trial; "
         "list the trials with `khmer-tuner status --all`",
@@ -54,6 +46,6 @@ def test_unknown_trial_is_refused_with_a_suggestion(study: tuple[optuna.Study, O
         assert str(caught.value) == message
 
 
-def test_trial_of_an_empty_study_is_refused(start: Start) -> None:
+def test_trial_of_an_empty_study_is_refused(start):
     with pytest.raises(ConfigurationError, match=r"^trial: found '0'; the study has no trials yet; start it with "):
         find_trial(*start(), "0")

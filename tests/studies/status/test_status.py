@@ -1,26 +1,18 @@
-from __future__ import annotations
-
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import FrozenTrial
 
 from search_spaces import TrainingConfig
 from search_spaces.experiments.schema import Targets
 from studies import (
-    OutputFolder,
     PrunerName,
     RowState,
     SamplerName,
     SearchRequest,
-    TrialOutcome,
     WhyEnded,
     add_search_trials,
     load_study,
@@ -29,13 +21,10 @@ from studies import (
     study_status,
 )
 from studies.status.status import SearchStatus
-from studies.trials.claims import Claim, claim_next
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
+from studies.trials.claims import claim_next
 
 
-def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_every_trial_has_a_row_with_its_state(start, presets, outcome):
     study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig(), "six": TrainingConfig()})
     completed, failed, running, interrupted, pruned = (claim_next(study, folder) for _ in range(5))
     assert completed is not None
@@ -73,9 +62,7 @@ def test_every_trial_has_a_row_with_its_state(start: Start, presets: Presets, ou
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 0)])
-def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(
-    mode: str, best: int, start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(mode, best, start, presets, outcome):
     study, folder = start(presets | {"tie": TrainingConfig()}, mode=mode, monitor="val_loss")
     for value in (0.2, 0.3, 0.4, 0.4 if mode == "max" else 0.2):
         claim = claim_next(study, folder)
@@ -86,7 +73,7 @@ def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(
     assert status.best == status.rows[best]
 
 
-def test_status_is_plain_data_for_json(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_status_is_plain_data_for_json(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -102,15 +89,13 @@ def test_status_is_plain_data_for_json(start: Start, presets: Presets, outcome: 
     claim.release()
 
 
-def test_status_of_a_new_study_is_empty(start: Start) -> None:
+def test_status_of_a_new_study_is_empty(start):
     study, folder = start()
     status = study_status(study, folder)
     assert (status.rows, status.best, status.pending, status.search, status.met_by) == ((), None, 0, None, ())
 
 
-def test_search_trials_that_are_not_enqueued_yet_count_as_pending(
-    start: Start, presets: Presets, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_trials_that_are_not_enqueued_yet_count_as_pending(start, presets, outcome, monkeypatch):
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     study, folder = start(presets)
     request = SearchRequest(sampler=SamplerName.RANDOM, pruner=PrunerName.NONE, parallelism=2, at_least=6)
@@ -131,7 +116,7 @@ def test_search_trials_that_are_not_enqueued_yet_count_as_pending(
     assert study_status(study, folder).pending == 5
 
 
-def test_every_start_of_a_trial_is_an_attempt(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_every_start_of_a_trial_is_an_attempt(start, presets, outcome):
     study, folder = start(presets)
     for _ in range(3):
         claim = claim_next(study, folder)
@@ -140,7 +125,7 @@ def test_every_start_of_a_trial_is_an_attempt(start: Start, presets: Presets, ou
     assert [row.attempts for row in study_status(study, folder).rows] == [3, 0, 0]
 
 
-def test_status_names_the_trials_that_met_the_targets(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_status_names_the_trials_that_met_the_targets(start, presets, outcome):
     study, folder = start(presets)
     save_targets(study, Targets(character_accuracy=0.9))
     add_search_trials(study, folder, SearchRequest(at_least=1))
@@ -154,7 +139,7 @@ def test_status_names_the_trials_that_met_the_targets(start: Start, presets: Pre
     assert status.as_dict()["targets"] == {"character_accuracy": 0.9}
 
 
-def test_retried_preset_counts_once(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_retried_preset_counts_once(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -171,7 +156,7 @@ def test_retried_preset_counts_once(start: Start, presets: Presets, outcome: Tri
     assert status.counts["failed"] == 1
 
 
-def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start: Start, outcome: TrialOutcome) -> None:
+def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start, outcome):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=5))
     claims = [claim_next(study, folder) for _ in range(5)]
@@ -188,7 +173,7 @@ def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start: Sta
     assert status.best is status.rows[1]
 
 
-def test_rows_have_the_median_epoch_time(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_rows_have_the_median_epoch_time(start, presets, outcome):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     completed, running = claim_next(study, folder), claim_next(study, folder)
@@ -205,12 +190,10 @@ def test_rows_have_the_median_epoch_time(start: Start, presets: Presets, outcome
     running.release()
 
 
-def test_time_between_an_interruption_and_the_next_attempt_does_not_count(
-    start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_between_an_interruption_and_the_next_attempt_does_not_count(start, presets, monkeypatch):
     study, folder = start(presets)
 
-    def claim_hours_ago(hours: int) -> Claim:
+    def claim_hours_ago(hours):
         began = datetime.now(UTC) - timedelta(hours=hours)
         with monkeypatch.context() as patches:
             patches.setattr("studies.trials.claims.datetime", SimpleNamespace(now=lambda zone: began))
@@ -219,7 +202,7 @@ def test_time_between_an_interruption_and_the_next_attempt_does_not_count(
         assert claim.record.number == 0
         return claim
 
-    def seconds() -> float | None:
+    def seconds():
         return study_status(load_study(folder.path)[0], folder, lambda trial_dir: [9.0, 8.0, 7.0]).rows[0].seconds
 
     first = claim_hours_ago(50)
@@ -234,22 +217,16 @@ def test_time_between_an_interruption_and_the_next_attempt_does_not_count(
 
 
 @pytest.mark.parametrize(("worker", "reads"), [("none", 1), ("running", 1), ("exited", 2)])
-def test_trials_are_read_once_unless_a_worker_has_exited(
-    worker: str,
-    reads: int,
-    start: Start,
-    presets: Presets,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_trials_are_read_once_unless_a_worker_has_exited(worker, reads, start, presets, monkeypatch):
     study, folder = start(presets)
     claim = claim_next(study, folder) if worker != "none" else None
     if claim is not None and worker == "exited":
         claim.release()
     reader, folder = load_study(folder.path)
-    read: list[int] = []
+    read = []
     get_all_trials = reader._storage.get_all_trials
 
-    def counted(study_id: int, **options: Any) -> list[FrozenTrial]:
+    def counted(study_id, **options):
         read.append(study_id)
         return get_all_trials(study_id, **options)
 

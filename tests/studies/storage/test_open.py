@@ -1,31 +1,26 @@
-from __future__ import annotations
-
 import os
 import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 
 from search_spaces import ConfigurationError
 from studies import default_storage_url, open_storage, storage_error_text
 from studies.storage.open import open_storage_for_reading
 
 
-def test_sqlite_uses_a_rollback_journal(tmp_path: Path) -> None:
+def test_sqlite_uses_a_rollback_journal(tmp_path):
     open_storage(default_storage_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_unfinished_database_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
+def test_unfinished_database_of_a_killed_process_is_replaced(tmp_path):
     (tmp_path / ".study").mkdir()
     (tmp_path / ".study" / "unfinished.db").write_bytes(b"half a page")
     (tmp_path / "study.db").touch()
@@ -35,7 +30,7 @@ def test_unfinished_database_of_a_killed_process_is_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [None, b""])
-def test_reading_a_missing_database_creates_nothing(tmp_path: Path, content: bytes | None) -> None:
+def test_reading_a_missing_database_creates_nothing(tmp_path, content):
     if content is not None:
         (tmp_path / "study.db").write_bytes(content)
     before = os.listdir(tmp_path)
@@ -44,7 +39,7 @@ def test_reading_a_missing_database_creates_nothing(tmp_path: Path, content: byt
     assert os.listdir(tmp_path) == before
 
 
-def test_reader_cannot_write(tmp_path: Path) -> None:
+def test_reader_cannot_write(tmp_path):
     open_storage(default_storage_url(tmp_path))
     reader = open_storage_for_reading(default_storage_url(tmp_path))
     with pytest.raises(StorageInternalError) as caught:
@@ -52,7 +47,7 @@ def test_reader_cannot_write(tmp_path: Path) -> None:
     assert "make the file and its folder writable" in storage_error_text(caught.value, default_storage_url(tmp_path))
 
 
-def test_writer_waits_for_a_locked_database(tmp_path: Path) -> None:
+def test_writer_waits_for_a_locked_database(tmp_path):
     storage = open_storage(default_storage_url(tmp_path))
     locker = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
     locker.execute("BEGIN EXCLUSIVE")
@@ -66,13 +61,13 @@ def test_writer_waits_for_a_locked_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opening", [open_storage, open_storage_for_reading])
-def test_readers_and_writers_wait_for_five_minutes(opening: Callable[[str], RDBStorage], tmp_path: Path) -> None:
+def test_readers_and_writers_wait_for_five_minutes(opening, tmp_path):
     open_storage(default_storage_url(tmp_path))
     with opening(default_storage_url(tmp_path)).engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 300_000
 
 
-def test_message_about_a_locked_database_has_a_remedy(tmp_path: Path) -> None:
+def test_message_about_a_locked_database_has_a_remedy(tmp_path):
     url = default_storage_url(tmp_path)
     storage = open_storage(url, busy_timeout_s=0.1)
     with closing(sqlite3.connect(tmp_path / "study.db", isolation_level=None)) as locker:
@@ -85,7 +80,7 @@ def test_message_about_a_locked_database_has_a_remedy(tmp_path: Path) -> None:
             open_storage_for_reading(url, busy_timeout_s=0.1)
 
 
-def test_database_of_another_optuna_version_is_refused(tmp_path: Path) -> None:
+def test_database_of_another_optuna_version_is_refused(tmp_path):
     open_storage(default_storage_url(tmp_path))
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
@@ -93,13 +88,13 @@ def test_database_of_another_optuna_version_is_refused(tmp_path: Path) -> None:
         open_storage(default_storage_url(tmp_path))
 
 
-def test_damaged_database_is_refused(tmp_path: Path) -> None:
+def test_damaged_database_is_refused(tmp_path):
     (tmp_path / "study.db").write_bytes(b"SQLite format 3\0" + b"\x7f" * 5000)
     with pytest.raises(ConfigurationError, match="the file is damaged; restore a backup"):
         open_storage(default_storage_url(tmp_path))
 
 
-def test_optuna_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_optuna_is_silent(tmp_path, capfd):
     optuna.logging.set_verbosity(optuna.logging.INFO)
     study = optuna.create_study(storage=open_storage(default_storage_url(tmp_path)), study_name="x")
     study.enqueue_trial({})
@@ -108,7 +103,7 @@ def test_optuna_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o077])
-def test_database_permissions_follow_the_umask(umask: int, tmp_path: Path) -> None:
+def test_database_permissions_follow_the_umask(umask, tmp_path):
     before = os.umask(umask)
     try:
         storage = open_storage(default_storage_url(tmp_path))

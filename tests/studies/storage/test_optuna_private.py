@@ -1,14 +1,11 @@
 """The private Optuna names that this package uses: a version of Optuna that changes one of them fails here."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
 import statistics
-from collections.abc import Callable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import optuna
 import pytest
@@ -19,7 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import OutputFolder, load_study
+from studies import load_study
 from studies.storage.optuna_private import (
     NarrowTPESampler,
     claim_waiting,
@@ -31,10 +28,8 @@ from studies.storage.optuna_private import (
     take_over_running,
 )
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 
-
-def test_only_the_first_claim_of_a_waiting_trial_succeeds(start: Start) -> None:
+def test_only_the_first_claim_of_a_waiting_trial_succeeds(start):
     study, folder = start({"one": TrainingConfig()})
     other, _ = load_study(folder.path)
     waiting = study.get_trials()[0]
@@ -48,7 +43,7 @@ def test_only_the_first_claim_of_a_waiting_trial_succeeds(start: Start) -> None:
         assert abs((trial.datetime_start - started).total_seconds()) < 60
 
 
-def test_only_the_first_takeover_of_a_running_trial_succeeds(start: Start) -> None:
+def test_only_the_first_takeover_of_a_running_trial_succeeds(start):
     study, _ = start({"one": TrainingConfig()})
     claim_waiting(study, study.get_trials()[0], "owner", json.dumps(["ខ្មែរ", {"pid": 1.5}]))
     trial = optuna.trial.Trial(study, study.get_trials()[0]._trial_id)
@@ -62,7 +57,7 @@ def test_only_the_first_takeover_of_a_running_trial_succeeds(start: Start) -> No
     assert study.get_trials()[0].user_attrs["owner"] == "first"
 
 
-def test_reported_value_can_be_replaced(start: Start) -> None:
+def test_reported_value_can_be_replaced(start):
     study, _ = start({"one": TrainingConfig()})
     claim_waiting(study, study.get_trials()[0], "started", "true")
     trial = continue_trial(study, study.get_trials()[0])
@@ -73,7 +68,7 @@ def test_reported_value_can_be_replaced(start: Start) -> None:
     assert trial.should_prune()  # pruners use the new value
 
 
-def test_running_trial_is_resumed_under_its_number(start: Start) -> None:
+def test_running_trial_is_resumed_under_its_number(start):
     study, _ = start({"one": TrainingConfig(), "two": TrainingConfig()})
     claim_waiting(study, study.get_trials()[1], "started", "true")
     first = continue_trial(study, study.get_trials()[1])
@@ -95,14 +90,14 @@ def test_running_trial_is_resumed_under_its_number(start: Start) -> None:
     )
 
 
-def test_rdb_storage_requires_a_study_in_a_database(start: Start) -> None:
+def test_rdb_storage_requires_a_study_in_a_database(start):
     study, _ = start()
     assert isinstance(rdb_storage(study), RDBStorage)
     with pytest.raises(TypeError, match="found a study in the storage InMemoryStorage; expected a study in a database"):
         rdb_storage(optuna.create_study())
 
 
-def test_gp_sampler_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+def test_gp_sampler_warnings_are_hidden(start, caplog):
     hide_gp_warnings()
     logger = logging.getLogger("optuna._gp.any")
     logging.getLogger("optuna").addHandler(caplog.handler)
@@ -112,7 +107,7 @@ def test_gp_sampler_warnings_are_hidden(start: Start, caplog: pytest.LogCaptureF
     assert caplog.messages == ["cannot continue"]
 
 
-def test_optuna_version_without_an_overridden_method_is_refused() -> None:
+def test_optuna_version_without_an_overridden_method_is_refused():
     require_methods(RDBStorage, ["_set_trial_param"])
     expected = r"RDBStorage has no _gone and no _missing, .* install a supported version: .*'optuna>=5\.0,<5\.1'"
     with pytest.raises(ConfigurationError, match=expected):
@@ -126,7 +121,7 @@ class TestNarrowTPESampler:
         "kind": CategoricalDistribution(["a", "b", "c"]),
     }
 
-    def study(self, finished: int) -> optuna.Study:
+    def study(self, finished):
         study = optuna.create_study(direction="maximize")
         for number in range(finished):
             rate, width = 10 ** -(1 + number * 0.7 % 4), 8 + number * 40 % 96
@@ -136,10 +131,10 @@ class TestNarrowTPESampler:
         return study
 
     @pytest.mark.parametrize("is_good", [True, False])
-    def test_only_kernels_of_numbers_around_good_trials_are_narrower(self, is_good: bool) -> None:
+    def test_only_kernels_of_numbers_around_good_trials_are_narrower(self, is_good):
         study = self.study(6)
 
-        def kernels(sampler: type[TPESampler]) -> dict[str, Any]:
+        def kernels(sampler):
             estimator = sampler(seed=0)._build_parzen_estimator(
                 study, self.distributions, study.get_trials()[:2], is_good
             )
@@ -154,20 +149,20 @@ class TestNarrowTPESampler:
         assert narrow["kind"].weights.tolist() == wide["kind"].weights.tolist()
 
     @pytest.mark.parametrize("is_joint", [True, False])
-    def test_numbers_are_sampled_closer_to_the_best_trial(self, is_joint: bool) -> None:
+    def test_numbers_are_sampled_closer_to_the_best_trial(self, is_joint):
         study = self.study(6)
         best = study.best_params["rate"]
         study.add_trial(create_trial(state=TrialState.RUNNING))
         running = study.get_trials()[-1]
 
-        def rates(kind: type[TPESampler]) -> list[float]:
+        def rates(kind):
             samplers = [kind(seed=seed, n_startup_trials=0) for seed in range(100)]
             if is_joint:
                 return [sampler.sample_relative(study, running, self.distributions)["rate"] for sampler in samplers]
             rate = self.distributions["rate"]
             return [sampler.sample_independent(study, running, "rate", rate) for sampler in samplers]
 
-        def distance(drawn: list[float]) -> float:
+        def distance(drawn):
             return statistics.mean(abs(math.log10(rate / best)) for rate in drawn)
 
         narrow = rates(NarrowTPESampler)

@@ -1,9 +1,5 @@
 """Symbolic links in the output folder: nothing outside the folder is written, removed or created."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from search_spaces import ConfigurationError
@@ -12,7 +8,7 @@ from studies import OutputFolder, default_storage_url
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> OutputFolder:
+def folder(tmp_path):
     """A folder that a study has claimed."""
     folder = OutputFolder(tmp_path / "out")
     folder.claim("khmer-ocr", default_storage_url(folder.path))
@@ -20,7 +16,7 @@ def folder(tmp_path: Path) -> OutputFolder:
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def outside(tmp_path):
     """A folder outside the output folder, with a file that must not change."""
     path = tmp_path / "outside"
     path.mkdir()
@@ -43,9 +39,7 @@ def outside(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("target", ["outside", "outside/precious", "outside/new"])
-def test_link_to_a_target_outside_is_refused_before_any_write(
-    name: str, target: str, folder: OutputFolder, outside: Path, tmp_path: Path
-) -> None:
+def test_link_to_a_target_outside_is_refused_before_any_write(name, target, folder, outside, tmp_path):
     link = folder.path / name
     link.parent.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)
@@ -60,9 +54,7 @@ def test_link_to_a_target_outside_is_refused_before_any_write(
 
 
 @pytest.mark.parametrize("name", ["", "checkpoints", "logs/training.log", "metrics.jsonl", "tensorboard", "a/b/c"])
-def test_trial_folder_with_a_link_to_a_target_outside_is_refused(
-    name: str, folder: OutputFolder, outside: Path
-) -> None:
+def test_trial_folder_with_a_link_to_a_target_outside_is_refused(name, folder, outside):
     link = folder.path / "one" / name
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(outside)
@@ -72,9 +64,7 @@ def test_trial_folder_with_a_link_to_a_target_outside_is_refused(
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_links_inside_the_folder_and_to_the_folder_are_accepted(
-    relative: bool, folder: OutputFolder, tmp_path: Path
-) -> None:
+def test_links_inside_the_folder_and_to_the_folder_are_accepted(relative, folder, tmp_path):
     (folder.path / "big").mkdir()
     (folder.path / "one").mkdir()
     (folder.path / "one" / "checkpoints").symlink_to("../big" if relative else folder.path / "big")
@@ -85,14 +75,14 @@ def test_links_inside_the_folder_and_to_the_folder_are_accepted(
         assert output_folder.contains(output_folder.path / "one" / "checkpoints")
 
 
-def test_unrelated_links_in_the_folder_are_ignored(folder: OutputFolder, outside: Path) -> None:
+def test_unrelated_links_in_the_folder_are_ignored(folder, outside):
     (folder.path / "my notes").symlink_to(outside)
     folder.check("khmer-ocr", default_storage_url(folder.path))
     assert folder.trial_dir_for_work("one") == folder.path / "one"
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_lock_file_that_is_a_link_is_refused(exists: bool, tmp_path: Path, outside: Path) -> None:
+def test_lock_file_that_is_a_link_is_refused(exists, tmp_path, outside):
     target = outside / ("precious" if exists else "new")
     (tmp_path / "0001.lock").symlink_to(target)
     with pytest.raises(OSError, match="symbolic links"):

@@ -1,12 +1,8 @@
 """A study on a real PostgreSQL server: restarts, lost connections, and the takeover of trials of running workers."""
 
-from __future__ import annotations
-
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import optuna
 import psycopg
@@ -14,13 +10,11 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from search_spaces import ConfigurationError, TrainingConfig
+from search_spaces import ConfigurationError
 from studies import (
     Claim,
     LeaseLost,
-    OutputFolder,
     RowState,
-    TrialOutcome,
     find_study,
     is_connection_lost,
     load_study,
@@ -36,33 +30,27 @@ from studies.trials.claims import claim_next
 from studies.trials.leases import LEASE_GRACE_S
 from studies.trials.record import StartedAfter
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
-Server = Any  # scripts are not a package
 
-
-def storage_of(study: optuna.Study) -> PostgresStorage:
+def storage_of(study):
     storage = rdb_storage(study)
     assert isinstance(storage, PostgresStorage)
     return storage
 
 
-def claimed(study: optuna.Study, folder: OutputFolder) -> Claim:
+def claimed(study, folder):
     claim = claim_next(study, folder)
     assert claim is not None
     return claim
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition):
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def taken_over(
-    server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
-) -> tuple[Claim, Claim]:
+def taken_over(server_study, start, presets, url):
     """Return an expired claim, and the claim of the worker that took over its trial."""
     stale = claimed(*server_study)
     stale.trial.report(0.5, step=1)
@@ -73,7 +61,7 @@ def taken_over(
     return stale, fresh
 
 
-def test_url_without_a_driver_is_the_same_storage(start: Start, presets: Presets, url: str) -> None:
+def test_url_without_a_driver_is_the_same_storage(start, presets, url):
     study, folder = start(presets, url=url)
     owner = folder.owner()
     again, _ = start(presets, url=url.replace("+psycopg", ""))
@@ -81,7 +69,7 @@ def test_url_without_a_driver_is_the_same_storage(start: Start, presets: Presets
     assert folder.owner() == owner is not None
 
 
-def test_password_is_not_stored(server_study: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
+def test_password_is_not_stored(server_study, postgresql):
     claimed(*server_study).release()
     secret = sqlalchemy.make_url(postgresql.url()).password
     assert secret
@@ -95,9 +83,7 @@ def test_password_is_not_stored(server_study: tuple[optuna.Study, OutputFolder],
 
 
 @pytest.mark.parametrize("secrets", ["", "?password={password}", "?sslpassword=other", "in front"])
-def test_url_for_other_machines_has_the_password_that_this_process_uses(
-    secrets: str, start: Start, presets: Presets, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_url_for_other_machines_has_the_password_that_this_process_uses(secrets, start, presets, url, monkeypatch):
     made = sqlalchemy.make_url(url)
     public = made._replace(password=None).render_as_string()
     given = url if secrets == "in front" else public + secrets.format(password=made.password)
@@ -112,14 +98,14 @@ def test_url_for_other_machines_has_the_password_that_this_process_uses(
             open_storage_for_reading(given)
 
 
-def test_reader_cannot_write(server_study: tuple[optuna.Study, OutputFolder], url: str) -> None:
+def test_reader_cannot_write(server_study, url):
     reader = optuna.load_study(study_name="khmer-ocr", storage=open_storage_for_reading(url))
     with pytest.raises(optuna.exceptions.StorageInternalError):
         reader.set_user_attr("mine", 1)
     assert "mine" not in server_study[0].user_attrs
 
 
-def test_reading_a_missing_database_creates_nothing(postgresql: Server) -> None:
+def test_reading_a_missing_database_creates_nothing(postgresql):
     url = postgresql.create_database("bare")
     message = r"\*\*\*@.*/bare: relation .* does not exist; this database contains no study; `khmer-tuner run` creates"
     with pytest.raises(ConfigurationError, match=message):
@@ -137,9 +123,7 @@ def test_reading_a_missing_database_creates_nothing(postgresql: Server) -> None:
         ({"database": "missing"}, '"missing" does not exist; create it on the server .* or correct the URL'),
     ],
 )
-def test_unusable_server_is_reported_at_once_with_a_remedy(
-    change: dict[str, Any], message: str, opening: Callable[[str], object], postgresql: Server
-) -> None:
+def test_unusable_server_is_reported_at_once_with_a_remedy(change, message, opening, postgresql):
     started = time.monotonic()
     url = sqlalchemy.make_url(postgresql.url("postgres")).set(**change)
     with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1.*{message}") as caught:
@@ -150,7 +134,7 @@ def test_unusable_server_is_reported_at_once_with_a_remedy(
 
 
 @pytest.fixture
-def short_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_grace_period(monkeypatch):
     """Shorten the grace period, since no worker reacquires its lease in these tests."""
     monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_S", 0.5)
     monkeypatch.setattr("studies.trials.leases.LEASE_GRACE_AFTER_RESTART_S", 0.0)
@@ -168,15 +152,7 @@ class TestFence:
     )
 
     @pytest.mark.parametrize("write", WRITES)
-    def test_worker_cannot_write_after_a_takeover(
-        self,
-        write: Callable[[Claim], object],
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        outcome: TrialOutcome,
-    ) -> None:
+    def test_worker_cannot_write_after_a_takeover(self, write, server_study, start, presets, url, outcome):
         stale, fresh = taken_over(server_study, start, presets, url)
         before = fresh.trial.study.get_trials()[0]
         with pytest.raises(LeaseLost):
@@ -190,21 +166,14 @@ class TestFence:
         assert (ended.state, len(ended.user_attrs["attempts"])) == (TrialState.COMPLETE, 2)
 
     @pytest.fixture
-    def concurrent_claims(
-        self,
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> Iterator[list[Claim]]:
+    def concurrent_claims(self, server_study, start, presets, url, monkeypatch):
         """Let another worker try to take over between the next check of the fence and the write that follows it."""
         storage, other = storage_of(server_study[0]), start(presets, url=url)
-        claims: list[Claim] = []
+        claims = []
         other_worker = threading.Thread(target=lambda: claims.append(claimed(*other)))
         guard = storage._guard
 
-        def guard_and_start_other_worker(trial_id: int) -> None:
+        def guard_and_start_other_worker(trial_id):
             monkeypatch.undo()
             storage.locks.close()
             guard(trial_id)
@@ -216,9 +185,7 @@ class TestFence:
         yield claims
         other_worker.join(30)
 
-    def test_write_in_progress_is_committed_before_the_takeover(
-        self, server_study: tuple[optuna.Study, OutputFolder], concurrent_claims: list[Claim]
-    ) -> None:
+    def test_write_in_progress_is_committed_before_the_takeover(self, server_study, concurrent_claims):
         stale = claimed(*server_study)
         stale.trial.report(0.5, step=1)
         wait_until(lambda: bool(concurrent_claims))
@@ -227,9 +194,7 @@ class TestFence:
             stale.trial.report(0.6, step=2)
         assert server_study[0].get_trials()[0].intermediate_values == {1: 0.5}
 
-    def test_trial_that_ends_at_the_same_time_is_not_taken_over(
-        self, server_study: tuple[optuna.Study, OutputFolder], concurrent_claims: list[Claim]
-    ) -> None:
+    def test_trial_that_ends_at_the_same_time_is_not_taken_over(self, server_study, concurrent_claims):
         stale = claimed(*server_study)
         server_study[0].tell(stale.trial, 0.9)
         wait_until(lambda: bool(concurrent_claims))
@@ -239,9 +204,7 @@ class TestFence:
 
 
 class TestLeases:
-    def test_released_trial_is_claimed_at_once_and_does_not_count_as_crashed(
-        self, server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
-    ) -> None:
+    def test_released_trial_is_claimed_at_once_and_does_not_count_as_crashed(self, server_study, start, presets, url):
         claimed(*server_study).release()
         started = time.monotonic()
         second = claimed(*start(presets, url=url))
@@ -249,19 +212,13 @@ class TestLeases:
         assert [attempt.after for attempt in second.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
 
     def test_no_grace_period_for_a_trial_that_has_just_ended(
-        self,
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        outcome: TrialOutcome,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+        self, server_study, start, presets, url, outcome, monkeypatch
+    ):
         first, other = claimed(*server_study), start(presets, url=url)
         storage = storage_of(other[0])
         held_numbers = storage.held_numbers
 
-        def finish_first(kind: str) -> set[int]:
+        def finish_first(kind):
             first.finish(outcome, 0.9)
             monkeypatch.undo()
             return held_numbers(kind)
@@ -272,13 +229,8 @@ class TestLeases:
         assert time.monotonic() - started < LEASE_GRACE_S
 
     def test_release_while_the_server_is_down_does_not_count_as_a_crash(
-        self,
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        postgresql: Server,
-    ) -> None:
+        self, server_study, start, presets, url, postgresql
+    ):
         for _ in range(3):
             claim = claimed(*server_study)
             postgresql.stop()
@@ -291,20 +243,13 @@ class TestLeases:
         assert claimed(*start(presets, url=url)).record.attempts[-1].after is StartedAfter.STOP
 
     @pytest.mark.slow
-    def test_lost_lease_counts_as_a_crash(
-        self, server_study: tuple[optuna.Study, OutputFolder], start: Start, presets: Presets, url: str
-    ) -> None:
+    def test_lost_lease_counts_as_a_crash(self, server_study, start, presets, url):
         _, fresh = taken_over(server_study, start, presets, url)
         assert [attempt.after for attempt in fresh.record.attempts] == [StartedAfter.WAITING, StartedAfter.CRASH]
 
     def test_running_worker_reacquires_its_lease_after_a_lost_connection(
-        self,
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        postgresql: Server,
-    ) -> None:
+        self, server_study, start, presets, url, postgresql
+    ):
         claim = claimed(*server_study)
         other, folder = start(presets, url=url)
         for _ in range(3):
@@ -316,14 +261,7 @@ class TestLeases:
             claim.check()
         assert study_status(other, folder).rows[0].state is RowState.RUNNING
 
-    def test_workers_continue_after_a_server_restart(
-        self,
-        server_study: tuple[optuna.Study, OutputFolder],
-        start: Start,
-        presets: Presets,
-        url: str,
-        postgresql: Server,
-    ) -> None:
+    def test_workers_continue_after_a_server_restart(self, server_study, start, presets, url, postgresql):
         claim = claimed(*server_study)
         other, folder = start(presets, url=url)
         claim.trial.report(0.5, step=1)
@@ -332,9 +270,7 @@ class TestLeases:
         claim.trial.report(0.6, step=2)
         assert other.get_trials()[0].intermediate_values == {1: 0.5, 2: 0.6}
 
-    def test_worker_waits_while_the_server_is_down(
-        self, server_study: tuple[optuna.Study, OutputFolder], postgresql: Server
-    ) -> None:
+    def test_worker_waits_while_the_server_is_down(self, server_study, postgresql):
         claim = claimed(*server_study)
         postgresql.stop()
         restart = threading.Timer(3.0, postgresql.start)
@@ -343,9 +279,7 @@ class TestLeases:
         restart.join()
         assert server_study[0].get_trials()[0].intermediate_values == {1: 0.5}
 
-    def test_release_does_not_wait_for_a_server_that_is_down(
-        self, server_study: tuple[optuna.Study, OutputFolder], postgresql: Server
-    ) -> None:
+    def test_release_does_not_wait_for_a_server_that_is_down(self, server_study, postgresql):
         claim = claimed(*server_study)
         postgresql.stop()
         try:
@@ -356,7 +290,7 @@ class TestLeases:
             postgresql.start()
 
 
-def test_lost_connection_is_recognised(server_study: tuple[optuna.Study, OutputFolder], postgresql: Server) -> None:
+def test_lost_connection_is_recognised(server_study, postgresql):
     storage = storage_of(server_study[0])
     with storage.engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
@@ -368,7 +302,7 @@ def test_lost_connection_is_recognised(server_study: tuple[optuna.Study, OutputF
     assert len(server_study[0].get_trials()) == 3
 
 
-def test_process_opens_few_connections(server_study: tuple[optuna.Study, OutputFolder], url: str) -> None:
+def test_process_opens_few_connections(server_study, url):
     study, folder = server_study
     claim = claimed(study, folder)
     threads = [threading.Thread(target=lambda: study.get_trials()) for _ in range(20)]
@@ -385,24 +319,18 @@ def test_process_opens_few_connections(server_study: tuple[optuna.Study, OutputF
 
 
 class TestFoldersOfOtherMachines:
-    def test_study_is_loaded_by_storage_url_from_a_missing_folder(
-        self, server_study: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
-    ) -> None:
+    def test_study_is_loaded_by_storage_url_from_a_missing_folder(self, server_study, url, tmp_path):
         study, folder = load_study(tmp_path / "other", storage_url=url)
         assert len(study.get_trials()) == 3
         assert not folder.path.exists()
 
-    def test_storage_without_the_study_is_refused_with_the_study_name(
-        self, server_study: tuple[optuna.Study, OutputFolder], url: str, tmp_path: Path
-    ) -> None:
+    def test_storage_without_the_study_is_refused_with_the_study_name(self, server_study, url, tmp_path):
         with pytest.raises(ConfigurationError, match="the study 'other' has not started yet") as caught:
             load_study(tmp_path / "other", storage_url=url, name="other")
         assert "***" in str(caught.value)
         assert not (tmp_path / "other").exists()
 
-    def test_several_folders_train_one_study(
-        self, start: Start, presets: Presets, url: str, tmp_path: Path, outcome: TrialOutcome
-    ) -> None:
+    def test_several_folders_train_one_study(self, start, presets, url, tmp_path, outcome):
         studies = [start(presets, url=url, path=tmp_path / name) for name in ("one", "two")]
         claims = [claimed(*item) for item in studies]
         assert [claim.record.number for claim in claims] == [0, 1]

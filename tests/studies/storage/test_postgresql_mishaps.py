@@ -1,12 +1,7 @@
 """Failures of a real server, connection or role must not damage a study."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import optuna
 import psycopg
@@ -14,8 +9,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from search_spaces import ConfigurationError, TrainingConfig
-from studies import OutputFolder, enqueue_presets, is_connection_lost, open_storage, storage_error_text
+from search_spaces import ConfigurationError
+from studies import enqueue_presets, is_connection_lost, open_storage, storage_error_text
 from studies.locks.advisory_locks import SECONDS_UNTIL_LOST
 from studies.storage.optuna_private import rdb_storage
 from studies.storage.postgresql import PostgresStorage
@@ -23,35 +18,29 @@ from studies.study import presets as presets_module
 from studies.trials.claims import claim_next
 from studies.trials.record import StartedAfter
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
-Server = Any  # scripts are not a package
 
-
-def storage_of(study: optuna.Study) -> PostgresStorage:
+def storage_of(study):
     storage = rdb_storage(study)
     assert isinstance(storage, PostgresStorage)
     return storage
 
 
-def names(study: optuna.Study) -> list[str]:
+def names(study):
     return [trial.user_attrs["experiment_name"] for trial in study.get_trials()]
 
 
-def end_sessions(server: Server, url: str, of: str = "") -> None:
+def end_sessions(server, url, of=""):
     database = sqlalchemy.make_url(url).database
     server.execute(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND query LIKE '%{of}%'"
     )
 
 
-def test_trial_is_added_once_if_the_answer_to_its_commit_is_lost(
-    start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trial_is_added_once_if_the_answer_to_its_commit_is_lost(start, presets, url, postgresql, monkeypatch):
     study, folder = start(url=url)
     commit = PGDialect_psycopg.do_commit
 
-    def commit_and_lose_the_answer(dialect: PGDialect_psycopg, connection: Any) -> None:
+    def commit_and_lose_the_answer(dialect, connection):
         commit(dialect, connection)
         with psycopg.connect(url.replace("+psycopg", "")) as other:
             count = other.execute("SELECT count(*) FROM trials").fetchone()
@@ -69,13 +58,11 @@ def test_trial_is_added_once_if_the_answer_to_its_commit_is_lost(
     assert names(study) == list(presets)
 
 
-def test_connection_lost_while_reading_trials_is_recognised(
-    start: Start, presets: Presets, url: str, postgresql: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_connection_lost_while_reading_trials_is_recognised(start, presets, url, postgresql, capfd):
     study, _ = start(presets, url=url)
     engine, broken = storage_of(study).engine, []
 
-    def end_session_once(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+    def end_session_once(connection, cursor, statement, *rest):
         if "FROM trials" in statement and not broken:
             broken.append(statement)
             end_sessions(postgresql, url)
@@ -89,14 +76,12 @@ def test_connection_lost_while_reading_trials_is_recognised(
     assert capfd.readouterr() == ("", "")
 
 
-def test_process_that_lost_the_study_lock_enqueues_nothing(
-    start: Start, presets: Presets, url: str, postgresql: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_that_lost_the_study_lock_enqueues_nothing(start, presets, url, postgresql, monkeypatch):
     study, folder = start(url=url)
     other = start(url=url)
     enqueue = presets_module._enqueue
 
-    def restart_and_enqueue_in_other_process(*arguments: Any) -> None:
+    def restart_and_enqueue_in_other_process(*arguments):
         monkeypatch.undo()
         postgresql.restart()
         enqueue_presets(*other, presets)
@@ -111,14 +96,7 @@ def test_process_that_lost_the_study_lock_enqueues_nothing(
     assert names(study) == list(presets)
 
 
-def test_role_with_its_own_schema_sees_the_same_locks(
-    server_study: tuple[optuna.Study, OutputFolder],
-    start: Start,
-    presets: Presets,
-    url: str,
-    postgresql: Server,
-    tmp_path: Path,
-) -> None:
+def test_role_with_its_own_schema_sees_the_same_locks(server_study, start, presets, url, postgresql, tmp_path):
     claim = claim_next(*server_study)
     assert claim is not None
     with contextlib.suppress(psycopg.errors.DuplicateObject):
@@ -132,9 +110,7 @@ def test_role_with_its_own_schema_sees_the_same_locks(
     claim.release()
 
 
-def test_server_detects_an_unreachable_machine_on_every_connection(
-    server_study: tuple[optuna.Study, OutputFolder],
-) -> None:
+def test_server_detects_an_unreachable_machine_on_every_connection(server_study):
     storage = storage_of(server_study[0])
     claim = claim_next(*server_study)
     assert claim is not None
@@ -151,19 +127,14 @@ def test_server_detects_an_unreachable_machine_on_every_connection(
 
 
 def test_grace_period_applies_to_a_trial_that_was_read_as_waiting(
-    server_study: tuple[optuna.Study, OutputFolder],
-    start: Start,
-    presets: Presets,
-    url: str,
-    postgresql: Server,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    server_study, start, presets, url, postgresql, monkeypatch
+):
     other = start(presets, url=url)
     locks = storage_of(other[0]).locks
     try_acquire = locks.try_acquire
     claims = []
 
-    def acquire_after_other_worker(key: Any) -> bool:
+    def acquire_after_other_worker(key):
         monkeypatch.undo()
         claims.append(claim_next(*server_study))
         end_sessions(postgresql, url, "advisory")
@@ -178,13 +149,11 @@ def test_grace_period_applies_to_a_trial_that_was_read_as_waiting(
     claim.release()
 
 
-def test_claim_waits_for_a_server_that_is_down(
-    server_study: tuple[optuna.Study, OutputFolder], postgresql: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claim_waits_for_a_server_that_is_down(server_study, postgresql, monkeypatch):
     locks = storage_of(server_study[0]).locks
     try_acquire, restart = locks.try_acquire, threading.Timer(2.0, postgresql.start)
 
-    def acquire_while_server_is_down(key: Any) -> bool:
+    def acquire_while_server_is_down(key):
         monkeypatch.undo()
         postgresql.stop()
         restart.start()
@@ -206,7 +175,7 @@ def test_claim_waits_for_a_server_that_is_down(
         ("?sslmode=require", "remove sslmode from the URL, or enable SSL on the server"),
     ],
 )
-def test_invalid_url_options_are_reported_with_a_remedy(options: str, message: str, url: str) -> None:
+def test_invalid_url_options_are_reported_with_a_remedy(options, message, url):
     with pytest.raises(ConfigurationError, match=message) as caught:
         open_storage(url + options)
     assert "hunter2" not in str(caught.value)

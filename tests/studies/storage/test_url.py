@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import os
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -41,9 +38,7 @@ from studies.storage.url import sqlite_path, without_password
         ("sqlite:////tmp", "/tmp is a folder.*sqlite:////tmp/study.db"),
     ],
 )
-def test_invalid_url_is_refused_with_reason_and_remedy(
-    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_url_is_refused_with_reason_and_remedy(url, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message) as caught:
         check_storage_url(url)
@@ -52,7 +47,7 @@ def test_invalid_url_is_refused_with_reason_and_remedy(
     assert os.listdir(tmp_path) == []
 
 
-def test_file_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:
+def test_file_of_another_program_is_refused_and_unchanged(tmp_path):
     text = tmp_path / "notes.db"
     text.write_text("These are my notes, and not a database at all. " * 30)
     foreign = tmp_path / "bookmarks.db"
@@ -69,7 +64,7 @@ def test_file_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "folder", ["plain", "with space", "ខ្មែរ", "100%", "a%20b", "what?", "{braces}", "hash#tag", "at@colon:"]
 )
-def test_database_is_created_in_a_folder_with_special_characters(folder: str, tmp_path: Path) -> None:
+def test_database_is_created_in_a_folder_with_special_characters(folder, tmp_path):
     path = tmp_path / folder
     path.mkdir()
     url = default_storage_url(path)
@@ -80,7 +75,7 @@ def test_database_is_created_in_a_folder_with_special_characters(folder: str, tm
     check_storage_url(url)
 
 
-def test_only_the_output_folder_may_be_missing(tmp_path: Path) -> None:
+def test_only_the_output_folder_may_be_missing(tmp_path):
     path = tmp_path / "new"
     check_storage_url(default_storage_url(path), output_dir=path)
     with pytest.raises(ConfigurationError, match=r"does not exist"):
@@ -101,22 +96,22 @@ def test_only_the_output_folder_may_be_missing(tmp_path: Path) -> None:
         ("sqlite:////tmp/a:b@c/study.db", "sqlite:////tmp/a:b@c/study.db"),
     ],
 )
-def test_passwords_are_not_shown(url: str, masked: str) -> None:
+def test_passwords_are_not_shown(url, masked):
     assert mask_password(url) == masked
 
 
-def test_passwords_are_not_stored() -> None:
+def test_passwords_are_not_stored():
     stored = without_password("postgresql+psycopg://user:secret@host/db?sslpassword=secret&connect_timeout=5")
     assert stored == "postgresql+psycopg://user@host/db?connect_timeout=5"
 
 
-def test_connection_options_are_stored() -> None:
+def test_connection_options_are_stored():
     url = "postgresql+psycopg:///db?host=%2Frun%2Fpostgresql&options=-csearch_path%3Dmine&sslmode=require&user=me"
     check_storage_url(url)
     assert without_password(url) == url
 
 
-def test_secrets_in_driver_messages_are_masked() -> None:
+def test_secrets_in_driver_messages_are_masked():
     url = "postgresql+psycopg://user:s%40cret@host/db?oauth_client_secret=hidden"
     error = sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception(f"bad: s@cret, hidden, {url}"))
     assert storage_error_text(error, url).startswith("postgresql+psycopg://user:***@host/db: bad: ***, ***, ***; ")
@@ -129,12 +124,12 @@ def test_secrets_in_driver_messages_are_masked() -> None:
         "postgresql+psycopg://first.last@h:5433/ocr?sslmode=require&application_name=my%20study",
     ],
 )
-def test_user_and_database_names_are_accepted_and_stored(url: str) -> None:
+def test_user_and_database_names_are_accepted_and_stored(url):
     check_storage_url(url)
     assert sqlalchemy.make_url(without_password(url)) == sqlalchemy.make_url(url)
     assert sqlalchemy.make_url(mask_password(url)) == sqlalchemy.make_url(url)
 
 
-def test_repeated_secret_options_are_masked() -> None:
+def test_repeated_secret_options_are_masked():
     url = "postgresql+psycopg://u@h/d?password=canary1&password=canary2"
     assert "canary" not in storage_error_text(sqlalchemy.exc.SQLAlchemyError("bad: canary1, canary2"), url)

@@ -1,23 +1,15 @@
 """The parallelism of a search: which trials may start, and for which trial a worker waits."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
-    Claim,
     HeldBack,
-    OutputFolder,
     SearchRequest,
     TrialKind,
-    TrialOutcome,
     TrialPhase,
-    TrialRecord,
     WhyEnded,
     add_search_trials,
     claim_next_trial,
@@ -33,27 +25,26 @@ from studies import (
     search_settings,
 )
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
 Presets = dict[str, TrainingConfig]
 
 
-def is_search(record: TrialRecord) -> bool:
+def is_search(record):
     return record.kind is TrialKind.SEARCH
 
 
-def every(record: TrialRecord) -> bool:
+def every(record):
     return True
 
 
-def start_search(start: Start, presets: Presets, parallelism: int, trials: int) -> tuple[optuna.Study, OutputFolder]:
+def start_search(start, presets, parallelism, trials):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(parallelism=parallelism, at_least=trials))
     return study, folder
 
 
-def claim_all(study: optuna.Study, folder: OutputFolder) -> list[Claim]:
+def claim_all(study, folder):
     """Claim trials, as workers would, until no trial can be claimed."""
-    claims: list[Claim] = []
+    claims = []
     while (claim := claim_next_trial(study, folder)) is not None:
         claims.append(claim)
     return claims
@@ -62,17 +53,13 @@ def claim_all(study: optuna.Study, folder: OutputFolder) -> list[Claim]:
 @pytest.mark.parametrize(
     ("parallelism", "claimed"), [(1, [0, 1, 2]), (2, [0, 1, 2]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 4, 5])]
 )
-def test_search_trial_starts_only_after_the_trials_that_it_sees(
-    parallelism: int, claimed: list[int], start: Start, presets: Presets
-) -> None:
+def test_search_trial_starts_only_after_the_trials_that_it_sees(parallelism, claimed, start, presets):
     study, folder = start_search(start, presets, parallelism, trials=5)
     # Presets are never held back; search trials are numbered from 3.
     assert [claim.record.number for claim in claim_all(study, folder)] == claimed
 
 
-def test_each_finished_trial_lets_the_search_trial_p_numbers_later_start(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_each_finished_trial_lets_the_search_trial_p_numbers_later_start(start, presets, outcome):
     study, folder = start_search(start, presets, parallelism=4, trials=6)
     claims = {claim.record.number: claim for claim in claim_all(study, folder)}
     started = []
@@ -85,9 +72,7 @@ def test_each_finished_trial_lets_the_search_trial_p_numbers_later_start(
     assert started == [[], [4, 5], [], [6, 7]]
 
 
-def test_failed_trials_count_as_finished_and_their_retries_by_their_own_number(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_failed_trials_count_as_finished_and_their_retries_by_their_own_number(start, presets, outcome):
     study, folder = start_search(start, presets, parallelism=1, trials=2)
     for _ in presets:
         claim = claim_next_trial(study, folder)
@@ -104,9 +89,7 @@ def test_failed_trials_count_as_finished_and_their_retries_by_their_own_number(
     assert claim.record.number == 4
 
 
-def test_interrupted_search_trial_is_resumed_although_earlier_presets_were_added(
-    start: Start, presets: Presets
-) -> None:
+def test_interrupted_search_trial_is_resumed_although_earlier_presets_were_added(start, presets):
     study, folder = start_search(start, {}, parallelism=1, trials=2)
     claim = claim_next_trial(study, folder)
     assert claim is not None
@@ -118,7 +101,7 @@ def test_interrupted_search_trial_is_resumed_although_earlier_presets_were_added
 
 
 class TestHeldBack:
-    def test_worker_is_told_for_which_trial_the_search_waits(self, start: Start, presets: Presets) -> None:
+    def test_worker_is_told_for_which_trial_the_search_waits(self, start, presets):
         study, folder = start_search(start, presets, parallelism=2, trials=3)
         claims = claim_all(study, folder)
         waiting = HeldBack("search_0003", "conservative_small", is_blocked=False)
@@ -127,9 +110,7 @@ class TestHeldBack:
             claim.release()
         assert find_held_back(study, folder, every) == waiting  # the caller may train the preset itself
 
-    def test_search_is_blocked_if_the_worker_may_not_train_the_trial_and_no_other_trains(
-        self, start: Start, presets: Presets, outcome: TrialOutcome
-    ) -> None:
+    def test_search_is_blocked_if_the_worker_may_not_train_the_trial_and_no_other_trains(self, start, presets, outcome):
         study, folder = start_search(start, presets, parallelism=1, trials=2)
         blocked = HeldBack("search_0003", "conservative_small", is_blocked=True)
         assert find_held_back(study, folder, is_search) == blocked
@@ -139,9 +120,7 @@ class TestHeldBack:
         claim.finish(outcome, 0.5)
         assert find_held_back(study, folder, is_search) == replace(blocked, awaited="baseline")
 
-    def test_search_trials_that_are_not_enqueued_yet_are_held_back_too(
-        self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_search_trials_that_are_not_enqueued_yet_are_held_back_too(self, start, outcome, monkeypatch):
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 1)
         study, folder = start_search(start, {}, parallelism=1, trials=3)
         claim = claim_next_trial(study, folder)
@@ -152,7 +131,7 @@ class TestHeldBack:
         assert find_held_back(study, folder, every) is None
         assert count_claimable(study, folder, every, with_search=True) == 1
 
-    def test_no_trial_is_held_back_without_pending_search_trials(self, start: Start, presets: Presets) -> None:
+    def test_no_trial_is_held_back_without_pending_search_trials(self, start, presets):
         study, folder = start(presets)
         assert find_held_back(study, folder, every) is None
         add_search_trials(study, folder, SearchRequest(at_least=1))
@@ -160,9 +139,7 @@ class TestHeldBack:
 
 
 @pytest.mark.parametrize(("parallelism", "counts"), [(1, [3, 2, 1, 0]), (4, [4, 3, 2, 1]), (9, [9, 8, 7, 6])])
-def test_only_trials_that_may_start_are_counted(
-    parallelism: int, counts: list[int], start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_trials_that_may_start_are_counted(parallelism, counts, start, presets, monkeypatch):
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)  # the others are not enqueued yet
     study, folder = start_search(start, presets, parallelism, trials=20)
     found = [count_claimable(study, folder, every, with_search=True)]
@@ -172,17 +149,15 @@ def test_only_trials_that_may_start_are_counted(
     assert found == counts
 
 
-def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(
-    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(start, outcome, monkeypatch):
     study, folder = start_search(start, {}, parallelism=1, trials=1)
     other, _ = load_study_for_changes(folder.path)
     claim = claim_next_trial(study, folder)
     assert claim is not None
     claim.finish(outcome, 0.5)
-    claims: list[Claim | None] = []
+    claims = []
 
-    def add_and_claim(study: optuna.Study) -> list[TrialRecord]:
+    def add_and_claim(study):
         monkeypatch.setattr("studies.study.claiming.own_records", own_records)
         records = own_records(study)
         assert [record.phase for record in records] == [TrialPhase.COMPLETED]
@@ -196,7 +171,7 @@ def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(
 
 
 class TestParallelism:
-    def test_search_trials_wait_until_the_parallelism_is_fixed(self, start: Start, presets: Presets) -> None:
+    def test_search_trials_wait_until_the_parallelism_is_fixed(self, start, presets):
         study, folder = start({})
         add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
         assert claim_next_trial(study, folder) is None
@@ -207,7 +182,7 @@ class TestParallelism:
         assert fix_parallelism(study, folder, 8) == 4
         assert len(claim_all(study, folder)) == 2
 
-    def test_search_without_a_stored_parallelism_gets_one(self, start: Start) -> None:
+    def test_search_without_a_stored_parallelism_gets_one(self, start):
         study, folder = start_search(start, {}, parallelism=2, trials=1)
         stored = dict(study.user_attrs["search"])
         del stored["parallelism"]
@@ -215,35 +190,33 @@ class TestParallelism:
         assert claim_next_trial(study, folder) is None
         assert fix_parallelism(study, folder, 3) == 3
 
-    def test_later_request_fixes_it_if_the_first_command_was_killed_before_it_chose(self, start: Start) -> None:
+    def test_later_request_fixes_it_if_the_first_command_was_killed_before_it_chose(self, start):
         study, folder = start({})
         add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
         add_search_trials(study, folder, SearchRequest(parallelism=6), default_parallelism=2)
         assert fix_parallelism(study, folder, 4) == 6
 
     @pytest.mark.parametrize("parallelism", [0, -1])
-    def test_invalid_parallelism_is_refused(self, parallelism: int) -> None:
+    def test_invalid_parallelism_is_refused(self, parallelism):
         with pytest.raises(ConfigurationError, match="expected a whole number above 0"):
             SearchRequest(parallelism=parallelism)
 
     @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3), (3, None, 3)])
-    def test_requested_parallelism_takes_precedence_over_the_default(
-        self, requested: int | None, default: int | None, expected: int, start: Start
-    ) -> None:
+    def test_requested_parallelism_takes_precedence_over_the_default(self, requested, default, expected, start):
         study, folder = start({})
         add_search_trials(study, folder, SearchRequest(parallelism=requested, at_least=1), default)
         settings = search_settings(load_study(folder.path)[0])
         assert settings is not None
         assert settings.parallelism == expected
 
-    def test_other_parallelism_is_refused_but_another_default_is_not(self, start: Start) -> None:
+    def test_other_parallelism_is_refused_but_another_default_is_not(self, start):
         study, folder = start_search(start, {}, parallelism=4, trials=1)
         add_search_trials(study, folder, SearchRequest(more=1), default_parallelism=8)
         require_same_search(study, SearchRequest(parallelism=4))
         with pytest.raises(ConfigurationError, match="its search has parallelism 4, not 2; "):
             require_same_search(study, SearchRequest(parallelism=2))
 
-    def test_fixing_without_a_search_does_nothing(self, start: Start, presets: Presets) -> None:
+    def test_fixing_without_a_search_does_nothing(self, start, presets):
         study, folder = start(presets)
         assert fix_parallelism(study, folder, 4) is None
         assert search_settings(study) is None

@@ -1,22 +1,15 @@
-from __future__ import annotations
-
 import gc
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
 
 from search_spaces import ConfigurationError, TrainingConfig
 from studies import (
     OutputFolder,
-    StudyInvariants,
     default_storage_url,
     load_study,
     open_storage,
@@ -24,12 +17,10 @@ from studies import (
     version_notes,
 )
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
-SMALL: dict[str, Any] = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
+SMALL = {"decoder": "attention", "stem_channels": [4, 8], "stage_channels": [8], "width": 16}
 
 
-def test_joining_again_returns_the_same_study(start: Start, invariants: StudyInvariants) -> None:
+def test_joining_again_returns_the_same_study(start, invariants):
     first, _ = start()
     second, _ = start()
     assert (first.study_name, first._study_id) == (second.study_name, second._study_id)
@@ -62,9 +53,7 @@ def test_joining_again_returns_the_same_study(start: Start, invariants: StudyInv
         ),
     ],
 )
-def test_other_invariants_are_refused_with_the_change_and_a_remedy(
-    changes: dict[str, Any], message: str, start: Start, invariants: StudyInvariants
-) -> None:
+def test_other_invariants_are_refused_with_the_change_and_a_remedy(changes, message, start, invariants):
     study, _ = start()
     with pytest.raises(ConfigurationError) as caught:
         start(**changes)
@@ -79,14 +68,14 @@ def test_other_invariants_are_refused_with_the_change_and_a_remedy(
     assert study_invariants(study) == invariants
 
 
-def test_all_differences_are_reported_together(start: Start) -> None:
+def test_all_differences_are_reported_together(start):
     start()
     with pytest.raises(ConfigurationError) as caught:
         start(seed=1, mode="min", monitor="val_loss", models={"small": SMALL | {"width": 96, "decoder": "ctc"}})
     assert len(caught.value.problems) == 5
 
 
-def test_new_models_are_added_to_the_study(start: Start, invariants: StudyInvariants) -> None:
+def test_new_models_are_added_to_the_study(start, invariants):
     start()
     study, _ = start(models={"mine": SMALL})
     assert study_invariants(study).models == {"mine": SMALL, **invariants.models}
@@ -97,13 +86,13 @@ def test_new_models_are_added_to_the_study(start: Start, invariants: StudyInvari
     assert study_invariants(study).definitions["mine"].width == 16
 
 
-def test_equivalent_model_definition_is_accepted(start: Start, invariants: StudyInvariants) -> None:
+def test_equivalent_model_definition_is_accepted(start, invariants):
     start()
     study, _ = start(models={"small": SMALL | {"blocks_per_stage": 1, "stem_channels": (4, 8)}})
     assert study_invariants(study).models == invariants.models
 
 
-def test_dataset_may_be_moved_and_versions_may_change(start: Start, invariants: StudyInvariants) -> None:
+def test_dataset_may_be_moved_and_versions_may_change(start, invariants):
     start()
     moved = dict(invariants.dataset) | {"metadata_path": "/other/metadata.yaml"}
     newer = {"optuna": "5.0.0", "torch": "2.14.0"}
@@ -118,7 +107,7 @@ def test_dataset_may_be_moved_and_versions_may_change(start: Start, invariants: 
 
 
 @pytest.mark.sqlite
-def test_joining_with_the_same_invariants_writes_nothing(start: Start) -> None:
+def test_joining_with_the_same_invariants_writes_nothing(start):
     _, folder = start()
     before = (folder.path / "study.db").read_bytes()
     start()
@@ -126,7 +115,7 @@ def test_joining_with_the_same_invariants_writes_nothing(start: Start) -> None:
 
 
 @pytest.mark.parametrize("direction", list(StudyDirection)[1:])
-def test_study_without_invariants_is_completed(tmp_path: Path, start: Start, direction: StudyDirection) -> None:
+def test_study_without_invariants_is_completed(tmp_path, start, direction):
     path = tmp_path / "out"
     path.mkdir()
     optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)), direction=direction)
@@ -136,7 +125,7 @@ def test_study_without_invariants_is_completed(tmp_path: Path, start: Start, dir
 
 
 @pytest.mark.sqlite
-def test_study_of_another_program_is_refused_and_unchanged(tmp_path: Path, start: Start) -> None:
+def test_study_of_another_program_is_refused_and_unchanged(tmp_path, start):
     path = tmp_path / "out"
     path.mkdir()
     foreign = optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
@@ -147,15 +136,13 @@ def test_study_of_another_program_is_refused_and_unchanged(tmp_path: Path, start
 
 
 @pytest.mark.sqlite
-def test_study_that_another_process_completes_at_the_same_time_is_joined(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_study_that_another_process_completes_at_the_same_time_is_joined(tmp_path, start, monkeypatch):
     path = tmp_path / "out"
     path.mkdir()
     optuna.create_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(path)))
     get_trials = optuna.Study.get_trials
 
-    def get_trials_after_other_process(study: optuna.Study, **options: Any) -> list[FrozenTrial]:
+    def get_trials_after_other_process(study, **options):
         monkeypatch.setattr(optuna.Study, "get_trials", get_trials)
         start({"one": TrainingConfig()}, path=path)
         return get_trials(study, **options)
@@ -166,10 +153,8 @@ def test_study_that_another_process_completes_at_the_same_time_is_joined(
     assert [trial.user_attrs["experiment_name"] for trial in study.get_trials()] == ["one"]
 
 
-def test_run_continues_after_a_kill_before_the_folder_was_claimed(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(*arguments: object) -> None:
+def test_run_continues_after_a_kill_before_the_folder_was_claimed(tmp_path, start, monkeypatch):
+    def kill(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -184,10 +169,8 @@ def test_run_continues_after_a_kill_before_the_folder_was_claimed(
     assert study.user_attrs.get("folder", {"id": folder.owner().folder_id})["id"] == folder.owner().folder_id
 
 
-def test_failed_creation_does_not_claim_the_folder(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object, **options: object) -> None:
+def test_failed_creation_does_not_claim_the_folder(tmp_path, start, monkeypatch):
+    def fail(*arguments, **options):
         raise optuna.exceptions.StorageInternalError("permission denied for sequence studies_study_id_seq")
 
     with monkeypatch.context() as patch:
@@ -198,7 +181,7 @@ def test_failed_creation_does_not_claim_the_folder(
     assert load_study(tmp_path / "out")[0].study_name == "another"
 
 
-def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:
+def test_two_folders_cannot_share_a_study(tmp_path, start):
     url = default_storage_url(tmp_path)
     start(path=tmp_path / "one", url=url)
     with pytest.raises(ConfigurationError) as caught:
@@ -208,7 +191,7 @@ def test_two_folders_cannot_share_a_study(tmp_path: Path, start: Start) -> None:
     start(path=tmp_path / "two", url=url, name="second")
 
 
-def test_deleted_folder_can_be_replaced_at_the_same_path(tmp_path: Path, start: Start) -> None:
+def test_deleted_folder_can_be_replaced_at_the_same_path(tmp_path, start):
     url = default_storage_url(tmp_path)
     _, folder = start(path=tmp_path / "one", url=url)
     (folder.internal / "owner.json").unlink()
@@ -216,7 +199,7 @@ def test_deleted_folder_can_be_replaced_at_the_same_path(tmp_path: Path, start: 
     assert load_study(tmp_path / "one")[0].study_name == study.study_name
 
 
-def test_remedy_for_a_shared_storage_includes_the_study_name(tmp_path: Path, start: Start) -> None:
+def test_remedy_for_a_shared_storage_includes_the_study_name(tmp_path, start):
     url = default_storage_url(tmp_path)
     start(url=url)
     with pytest.raises(ConfigurationError, match=r"another --output-dir and --study$"):
@@ -225,7 +208,7 @@ def test_remedy_for_a_shared_storage_includes_the_study_name(tmp_path: Path, sta
 
 class TestLoading:
     @pytest.mark.parametrize("exists", [False, True])
-    def test_folder_without_a_study_is_refused_and_unchanged(self, tmp_path: Path, exists: bool) -> None:
+    def test_folder_without_a_study_is_refused_and_unchanged(self, tmp_path, exists):
         path = tmp_path / "out"
         if exists:
             path.mkdir()
@@ -239,7 +222,7 @@ class TestLoading:
         assert path.exists() == exists
         assert not exists or os.listdir(path) == []
 
-    def test_study_that_has_not_started_is_refused(self, tmp_path: Path) -> None:
+    def test_study_that_has_not_started_is_refused(self, tmp_path):
         folder = OutputFolder(tmp_path)
         folder.claim("khmer-ocr", default_storage_url(tmp_path))
         with pytest.raises(ConfigurationError, match=r"there is no study database"):
@@ -250,7 +233,7 @@ class TestLoading:
         ):
             load_study(tmp_path)
 
-    def test_study_is_loaded_from_a_moved_folder(self, tmp_path: Path, start: Start) -> None:
+    def test_study_is_loaded_from_a_moved_folder(self, tmp_path, start):
         _, folder = start()
         moved = folder.path.rename(tmp_path / "moved")
         study, found = load_study(moved)
@@ -258,7 +241,7 @@ class TestLoading:
         assert found.path == moved
 
     @pytest.mark.sqlite
-    def test_another_name_or_storage_is_refused(self, tmp_path: Path, start: Start) -> None:
+    def test_another_name_or_storage_is_refused(self, tmp_path, start):
         _, folder = start()
         with pytest.raises(ConfigurationError, match=r"belongs to the study 'khmer-ocr', not to 'mine'"):
             load_study(folder.path, name="mine")
@@ -266,14 +249,14 @@ class TestLoading:
             load_study(folder.path, storage_url=default_storage_url(tmp_path))
         assert load_study(folder.path, name="khmer-ocr", storage_url=default_storage_url(folder.path))
 
-    def test_loaded_study_is_read_only(self, start: Start) -> None:
+    def test_loaded_study_is_read_only(self, start):
         _, folder = start()
         study, _ = load_study(folder.path)
         with pytest.raises(optuna.exceptions.StorageInternalError):
             study.set_user_attr("x", 1)
 
 
-def test_no_warning_reaches_the_user(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_warning_reaches_the_user(start, capfd):
     gc.collect()  # objects of other tests may warn when they are collected
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,11 +1,6 @@
-from __future__ import annotations
-
 import copy
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig
@@ -13,8 +8,6 @@ from search_spaces.space.file import default_search_space
 from studies import (
     OutputFolder,
     SearchRequest,
-    StudyInvariants,
-    TrialOutcome,
     TrialPhase,
     WhyEnded,
     add_search_trials,
@@ -35,15 +28,12 @@ from studies import (
 from studies.study.presets import merged_order, preset_order
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
 
-
-def names_by_number(study: optuna.Study) -> list[str]:
+def names_by_number(study):
     return [read_record(trial).experiment_name for trial in study.get_trials()]
 
 
-def test_presets_are_enqueued_in_file_order(start: Start, presets: Presets) -> None:
+def test_presets_are_enqueued_in_file_order(start, presets):
     study, _ = start(presets)
     records = [read_record(trial) for trial in study.get_trials()]
     assert [(record.number, record.experiment_name) for record in records] == list(enumerate(presets))
@@ -51,9 +41,7 @@ def test_presets_are_enqueued_in_file_order(start: Start, presets: Presets) -> N
     assert [record.training_config for record in records] == list(presets.values())
 
 
-def test_repeated_enqueue_adds_nothing_and_returns_the_records(
-    start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome
-) -> None:
+def test_repeated_enqueue_adds_nothing_and_returns_the_records(start, presets, space, outcome):
     study, folder = start(presets)
     done = claim_next(study, folder)
     assert done is not None
@@ -75,7 +63,7 @@ def test_repeated_enqueue_adds_nothing_and_returns_the_records(
     running.release()
 
 
-def test_changed_presets_are_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_changed_presets_are_refused_with_every_difference(start, presets, space):
     study, folder = start(presets)
     changed = {name: replace(config, batch_size=64) for name, config in presets.items()}
     changed["baseline"] = replace(changed["baseline"], learning_rate=0.5)
@@ -92,7 +80,7 @@ def test_changed_presets_are_refused_with_every_difference(start: Start, presets
     assert preset_order(study) == list(presets)
 
 
-def test_settings_without_effect_on_the_result_may_change(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_settings_without_effect_on_the_result_may_change(start, presets, space):
     study, folder = start(presets)
     moved = {
         name: replace(config, device="cuda", num_workers=0, output_dir="/other", use_tensorboard=False)
@@ -102,13 +90,13 @@ def test_settings_without_effect_on_the_result_may_change(start: Start, presets:
     assert len(study.get_trials()) == 3
 
 
-def test_names_that_differ_in_case_only_are_refused(start: Start, space: SearchSpace) -> None:
+def test_names_that_differ_in_case_only_are_refused(start, space):
     study, folder = start({"Baseline": TrainingConfig()})
     with pytest.raises(ConfigurationError, match="experiment 'baseline': the study already contains 'Baseline'"):
         enqueue_presets(study, folder, {"baseline": TrainingConfig()}, space)
 
 
-def test_preset_settings_become_trial_parameters(start: Start) -> None:
+def test_preset_settings_become_trial_parameters(start):
     config = TrainingConfig(learning_rate=0.002, batch_size=48, scheduler_type="cosine", warmup_epochs=3)
     study, folder = start({"one": config})
     claim = claim_next(study, folder)
@@ -125,7 +113,7 @@ def test_preset_settings_become_trial_parameters(start: Start) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_values_that_do_not_fit_the_space_are_trained_but_are_no_parameters(start: Start) -> None:
+def test_values_that_do_not_fit_the_space_are_trained_but_are_no_parameters(start):
     config = TrainingConfig(model_name="mine", batch_size=50, scheduler_type="plateau", learning_rate=0.5)
     study, folder = start({"one": config})
     claim = claim_next(study, folder)
@@ -135,7 +123,7 @@ def test_values_that_do_not_fit_the_space_are_trained_but_are_no_parameters(star
     claim.release()
 
 
-def test_space_is_widened_for_new_presets(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_space_is_widened_for_new_presets(start, presets, space):
     study, folder = start(presets)
     assert study_space(study) == space
     enqueue_presets(study, folder, {"wide": TrainingConfig(learning_rate=0.3, batch_size=160)})
@@ -146,7 +134,7 @@ def test_space_is_widened_for_new_presets(start: Start, presets: Presets, space:
     ]
 
 
-def test_original_space_is_accepted_after_it_was_widened(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_original_space_is_accepted_after_it_was_widened(start, presets, space):
     study, folder = start(presets)
     wide = {"wide": TrainingConfig(learning_rate=0.3)}
     for given in (space, None, space):
@@ -155,7 +143,7 @@ def test_original_space_is_accepted_after_it_was_widened(start: Start, presets: 
     refuse_changed_presets(study, folder, presets, space)
 
 
-def test_another_space_is_refused_with_every_difference(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_another_space_is_refused_with_every_difference(start, presets, space):
     study, folder = start(presets)
     others = space.parameters[1:]
     other = SearchSpace((*others, Parameter("gamma", FloatRange(0.1, 0.9))), base={"num_epochs": 5})
@@ -175,7 +163,7 @@ def test_another_space_is_refused_with_every_difference(start: Start, presets: P
     assert (names_by_number(study), study_space(study)) == (list(presets), space)
 
 
-def test_default_space_contains_the_models_of_the_study(tmp_path: Path, invariants: StudyInvariants) -> None:
+def test_default_space_contains_the_models_of_the_study(tmp_path, invariants):
     folder = OutputFolder(tmp_path)
     study = create_or_join_study(open_storage(default_storage_url(tmp_path)), "mine", folder, invariants)
     enqueue_presets(study, folder, {"one": TrainingConfig()})
@@ -186,9 +174,7 @@ def test_default_space_contains_the_models_of_the_study(tmp_path: Path, invarian
     assert study_space(study).values_of("model_name") == ("small", "medium")
 
 
-def test_first_search_trials_fix_the_space_widened_for_earlier_presets(
-    start: Start, presets: Presets, space: SearchSpace, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_first_search_trials_fix_the_space_widened_for_earlier_presets(start, presets, space, outcome, tmp_path):
     study, folder = start(presets | {"wide": TrainingConfig(learning_rate=0.3)}, space=None)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -208,7 +194,7 @@ def test_first_search_trials_fix_the_space_widened_for_earlier_presets(
     late.release()
 
 
-def test_notes_name_preset_setting_value_and_widened_range(start: Start, space: SearchSpace) -> None:
+def test_notes_name_preset_setting_value_and_widened_range(start, space):
     wide = {"wide": TrainingConfig(learning_rate=0.3, batch_size=50)}
     expected = [
         "preset 'wide': learning_rate 0.3 is outside the search space (0.0001 to 0.01, log scale); "
@@ -217,7 +203,7 @@ def test_notes_name_preset_setting_value_and_widened_range(start: Start, space: 
         "no search trial gets this value",
     ]
     study, folder = start(wide, space=None)
-    notes: list[str] = []
+    notes = []
     enqueue_presets(study, folder, {}, space, starts_search=True, on_note=notes.append)
     assert notes == expected
     study, folder = start({}, path=folder.path.with_name("fixed"))
@@ -226,7 +212,7 @@ def test_notes_name_preset_setting_value_and_widened_range(start: Start, space: 
     assert notes == 2 * expected
 
 
-def test_selected_presets_keep_the_file_order(start: Start, presets: Presets, space: SearchSpace) -> None:
+def test_selected_presets_keep_the_file_order(start, presets, space):
     study, folder = start()
     order = list(presets)
     enqueue_presets(study, folder, {"high_rate": presets["high_rate"]}, space, file_order=order)
@@ -250,18 +236,18 @@ def test_selected_presets_keep_the_file_order(start: Start, presets: Presets, sp
         ("AC", "ABC", "ABC"),
     ],
 )
-def test_merged_order(known: str, latest: str, merged: str) -> None:
+def test_merged_order(known, latest, merged):
     assert merged_order(list(known), list(latest)) == list(merged)
 
 
-def test_enqueueing_does_not_modify_the_given_presets(start: Start, presets: Presets) -> None:
+def test_enqueueing_does_not_modify_the_given_presets(start, presets):
     before = copy.deepcopy(presets)
     start(presets)
     assert presets == before
 
 
 class TestRetryingFailed:
-    def test_each_failed_trial_is_retried_once(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    def test_each_failed_trial_is_retried_once(self, start, presets, outcome):
         study, folder = start(presets)
         add_search_trials(study, folder, SearchRequest(at_least=1))
         assert retry_failed_trials(study, folder) == []
@@ -286,9 +272,7 @@ class TestRetryingFailed:
         finish_next(study, folder, failed)
         assert retry_failed_trials(study, folder) == ["high_rate"]
 
-    def test_retry_of_a_search_trial_has_its_parameters_and_supersedes_it(
-        self, start: Start, outcome: TrialOutcome, space: SearchSpace
-    ) -> None:
+    def test_retry_of_a_search_trial_has_its_parameters_and_supersedes_it(self, start, outcome, space):
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=3))
         params = []
@@ -316,9 +300,7 @@ class TestRetryingFailed:
             claim.finish(outcome, 0.9)
         assert [record.phase.value for record in latest_records(study) if record.number == 3] == ["completed"]
 
-    def test_retry_is_a_new_trial_with_the_same_settings(
-        self, start: Start, presets: Presets, outcome: TrialOutcome
-    ) -> None:
+    def test_retry_is_a_new_trial_with_the_same_settings(self, start, presets, outcome):
         config = replace(presets["baseline"], batch_size=50)
         study, folder = start({"one": config})
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
@@ -331,14 +313,14 @@ class TestRetryingFailed:
         assert suggest_all(claim.trial, study_space(study), claim.record.training_config) == config
         claim.release()
 
-    def test_retry_keeps_the_file_order(self, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+    def test_retry_keeps_the_file_order(self, start, presets, outcome):
         study, folder = start(presets)
         finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED))
         retry_failed_trials(study, folder)
         assert preset_order(study) == list(presets)
 
 
-def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> None:
+def finish_next(study, folder, outcome):
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(outcome, 0.9)

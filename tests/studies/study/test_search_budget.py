@@ -1,21 +1,13 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, SearchSpace, TrainingConfig
 from studies import (
-    Claim,
-    OutputFolder,
     PrunerName,
     SamplerName,
     SearchRequest,
     TrialKind,
-    TrialOutcome,
     add_search_trials,
     check_search,
     claim_next_trial,
@@ -33,16 +25,13 @@ from studies.study.claiming import prepare_sampling
 from studies.study.search_budget import top_up
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
 
-
-def numbers(study: optuna.Study) -> list[int]:
+def numbers(study):
     """Return the numbers of the search trials."""
     return [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
 
 
-def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int | None:
+def finish_next(study, folder, outcome):
     claim = claim_next(study, folder)
     if claim is None:
         return None
@@ -51,7 +40,7 @@ def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome
 
 
 class TestSettings:
-    def test_study_has_no_search_before_the_first_request(self, start: Start, presets: Presets) -> None:
+    def test_study_has_no_search_before_the_first_request(self, start, presets):
         study, folder = start(presets)
         assert search_settings(study) is None
         assert (search_budget(study), top_up(study, folder)) == (0, False)
@@ -69,9 +58,7 @@ class TestSettings:
             (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(share=0.25, grace=3)),
         ],
     )
-    def test_first_request_fixes_the_search_settings(
-        self, request_: SearchRequest, sampler: SamplerName, pruning: Pruning, start: Start, presets: Presets
-    ) -> None:
+    def test_first_request_fixes_the_search_settings(self, request_, sampler, pruning, start, presets):
         study, folder = start(presets)
         add_search_trials(study, folder, request_)
         add_search_trials(study, folder, SearchRequest(more=1))
@@ -82,7 +69,7 @@ class TestSettings:
             assert settings is not None
             assert (settings.sampler, settings.pruning) == (sampler, pruning)
 
-    def test_different_settings_are_refused_and_nothing_is_added(self, start: Start, presets: Presets) -> None:
+    def test_different_settings_are_refused_and_nothing_is_added(self, start, presets):
         study, folder = start(presets)
         add_search_trials(study, folder, SearchRequest(at_least=2))
         different = SearchRequest(SamplerName.GP, PrunerName.NONE, prune_share=0.25, prune_grace=3, more=5)
@@ -103,7 +90,7 @@ class TestSettings:
         )
         assert (search_budget(study), numbers(study)) == (2, [3, 4])
 
-    def test_base_settings_are_the_common_settings_of_the_presets(self, start: Start, space: SearchSpace) -> None:
+    def test_base_settings_are_the_common_settings_of_the_presets(self, start, space):
         common = TrainingConfig(num_epochs=7, gamma=0.9, weight_decay=0.01, learning_rate=0.002)
         presets = {
             "one": replace(common, experiment_name="one", step_size=3),
@@ -123,9 +110,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         "request_", [SearchRequest(more=1), SearchRequest(more=1, base=(TrainingConfig(gamma=0.7),))]
     )
-    def test_base_settings_without_presets_come_from_the_request_and_the_invariants(
-        self, request_: SearchRequest, start: Start, space: SearchSpace
-    ) -> None:
+    def test_base_settings_without_presets_come_from_the_request_and_the_invariants(self, request_, start, space):
         fixed = {"seed": 7, "monitor": "val_loss", "mode": "min"}
         study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}), **fixed)
         add_search_trials(study, folder, request_)
@@ -171,7 +156,7 @@ class TestSettings:
         ),
     ],
 )
-def test_incompatible_options_are_reported_together(request_: SearchRequest, problems: list[str]) -> None:
+def test_incompatible_options_are_reported_together(request_, problems):
     if not problems:
         check_search(request_)
         return
@@ -197,14 +182,7 @@ class TestBudget:
             ([{}], 0),
         ],
     )
-    def test_at_least_is_a_total_and_more_is_added(
-        self,
-        requests: list[dict[str, int]],
-        budget: int,
-        start: Start,
-        presets: Presets,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    def test_at_least_is_a_total_and_more_is_added(self, requests, budget, start, presets, monkeypatch):
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 7)
         for arguments in requests:
             study, folder = start(presets)
@@ -216,7 +194,7 @@ class TestBudget:
         assert count_unenqueued(study, records) == budget - waiting
         assert study_status(study, folder).pending == 3 + budget
 
-    def test_budget_includes_ended_trials(self, start: Start, outcome: TrialOutcome) -> None:
+    def test_budget_includes_ended_trials(self, start, outcome):
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=2))
         assert [finish_next(study, folder, outcome) for _ in range(3)] == [0, 1, None]
@@ -225,9 +203,7 @@ class TestBudget:
         add_search_trials(study, folder, SearchRequest(more=2))
         assert (numbers(study), study_status(study, folder).pending) == ([0, 1, 2, 3], 2)
 
-    def test_large_budget_is_enqueued_step_by_step(
-        self, start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_large_budget_is_enqueued_step_by_step(self, start, outcome, monkeypatch):
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 3)
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=7))
@@ -241,15 +217,13 @@ class TestBudget:
         assert numbers(study) == list(range(7))
         assert not top_up(study, folder)
 
-    def test_trial_that_another_process_enqueues_after_a_failed_claim_is_claimed(
-        self, start: Start, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_trial_that_another_process_enqueues_after_a_failed_claim_is_claimed(self, start, monkeypatch):
         study, folder = start()
         other, _ = load_study_for_changes(folder.path)
         add_search_trials(study, folder, SearchRequest(parallelism=3, at_least=2))
         claimed_numbers, claims = [], []
 
-        def claim(*arguments: Any) -> Claim | None:
+        def claim(*arguments):
             claims.append(claim_next(*arguments))
             if len(claims) == 3:  # after this claim failed and before the next `top_up`
                 add_search_trials(other, folder, SearchRequest(more=1))
@@ -263,7 +237,7 @@ class TestBudget:
         # The loop does not poll for trials that other workers hold.
         assert len(claims) <= 7
 
-    def test_later_presets_do_not_use_the_search_budget(self, start: Start, presets: Presets) -> None:
+    def test_later_presets_do_not_use_the_search_budget(self, start, presets):
         study, folder = start()
         add_search_trials(study, folder, SearchRequest(at_least=2))
         enqueue_presets(study, folder, presets)

@@ -1,19 +1,12 @@
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError
-from studies import OutputFolder, load_study, load_study_for_changes, request_stop, stop_token
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
+from studies import load_study, load_study_for_changes, request_stop, stop_token
 
 
-def test_each_request_has_a_new_token(start: Start) -> None:
+def test_each_request_has_a_new_token(start):
     study, folder = start()
     reader, _ = load_study(folder.path)
     assert stop_token(reader) == stop_token(study) == ""
@@ -25,7 +18,7 @@ def test_each_request_has_a_new_token(start: Start) -> None:
     assert len({"", *tokens}) == 3
 
 
-def test_request_concerns_only_its_study(start: Start, tmp_path: Path) -> None:
+def test_request_concerns_only_its_study(start, tmp_path):
     url = f"sqlite:///{tmp_path}/shared.db"
     one, _ = start(path=tmp_path / "one", name="one", url=url)
     two, _ = start(path=tmp_path / "two", name="two", url=url)
@@ -34,7 +27,7 @@ def test_request_concerns_only_its_study(start: Start, tmp_path: Path) -> None:
     assert stop_token(two) == ""
 
 
-def test_load_study_for_changes_requires_the_study_of_the_folder(start: Start, tmp_path: Path) -> None:
+def test_load_study_for_changes_requires_the_study_of_the_folder(start, tmp_path):
     with pytest.raises(ConfigurationError, match="there is no such folder"):
         load_study_for_changes(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()

@@ -1,23 +1,14 @@
 """Finished trials of earlier studies become observations or first search trials of a new study."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, FloatRange, Parameter, SearchSpace, TrainingConfig, fit_loss
 from studies import (
-    EarlierStudy,
-    OutputFolder,
     SamplerName,
     SearchRequest,
-    TrialOutcome,
     WhyEnded,
     add_search_trials,
     check_search,
@@ -40,13 +31,10 @@ from studies.study.search_budget import search_settings, top_up
 from studies.study.warm_start import PRIOR
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Earlier = Callable[..., EarlierStudy]
-
 ALWAYS = ("model_name", "learning_rate", "batch_size", "scheduler_type")
 
 
-def finish_all(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome, whys: Sequence[WhyEnded] = ()) -> None:
+def finish_all(study, folder, outcome, whys=()):
     """Finish all pending trials: trial n with the value 0.5 + n / 100, and as `whys` say."""
     prepare_sampling(study)
     while (claim := claim_next(study, folder)) is not None:
@@ -65,10 +53,10 @@ def finish_all(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome,
 
 
 @pytest.fixture
-def earlier(start: Start, outcome: TrialOutcome, tmp_path: Path) -> Earlier:
+def earlier(start, outcome, tmp_path):
     """A function that returns a study with one preset and this number of search trials, all finished."""
 
-    def make(name: str = "old", trials: int = 5, whys: Sequence[WhyEnded] = (), **changes: Any) -> EarlierStudy:
+    def make(name="old", trials=5, whys=(), **changes):
         study, folder = start({"one": TrainingConfig(experiment_name="one")}, path=tmp_path / name, **changes)
         add_search_trials(study, folder, SearchRequest(at_least=trials, sampler=SamplerName.RANDOM))
         finish_all(study, folder, outcome, whys)
@@ -77,15 +65,13 @@ def earlier(start: Start, outcome: TrialOutcome, tmp_path: Path) -> Earlier:
     return make
 
 
-def begin(start: Start, *sources: EarlierStudy, trials: int = 3, **options: Any) -> tuple[optuna.Study, OutputFolder]:
+def begin(start, *sources, trials=3, **options):
     study, folder = start({}, **options)
     add_search_trials(study, folder, SearchRequest(at_least=trials, warm_start=sources))
     return study, folder
 
 
-def test_finished_trials_are_observations_and_count_nowhere_else(
-    start: Start, earlier: Earlier, outcome: TrialOutcome
-) -> None:
+def test_finished_trials_are_observations_and_count_nowhere_else(start, earlier, outcome):
     whys = [*[WhyEnded.MAX_EPOCHS] * 3, WhyEnded.PRUNED, WhyEnded.NONFINITE_LOSS, WhyEnded.FAILED]
     old = earlier(whys=whys)
     study, folder = begin(start, old)
@@ -112,9 +98,7 @@ def test_finished_trials_are_observations_and_count_nowhere_else(
     assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{}] * 3
 
 
-def test_same_warm_start_gives_the_same_trials(
-    start: Start, earlier: Earlier, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_same_warm_start_gives_the_same_trials(start, earlier, outcome, tmp_path):
     old = earlier(trials=12)
     params = []
     for name, sources in {"a": [old], "b": [old], "c": []}.items():
@@ -134,8 +118,8 @@ def test_same_warm_start_gives_the_same_trials(
     ],
 )
 def test_best_configurations_of_a_study_with_other_values_are_the_first_trials(
-    changes: dict[str, Any], reason: str, start: Start, earlier: Earlier, invariants: Any, outcome: TrialOutcome
-) -> None:
+    changes, reason, start, earlier, invariants, outcome
+):
     for name, change in changes.items():
         if name == "dataset":
             changes = {name: invariants.dataset | change}
@@ -162,13 +146,13 @@ def test_best_configurations_of_a_study_with_other_values_are_the_first_trials(
     assert (len(trained), study.get_trials()[10].system_attrs["fixed_params"]) == (11, {})
 
 
-def test_other_seed_and_other_model_names_are_comparable(start: Start, earlier: Earlier, invariants: Any) -> None:
+def test_other_seed_and_other_model_names_are_comparable(start, earlier, invariants):
     old = earlier(seed=9, models={**invariants.models, "mine": invariants.models["small"]})
     study, _ = begin(start, old)
     assert len(study_prior(study).observations) == 6
 
 
-def test_studies_with_other_values_take_turns(start: Start, earlier: Earlier, invariants: Any) -> None:
+def test_studies_with_other_values_take_turns(start, earlier, invariants):
     dataset = invariants.dataset | {"fingerprint": "beef"}
     first, second = earlier("first", 6, dataset=dataset), earlier("second", 6, dataset=dataset, seed=4)
     study, _ = begin(start, first, second)
@@ -177,14 +161,14 @@ def test_studies_with_other_values_take_turns(start: Start, earlier: Earlier, in
     assert found == [rate for pair in zip(*best, strict=True) for rate in pair][:10]
 
 
-def test_equal_configurations_are_tried_once(start: Start, earlier: Earlier, invariants: Any) -> None:
+def test_equal_configurations_are_tried_once(start, earlier, invariants):
     old = earlier(trials=1, dataset=invariants.dataset | {"fingerprint": "beef"})
     twice = replace(old, observations=old.observations * 2)
     study, _ = begin(start, twice)
     assert len(study_prior(study).configurations) == 2
 
 
-def test_narrower_space_drops_and_clips_trials(start: Start, earlier: Earlier, space: SearchSpace) -> None:
+def test_narrower_space_drops_and_clips_trials(start, earlier, space):
     old = earlier(trials=12)
     rates = sorted(item.settings["learning_rate"] for item in old.observations)
     narrow = FloatRange(1e-4, rates[-3], log=True)
@@ -201,21 +185,19 @@ def test_narrower_space_drops_and_clips_trials(start: Start, earlier: Earlier, s
         assert f"; {source.dropped} dropped, because the search space does not contain them" in source_note(source)
 
 
-def test_new_parameter_gets_the_value_of_the_earlier_trials(start: Start, earlier: Earlier, space: SearchSpace) -> None:
+def test_new_parameter_gets_the_value_of_the_earlier_trials(start, earlier, space):
     wider = SearchSpace((*space, Parameter("weight_decay", FloatRange(1e-6, 1e-1, log=True))))
     study, _ = begin(start, earlier(), space=wider)
     assert {item.params["weight_decay"] for item in study_prior(study).observations} == {TrainingConfig.weight_decay}
 
 
-def test_other_fixed_numbers_are_named(start: Start, earlier: Earlier, space: SearchSpace) -> None:
+def test_other_fixed_numbers_are_named(start, earlier, space):
     study, _ = begin(start, earlier(), space=replace(space, base={"num_epochs": 3}))
     note = source_note(study_prior(study).sources[0])
     assert note.endswith("the values are only roughly comparable, because fixed settings differ: num_epochs")
 
 
-def test_warm_start_includes_the_prior_of_the_earlier_study(
-    start: Start, earlier: Earlier, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+def test_warm_start_includes_the_prior_of_the_earlier_study(start, earlier, outcome, tmp_path):
     first = earlier()
     study, folder = begin(start, first, path=tmp_path / "second")
     finish_all(study, folder, outcome)
@@ -230,7 +212,7 @@ def test_warm_start_includes_the_prior_of_the_earlier_study(
     assert [item.params for item in inherited] == [item.params for item in study_prior(study).observations]
 
 
-def test_repeated_command_is_accepted_and_another_warm_start_refused(start: Start, earlier: Earlier) -> None:
+def test_repeated_command_is_accepted_and_another_warm_start_refused(start, earlier):
     old = earlier()
     study, folder = begin(start, old)
     before = asdict(study_prior(study))
@@ -245,7 +227,7 @@ def test_repeated_command_is_accepted_and_another_warm_start_refused(start: Star
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_prior_of_a_killed_command_is_ignored(count: int, start: Start, earlier: Earlier) -> None:
+def test_prior_of_a_killed_command_is_ignored(count, start, earlier):
     study, folder = start({})
     set_study_attribute(study, PRIOR, {"digest": "left by a killed command", "configurations": [{"batch_size": 16}]})
     assert study_prior(study) == Prior()
@@ -254,8 +236,8 @@ def test_prior_of_a_killed_command_is_ignored(count: int, start: Start, earlier:
 
 
 def test_chain_of_warm_starts_keeps_trials_of_other_models_and_their_differences(
-    start: Start, earlier: Earlier, invariants: Any, outcome: TrialOutcome, space: SearchSpace, tmp_path: Path
-) -> None:
+    start, earlier, invariants, outcome, space, tmp_path
+):
     models = {"models": {**invariants.models, "medium": {**invariants.models["medium"], "decoder": "ctc"}}}
     short = replace(space, base={"num_epochs": 3})
     first = earlier(trials=8, space=short, **models)
@@ -269,7 +251,7 @@ def test_chain_of_warm_starts_keeps_trials_of_other_models_and_their_differences
     assert (source.used, source.dropped, source.differing_settings) == (3 + 8, 0, ("num_epochs",))
 
 
-def test_configuration_of_a_preset_is_not_tried_again(start: Start, earlier: Earlier, invariants: Any) -> None:
+def test_configuration_of_a_preset_is_not_tried_again(start, earlier, invariants):
     old = earlier(trials=2, dataset=invariants.dataset | {"fingerprint": "beef"})
     study, folder = start({"mine": TrainingConfig(experiment_name="mine")})
     add_search_trials(study, folder, SearchRequest(at_least=3, warm_start=(old, replace(old, name="again"))))
@@ -280,8 +262,8 @@ def test_configuration_of_a_preset_is_not_tried_again(start: Start, earlier: Ear
 
 @pytest.mark.parametrize(("trials", "is_random"), [(1, True), (5, False)])
 def test_with_five_observations_the_first_trial_is_sampled_from_the_model(
-    trials: int, is_random: bool, start: Start, earlier: Earlier, outcome: TrialOutcome, tmp_path: Path
-) -> None:
+    trials, is_random, start, earlier, outcome, tmp_path
+):
     old = earlier(trials=trials)
     params = []
     for name, sources in {"warm": [old], "cold": []}.items():
@@ -292,14 +274,14 @@ def test_with_five_observations_the_first_trial_is_sampled_from_the_model(
 
 
 @pytest.mark.parametrize("stored", ["x", {"digest": 3}, {"observations": "x"}, {"observations": [{"name": "one"}]}])
-def test_damaged_prior_is_reported(stored: Any, start: Start, earlier: Earlier) -> None:
+def test_damaged_prior_is_reported(stored, start, earlier):
     study, folder = begin(start, earlier())
     set_study_attribute(study, PRIOR, stored)
     with pytest.raises(ConfigurationError, match=r"study 'khmer-ocr', prior: damaged \(.*\); restore a backup"):
         top_up(load_study(folder.path)[0], folder) or study_prior(load_study(folder.path)[0])
 
 
-def test_study_without_finished_trials_is_refused(start: Start) -> None:
+def test_study_without_finished_trials_is_refused(start):
     study, _ = start({"one": TrainingConfig()})
     with pytest.raises(ConfigurationError, match="old: found a study without a finished trial"):
         earlier_study("old", study)
@@ -312,6 +294,6 @@ def test_study_without_finished_trials_is_refused(start: Start) -> None:
         ({"at_least": 1, "sampler": "random"}, "--warm-start: the sampler random does not learn from earlier trials"),
     ],
 )
-def test_warm_start_without_effect_is_refused(request_: dict[str, Any], problem: str, earlier: Earlier) -> None:
+def test_warm_start_without_effect_is_refused(request_, problem, earlier):
     with pytest.raises(ConfigurationError, match=problem):
         check_search(SearchRequest(warm_start=(earlier(),), **request_))

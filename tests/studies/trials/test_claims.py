@@ -1,12 +1,9 @@
-from __future__ import annotations
-
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +19,7 @@ from studies import (
     OutputFolder,
     SearchRequest,
     TrialKind,
-    TrialOutcome,
     TrialPhase,
-    TrialRecord,
     WhyEnded,
     add_search_trials,
     find_study,
@@ -39,12 +34,10 @@ from studies.trials import leases
 from studies.trials.claims import claim_next, count_unclaimed, final_state
 from studies.trials.record import StartedAfter, record_outcome
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
 LIGHT_WORKER = Path(__file__).parents[1] / "light_worker.py"
 
 
-def test_waiting_trials_are_claimed_once_each_in_number_order(start: Start, presets: Presets) -> None:
+def test_waiting_trials_are_claimed_once_each_in_number_order(start, presets):
     study, folder = start(presets)
     claims = [claim_next(study, folder) for _ in range(4)]
     assert [claim.record.experiment_name if claim else None for claim in claims] == [*presets, None]
@@ -55,7 +48,7 @@ def test_waiting_trials_are_claimed_once_each_in_number_order(start: Start, pres
             claim.release()
 
 
-def test_released_trials_are_resumed_first_under_their_numbers(start: Start, presets: Presets) -> None:
+def test_released_trials_are_resumed_first_under_their_numbers(start, presets):
     study, folder = start(presets)
     first, second = claim_next(study, folder), claim_next(study, folder)
     assert first is not None
@@ -79,9 +72,7 @@ def test_released_trials_are_resumed_first_under_their_numbers(start: Start, pre
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
 
-def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers(
-    start: Start, presets: Presets
-) -> None:
+def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers(start, presets):
     study, folder = start(presets)
     for name in ("high_rate", "baseline"):
         claim = claim_next(study, folder, lambda record, name=name: record.experiment_name == name)
@@ -105,9 +96,7 @@ def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers
         (lambda record: False, []),
     ],
 )
-def test_only_trials_that_match_the_filter_are_claimed(
-    matches: Callable[[TrialRecord], bool], names: list[str], start: Start, presets: Presets
-) -> None:
+def test_only_trials_that_match_the_filter_are_claimed(matches, names, start, presets):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     interrupted = claim_next(study, folder)
@@ -122,7 +111,7 @@ def test_only_trials_that_match_the_filter_are_claimed(
 
 
 @pytest.mark.parametrize("name", ["baseline", "search_0003"])
-def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name: str, start: Start, presets: Presets) -> None:
+def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name, start, presets):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     (folder.path / name).mkdir()
@@ -139,9 +128,7 @@ def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name: str, st
     claim.release()
 
 
-def test_trial_resumes_in_the_folder_of_its_earlier_attempts(
-    start: Start, presets: Presets, outcome: TrialOutcome
-) -> None:
+def test_trial_resumes_in_the_folder_of_its_earlier_attempts(start, presets, outcome):
     study, folder = start(presets)
     first = claim_next(study, folder)
     assert first is not None
@@ -158,7 +145,7 @@ def test_trial_resumes_in_the_folder_of_its_earlier_attempts(
     again.release()
 
 
-def test_lease_is_held_until_the_trial_ends(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_lease_is_held_until_the_trial_ends(start, presets, outcome):
     study, folder = start(presets)
     with pytest.raises(RuntimeError, match="boom"):
         claim_and_fail(study, folder)
@@ -171,11 +158,11 @@ def test_lease_is_held_until_the_trial_ends(start: Start, presets: Presets, outc
     assert study.get_trials()[0].value == 0.9
 
 
-def workers(study: optuna.Study, folder: OutputFolder) -> list[int | None]:
+def workers(study, folder):
     return [row.worker_pid for row in study_status(study, folder).rows]
 
 
-def claim_and_fail(study: optuna.Study, folder: OutputFolder) -> None:
+def claim_and_fail(study, folder):
     claim = claim_next(study, folder)
     assert claim is not None
     with claim:
@@ -184,7 +171,7 @@ def claim_and_fail(study: optuna.Study, folder: OutputFolder) -> None:
 
 @pytest.mark.parametrize("why", list(WhyEnded))
 @pytest.mark.parametrize("kind", list(TrialKind))
-def test_final_state_for_each_reason_to_end(why: WhyEnded, kind: TrialKind) -> None:
+def test_final_state_for_each_reason_to_end(why, kind):
     expected = {
         WhyEnded.MAX_EPOCHS: TrialState.COMPLETE,
         WhyEnded.EARLY_STOPPED: TrialState.COMPLETE,
@@ -195,7 +182,7 @@ def test_final_state_for_each_reason_to_end(why: WhyEnded, kind: TrialKind) -> N
 
 
 @pytest.mark.parametrize("why", list(WhyEnded))
-def test_outcome_is_read_back_unchanged(why: WhyEnded, start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_outcome_is_read_back_unchanged(why, start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -207,7 +194,7 @@ def test_outcome_is_read_back_unchanged(why: WhyEnded, start: Start, presets: Pr
     assert record.phase.value == ("completed" if ended.succeeded else "failed")
 
 
-def test_completed_trial_requires_a_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_completed_trial_requires_a_value(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -216,7 +203,7 @@ def test_completed_trial_requires_a_value(start: Start, presets: Presets, outcom
     assert study.get_trials()[0].state == TrialState.RUNNING
 
 
-def test_error_of_an_earlier_attempt_is_replaced(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_error_of_an_earlier_attempt_is_replaced(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -229,7 +216,7 @@ def test_error_of_an_earlier_attempt_is_replaced(start: Start, presets: Presets,
     assert read_record(study.get_trials()[0]).outcome == outcome
 
 
-def test_trials_of_other_programs_are_not_claimed(start: Start, presets: Presets) -> None:
+def test_trials_of_other_programs_are_not_claimed(start, presets):
     study, folder = start()
     study.enqueue_trial({"x": 1.0})
     study.ask()
@@ -261,12 +248,12 @@ HISTORIES = {
 
 
 @pytest.fixture(scope="module")
-def killed_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
+def killed_study(tmp_path_factory):
     """A study with a preset for each history, created by real processes that are killed."""
     return run_histories(tmp_path_factory.mktemp("histories") / "out", *HISTORIES)
 
 
-def run_histories(path: Path, *histories: str) -> tuple[optuna.Study, OutputFolder]:
+def run_histories(path, *histories):
     command = [sys.executable, str(LIGHT_WORKER), "attempts", str(path), *histories]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -274,15 +261,13 @@ def run_histories(path: Path, *histories: str) -> tuple[optuna.Study, OutputFold
     return opened_for_work(path)
 
 
-def opened_for_work(path: Path) -> tuple[optuna.Study, OutputFolder]:
+def opened_for_work(path):
     owner, url = find_study(path)
     return optuna.load_study(study_name=owner.study, storage=open_storage(url)), OutputFolder(path)
 
 
 @pytest.mark.parametrize(("number", "history"), list(enumerate(HISTORIES)))
-def test_record_lists_all_attempts_and_how_the_previous_ones_ended(
-    number: int, history: str, killed_study: tuple[optuna.Study, OutputFolder]
-) -> None:
+def test_record_lists_all_attempts_and_how_the_previous_ones_ended(number, history, killed_study):
     study, folder = killed_study
     after, crashes = HISTORIES[history]
     claim = claim_next(study, folder, lambda record: record.number == number)
@@ -303,10 +288,10 @@ def test_record_lists_all_attempts_and_how_the_previous_ones_ended(
         assert read_record(study.get_trials()[number]).attempts == attempts
 
 
-def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path, monkeypatch):
     study, folder = run_histories(tmp_path / "out", "k")
 
-    def fail(*arguments: object) -> bool:
+    def fail(*arguments):
         raise StorageInternalError("database is locked")
 
     with monkeypatch.context() as patch:
@@ -318,7 +303,7 @@ def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path: Path, monke
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "crash"]
 
 
-def test_keyboard_interrupt_counts_as_a_stop(start: Start, presets: Presets) -> None:
+def test_keyboard_interrupt_counts_as_a_stop(start, presets):
     study, folder = start(presets)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -330,16 +315,14 @@ def test_keyboard_interrupt_counts_as_a_stop(start: Start, presets: Presets) -> 
     claim.release()
 
 
-def claim_and_interrupt(study: optuna.Study, folder: OutputFolder) -> None:
+def claim_and_interrupt(study, folder):
     claim = claim_next(study, folder)
     assert claim is not None
     with claim:
         raise KeyboardInterrupt
 
 
-def test_config_of_a_search_trial_is_stored_once(
-    start: Start, outcome: TrialOutcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_of_a_search_trial_is_stored_once(start, outcome, monkeypatch):
     study, folder = start()
     add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
@@ -352,14 +335,14 @@ def test_config_of_a_search_trial_is_stored_once(
     resumed = claim_next(*opened_for_work(folder.path))
     assert resumed is not None
     assert resumed.record.training_config == config
-    written: list[str] = []
+    written = []
     monkeypatch.setattr(resumed.trial, "set_user_attr", lambda key, _: written.append(key))
     resumed.record_config(config)
     assert written == []
     resumed.release()
 
 
-def test_pruned_trial_requires_no_value(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_pruned_trial_requires_no_value(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -374,7 +357,7 @@ def test_pruned_trial_requires_no_value(start: Start, presets: Presets, outcome:
     assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)
 
 
-def test_count_unclaimed_acquires_no_lease(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_count_unclaimed_acquires_no_lease(start, presets, outcome):
     study, folder = start(presets)
     reader, _ = load_study(folder.path)
     assert count_unclaimed(reader, folder) == 3
@@ -393,9 +376,7 @@ class TestOtherMachines:
     """A study in SQLite is trained on one machine at a time; lease files reveal a machine whose locks are invisible."""
 
     @pytest.fixture
-    def other_machine_study(
-        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
-    ) -> tuple[optuna.Study, OutputFolder]:
+    def other_machine_study(self, start, presets, monkeypatch):
         """A study whose first trial was claimed on another machine; its lease has no recent update and no lock here."""
         study, folder = start(presets)
         with monkeypatch.context() as machine:
@@ -413,9 +394,7 @@ class TestOtherMachines:
         lock.release()
         return study, folder
 
-    def test_study_with_a_recently_updated_lease_is_refused_and_unchanged(
-        self, start: Start, presets: Presets, other_machine_study: tuple[optuna.Study, OutputFolder]
-    ) -> None:
+    def test_study_with_a_recently_updated_lease_is_refused_and_unchanged(self, start, presets, other_machine_study):
         study, folder = other_machine_study
         set_age(folder, 120)
         message = (
@@ -428,9 +407,7 @@ class TestOtherMachines:
             claim_next(study, folder)
         assert len(study.get_trials()) == len(presets)
 
-    def test_trial_is_taken_over_without_a_recent_lease_update(
-        self, start: Start, presets: Presets, other_machine_study: tuple[optuna.Study, OutputFolder]
-    ) -> None:
+    def test_trial_is_taken_over_without_a_recent_lease_update(self, start, presets, other_machine_study):
         set_age(other_machine_study[1], 601)
         study, folder = start(presets)
         claim = claim_next(study, folder)
@@ -438,9 +415,7 @@ class TestOtherMachines:
         assert (claim.record.number, claim.resumed) == (0, True)
         claim.release()
 
-    def test_trial_released_by_another_machine_is_claimed_at_once(
-        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_trial_released_by_another_machine_is_claimed_at_once(self, start, presets, monkeypatch):
         study, folder = start(presets)
         with monkeypatch.context() as machine:
             machine.setattr(socket, "gethostname", lambda: "other-host")
@@ -457,9 +432,7 @@ class TestOtherMachines:
         ]
         again.release()
 
-    def test_machine_with_a_new_host_name_trains_in_parallel_with_its_worker(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_machine_with_a_new_host_name_trains_in_parallel_with_its_worker(self, tmp_path, monkeypatch):
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "2"]
         environment = os.environ | {"PYTHONPATH": str(LIGHT_WORKER.parents[2])}
         with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -474,9 +447,7 @@ class TestOtherMachines:
         assert (claim.record.number, claim.resumed) == (1, False)
         claim.release()
 
-    def test_stop_recorded_during_a_lease_update_is_kept(
-        self, start: Start, presets: Presets, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_stop_recorded_during_a_lease_update_is_kept(self, start, presets, monkeypatch):
         monkeypatch.setattr(leases, "_held_file_leases", set())
         study, folder = start(presets)
         claim = claim_next(study, folder)
@@ -493,7 +464,7 @@ class TestOtherMachines:
         assert [attempt.after for attempt in again.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
         again.release()
 
-    def test_container_on_this_machine_trains_in_parallel_with_this_process(self, tmp_path: Path) -> None:
+    def test_container_on_this_machine_trains_in_parallel_with_this_process(self, tmp_path):
         if shutil.which("unshare") is None:
             pytest.skip("this system cannot give a process another host name")
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "1"]
@@ -520,7 +491,7 @@ class TestOtherMachines:
         claim.release()
 
 
-def set_age(folder: OutputFolder, seconds: float) -> None:
+def set_age(folder, seconds):
     """Set the age of the last update of the first trial's lease, in seconds."""
     then = time.time() - seconds
     os.utime(folder.lease_path(0), (then, then))

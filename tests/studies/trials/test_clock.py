@@ -1,21 +1,14 @@
 """A clock that is set between two processes does no harm: durations are not negative, and trials are resumed."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-import optuna
 import pytest
 import sqlalchemy
 
-from search_spaces import TrainingConfig
 from studies import (
-    OutputFolder,
     SearchRequest,
-    TrialOutcome,
     add_search_trials,
     csv_text,
     load_study,
@@ -28,12 +21,10 @@ from studies.report import render_report
 from studies.storage.optuna_private import rdb_storage
 from studies.trials.claims import claim_next
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
 HOUR = timedelta(hours=1)
 
 
-def shift_start_times(study: optuna.Study, by: timedelta) -> None:
+def shift_start_times(study, by):
     """Shift the start times of all trials and attempts, as if the clock had been wrong and was then corrected."""
     with rdb_storage(study).engine.begin() as connection:
         started = connection.execute(sqlalchemy.text("SELECT trial_id, datetime_start FROM trials")).all()
@@ -57,9 +48,7 @@ def shift_start_times(study: optuna.Study, by: timedelta) -> None:
 
 
 @pytest.fixture(params=[HOUR, -HOUR, timedelta(days=4000)], ids=["ahead", "behind", "years ahead"])
-def shifted_study(
-    request: pytest.FixtureRequest, start: Start, presets: Presets, outcome: TrialOutcome
-) -> Iterator[tuple[optuna.Study, OutputFolder]]:
+def shifted_study(request, start, presets, outcome):
     """A study with a completed, a running, an interrupted and waiting trials, started with a wrong clock."""
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
@@ -74,7 +63,7 @@ def shifted_study(
     running.release()
 
 
-def test_durations_are_not_negative(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_durations_are_not_negative(shifted_study):
     ended, running, interrupted, waiting = [
         row.seconds for row in study_status(*shifted_study, lambda trial_dir: [2.0]).rows
     ]
@@ -85,7 +74,7 @@ def test_durations_are_not_negative(shifted_study: tuple[optuna.Study, OutputFol
     assert waiting is None
 
 
-def test_remaining_time_does_not_depend_on_the_clock(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_remaining_time_does_not_depend_on_the_clock(shifted_study):
     status = study_status(*shifted_study, lambda trial_dir: [2.0])
     remaining = remaining_time(status, workers=1)
     assert remaining is not None
@@ -93,9 +82,7 @@ def test_remaining_time_does_not_depend_on_the_clock(shifted_study: tuple[optuna
     assert remaining.seconds == pytest.approx(2.0 * 3 * 2 + 12.5)
 
 
-def test_interrupted_trial_is_resumed_under_its_number(
-    shifted_study: tuple[optuna.Study, OutputFolder], outcome: TrialOutcome, start: Start, presets: Presets
-) -> None:
+def test_interrupted_trial_is_resumed_under_its_number(shifted_study, outcome, start, presets):
     study, folder = start(presets)
     claim = claim_next(study, folder)
     assert claim is not None
@@ -104,7 +91,7 @@ def test_interrupted_trial_is_resumed_under_its_number(
     assert [row.state.value for row in study_status(study, folder).rows[:3]] == ["completed", "running", "completed"]
 
 
-def test_tables_and_report_are_created(shifted_study: tuple[optuna.Study, OutputFolder]) -> None:
+def test_tables_and_report_are_created(shifted_study):
     study, folder = shifted_study
     assert len(csv_text(TRIAL_COLUMNS, trial_rows(study, folder)).splitlines()) == 1 + 4
     assert "conservative_small" in render_report(study, folder, lambda name: [], output_dir="out")

@@ -1,9 +1,5 @@
 """The kernel's counters of out-of-memory kills, read from files in the kernel's format."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from studies.trials.memory_kills import count_memory_kills, has_risen
@@ -11,7 +7,7 @@ from studies.trials.memory_kills import count_memory_kills, has_risen
 VMSTAT = "nr_free_pages 7\noom_kill 4\n"
 
 
-def write(root: Path, **files: str) -> Path:
+def write(root, **files):
     for name, text in {"proc/sys/kernel/random/boot_id": "a-boot\n", "proc/vmstat": VMSTAT, **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -27,9 +23,7 @@ def write(root: Path, **files: str) -> Path:
     ],
     ids=["version 2", "container", "version 1"],
 )
-def test_control_group_counter_is_compared_before_the_machine_counter(
-    groups: str, file: str, text: str, tmp_path: Path
-) -> None:
+def test_control_group_counter_is_compared_before_the_machine_counter(groups, file, text, tmp_path):
     root = write(tmp_path, **{"proc/self/cgroup": groups, f"sys/fs/cgroup/{file}": text})
     before = count_memory_kills(root)
     assert list(before.values()) == [2, 4]
@@ -39,7 +33,7 @@ def test_control_group_counter_is_compared_before_the_machine_counter(
     assert has_risen(before, count_memory_kills(root))
 
 
-def test_machine_counter_is_compared_if_the_control_group_differs(tmp_path: Path) -> None:
+def test_machine_counter_is_compared_if_the_control_group_differs(tmp_path):
     before = count_memory_kills(
         write(tmp_path, **{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.events": "oom_kill 9\n"})
     )
@@ -49,7 +43,7 @@ def test_machine_counter_is_compared_if_the_control_group_differs(tmp_path: Path
     assert has_risen(before, count_memory_kills(tmp_path))
 
 
-def test_no_kill_is_detected_after_a_reboot_or_without_counters(tmp_path: Path) -> None:
+def test_no_kill_is_detected_after_a_reboot_or_without_counters(tmp_path):
     before = count_memory_kills(write(tmp_path, **{"proc/self/cgroup": "0::/\n"}))
     write(tmp_path, **{"proc/sys/kernel/random/boot_id": "another\n", "proc/vmstat": "oom_kill 9\n"})
     assert not has_risen(before, count_memory_kills(tmp_path))

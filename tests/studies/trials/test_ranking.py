@@ -1,10 +1,8 @@
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import pytest
 
-from studies import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
+from studies import TrialKind, TrialPhase, TrialRecord, WhyEnded
 from studies.trials.ranking import best_records, by_accuracy, by_value
 
 
@@ -15,12 +13,12 @@ class Valued:
 
 
 @pytest.mark.parametrize(("maximize", "numbers"), [(True, [2, 0, 3, 1]), (False, [1, 0, 3, 2])])
-def test_by_value_sorts_ties_by_number_and_omits_unknown_values(maximize: bool, numbers: list[int]) -> None:
+def test_by_value_sorts_ties_by_number_and_omits_unknown_values(maximize, numbers):
     trials = [Valued(number, value) for number, value in enumerate((0.5, 0.25, 0.75, 0.5, None))]
     assert [trial.number for trial in by_value(trials, lambda trial: trial.value, maximize=maximize)] == numbers
 
 
-def test_by_accuracy_includes_pruned_trials_and_best_records_does_not(outcome: TrialOutcome) -> None:
+def test_by_accuracy_includes_pruned_trials_and_best_records_does_not(outcome):
     ends = [(0.5, 0.5), (0.9, 0.1), (0.9, 0.2), (0.9, 0.2), (1.0, 1.0), (1.0, 1.0)]
     whys = [WhyEnded.MAX_EPOCHS] * 4 + [WhyEnded.PRUNED, WhyEnded.FAILED]
     records = [

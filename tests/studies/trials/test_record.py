@@ -1,19 +1,13 @@
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
-import optuna
 import pytest
 
 from search_spaces import TrainingConfig
 from studies import (
     Attempt,
-    OutputFolder,
     SearchRequest,
     TrialKind,
-    TrialOutcome,
     WhyEnded,
     add_search_trials,
     latest_records,
@@ -23,11 +17,9 @@ from studies import (
 from studies.trials.claims import claim_next
 from studies.trials.record import StartedAfter, record_outcome
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_non_finite_numbers_are_not_stored(value: float, start: Start, outcome: TrialOutcome) -> None:
+def test_non_finite_numbers_are_not_stored(value, start, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -46,20 +38,20 @@ def test_non_finite_numbers_are_not_stored(value: float, start: Start, outcome: 
     assert (stored.best_val_char_accuracy, stored.best_val_seq_accuracy, stored.training_time_s) == (0, 0, 0)
 
 
-def test_search_trials_are_named_by_number(start: Start) -> None:
+def test_search_trials_are_named_by_number(start):
     study, _ = start({f"preset {n}": TrainingConfig(seed=n) for n in range(2)})
     study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
     assert read_record(study.get_trials()[2]).experiment_name == "search_0002"
 
 
-def test_config_fields_of_another_version_are_ignored(start: Start) -> None:
+def test_config_fields_of_another_version_are_ignored(start):
     study, _ = start()
     attributes = {"kind": "preset", "experiment_name": "old", "config": {"batch_size": 8, "retired": 1}}
     study.enqueue_trial({}, user_attrs=attributes)
     assert read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
 
 
-def test_outcome_is_stored_in_one_attribute(start: Start, outcome: TrialOutcome) -> None:
+def test_outcome_is_stored_in_one_attribute(start, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
@@ -73,7 +65,7 @@ def test_outcome_is_stored_in_one_attribute(start: Start, outcome: TrialOutcome)
     claim.release()
 
 
-def test_latest_records_contain_the_retry_of_a_failed_trial(start: Start, outcome: TrialOutcome) -> None:
+def test_latest_records_contain_the_retry_of_a_failed_trial(start, outcome):
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(seed=2)})
     add_search_trials(study, folder, SearchRequest(at_least=1))
     claim = claim_next(study, folder)
@@ -88,7 +80,7 @@ def test_latest_records_contain_the_retry_of_a_failed_trial(start: Start, outcom
     ]
 
 
-def attempts(*history: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
+def attempts(*history):
     return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in history)
 
 
@@ -104,9 +96,7 @@ def attempts(*history: tuple[int, StartedAfter]) -> tuple[Attempt, ...]:
         (((0, StartedAfter.WAITING), (0, StartedAfter.CRASH), (4, StartedAfter.STOP), (4, StartedAfter.CRASH)), 1),
     ],
 )
-def test_consecutive_crashes_are_counted_in_the_same_epoch(
-    history: tuple[tuple[int, StartedAfter], ...], crashes: int, start: Start
-) -> None:
+def test_consecutive_crashes_are_counted_in_the_same_epoch(history, crashes, start):
     study, _ = start({"one": TrainingConfig()})
     record = replace(read_record(study.get_trials()[0]), attempts=attempts(*history))
     assert record.consecutive_crashes == crashes
@@ -128,10 +118,10 @@ def test_consecutive_crashes_are_counted_in_the_same_epoch(
         ),
     ],
 )
-def test_size_and_speed_text_has_the_known_values(known: dict[str, float], text: str, outcome: TrialOutcome) -> None:
+def test_size_and_speed_text_has_the_known_values(known, text, outcome):
     assert replace(outcome, **known).size_and_speed_text == text
 
 
-def test_latency_is_known_if_the_speed_was_measured(outcome: TrialOutcome) -> None:
+def test_latency_is_known_if_the_speed_was_measured(outcome):
     assert outcome.latency_ms is None
     assert replace(outcome, images_per_s_batch_1=500.0).latency_ms == 2.0

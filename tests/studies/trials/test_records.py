@@ -1,18 +1,9 @@
 """The record of a trial is parsed once, until the trial changes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
-import optuna
 import pytest
-from optuna.trial import FrozenTrial
 
 from search_spaces import TrainingConfig
 from studies import (
-    OutputFolder,
-    TrialOutcome,
-    TrialPhase,
     ended_records,
     latest_records,
     own_records,
@@ -23,19 +14,16 @@ from studies import (
 from studies.study.search_budget import top_up
 from studies.trials import records as study_records
 from studies.trials.claims import claim_next, count_unclaimed
-from studies.trials.record import TrialRecord, read_record
+from studies.trials.record import read_record
 from studies.trials.records import trials_and_records
-
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-Presets = dict[str, TrainingConfig]
 
 
 @pytest.fixture
-def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def parsed(monkeypatch):
     """The numbers of the trials whose records are parsed during the test, in order."""
-    numbers: list[int] = []
+    numbers = []
 
-    def counted(trial: FrozenTrial) -> TrialRecord:
+    def counted(trial):
         numbers.append(trial.number)
         return read_record(trial)
 
@@ -43,11 +31,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
-def test_records_are_updated_when_trials_change(start: Start, presets: Presets, outcome: TrialOutcome) -> None:
+def test_records_are_updated_when_trials_change(start, presets, outcome):
     study, folder = start(presets)
     study.enqueue_trial({"x": 1.0})  # not by this package
 
-    def phases() -> list[TrialPhase]:
+    def phases():
         assert all(read_record(trial) == record for trial, record in trials_and_records(study))
         assert [record.number for record in own_records(study)] == [0, 1, 2]
         return [record.phase for record in own_records(study)]
@@ -62,7 +50,7 @@ def test_records_are_updated_when_trials_change(start: Start, presets: Presets, 
     assert own_records(study)[0].outcome == outcome
 
 
-def test_records_of_two_studies_are_separate(start: Start, presets: Presets) -> None:
+def test_records_of_two_studies_are_separate(start, presets):
     study, folder = start(presets)
     other, _ = start({"another": TrainingConfig()}, path=folder.path.with_name("other"))
     for _ in range(2):
@@ -71,9 +59,7 @@ def test_records_of_two_studies_are_separate(start: Start, presets: Presets) -> 
 
 
 @pytest.mark.parametrize("trials", [6, 30])
-def test_only_records_of_changed_trials_are_parsed_again(
-    trials: int, start: Start, outcome: TrialOutcome, parsed: list[int]
-) -> None:
+def test_only_records_of_changed_trials_are_parsed_again(trials, start, outcome, parsed):
     study, folder = start({f"preset {n}": TrainingConfig(seed=n) for n in range(trials)})
     for _ in range(trials // 2):
         finish_next(study, folder, outcome)
@@ -90,7 +76,7 @@ def test_only_records_of_changed_trials_are_parsed_again(
     assert len(parsed) <= 3
 
 
-def finish_next(study: optuna.Study, folder: OutputFolder, outcome: TrialOutcome) -> int:
+def finish_next(study, folder, outcome):
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(0.5, 1)

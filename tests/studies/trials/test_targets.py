@@ -1,16 +1,9 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces.experiments.schema import Targets
 from studies import (
-    OutputFolder,
-    TrialOutcome,
     WhyEnded,
     load_study,
     save_targets,
@@ -19,13 +12,11 @@ from studies import (
     targets_met,
 )
 
-Start = Callable[..., tuple[optuna.Study, OutputFolder]]
-
 ALL = Targets(character_accuracy=0.9, sequence_accuracy=0.8, training_time_per_epoch=60, convergence_epochs=10)
 
 
 @pytest.fixture
-def good(outcome: TrialOutcome) -> TrialOutcome:
+def good(outcome):
     """An outcome whose metrics are exactly the targets `ALL`."""
     return replace(outcome, epoch_seconds_median=60.0, converged_epoch=10)
 
@@ -42,7 +33,7 @@ def good(outcome: TrialOutcome) -> TrialOutcome:
         ({"converged_epoch": None, "best_val_char_accuracy": 0.5}, {"convergence_epochs", "character_accuracy"}),
     ],
 )
-def test_each_target_has_a_verdict(changes: dict[str, Any], missed: set[str], good: TrialOutcome) -> None:
+def test_each_target_has_a_verdict(changes, missed, good):
     outcome = replace(good, **changes)
     verdicts = target_verdicts(outcome, ALL)
     assert list(verdicts) == list(Targets.model_fields)
@@ -51,26 +42,26 @@ def test_each_target_has_a_verdict(changes: dict[str, Any], missed: set[str], go
 
 
 @pytest.mark.parametrize("name", list(Targets.model_fields))
-def test_unset_target_has_no_verdict(name: str, good: TrialOutcome) -> None:
+def test_unset_target_has_no_verdict(name, good):
     targets = Targets(**{name: getattr(ALL, name)})
     assert target_verdicts(good, targets) == {name: True}
     assert targets_met(good, targets)
 
 
-def test_no_target_is_met_without_targets_or_outcome(good: TrialOutcome) -> None:
+def test_no_target_is_met_without_targets_or_outcome(good):
     assert (target_verdicts(good, Targets()), targets_met(good, Targets())) == ({}, False)
     assert set(target_verdicts(None, ALL).values()) == {False}
     assert not targets_met(None, ALL)
 
 
 @pytest.mark.parametrize("why", list(WhyEnded))
-def test_only_a_successful_trial_meets_targets(why: WhyEnded, good: TrialOutcome) -> None:
+def test_only_a_successful_trial_meets_targets(why, good):
     succeeded = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED)
     assert targets_met(replace(good, why_ended=why), ALL) == succeeded
     assert set(target_verdicts(replace(good, why_ended=why), ALL).values()) == {succeeded}
 
 
-def test_study_stores_the_latest_targets(start: Start) -> None:
+def test_study_stores_the_latest_targets(start):
     study, folder = start()
     assert study_targets(study) == Targets()
     for targets in (ALL, Targets(sequence_accuracy=0.5)):

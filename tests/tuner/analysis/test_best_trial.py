@@ -1,12 +1,8 @@
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import ConfigurationError, TrainingConfig, load_search_space
@@ -25,7 +21,7 @@ from studies.trials.claims import claim_next
 from tuner.analysis.best_trial import best_checkpoint, find_winner, winner_lines
 
 
-def start_study(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
+def start_study(path, *names):
     invariants = StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
@@ -47,7 +43,7 @@ def start_study(path: Path, *names: str) -> tuple[optuna.Study, OutputFolder]:
 
 
 @pytest.fixture(scope="module")
-def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_once(tmp_path_factory):
     """The folder of a study with two completed, one failed and one waiting trial; tests must not change it."""
     path = tmp_path_factory.mktemp("ended") / "training_output"
     study, folder = start_study(path, "good", "better", "failed", "waiting")
@@ -56,7 +52,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def finish_next(study: optuna.Study, folder: OutputFolder, *outcomes: tuple[float, WhyEnded], **known: Any) -> None:
+def finish_next(study, folder, *outcomes, **known):
     """Finish the next trials with these accuracies; `known` are further fields of their outcomes."""
     for accuracy, why_ended in outcomes:
         claim = claim_next(study, folder)
@@ -79,24 +75,24 @@ def finish_next(study: optuna.Study, folder: OutputFolder, *outcomes: tuple[floa
 
 
 @pytest.fixture
-def ended(finished_once: Path, tmp_path: Path) -> Path:
+def ended(finished_once, tmp_path):
     """The folder of a copy of the `finished_once` study; the test may change it."""
     return Path(shutil.copytree(finished_once, tmp_path / "moved"))
 
 
-def test_best_checkpoint_is_that_of_the_best_trial_also_in_a_moved_folder(finished_once: Path, ended: Path) -> None:
+def test_best_checkpoint_is_that_of_the_best_trial_also_in_a_moved_folder(finished_once, ended):
     for path in (finished_once, ended):
         assert best_checkpoint(*load_study(path)) == path / "better" / "checkpoints" / "best.pt"
         winner = find_winner(*load_study(path))
         assert (winner.name, winner.record.number) == ("better", 1)
 
 
-def test_study_without_a_completed_trial_is_an_error(tmp_path: Path) -> None:
+def test_study_without_a_completed_trial_is_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match=r"no trial of the study has completed yet"):
         best_checkpoint(*start_study(tmp_path, "waiting"))
 
 
-def test_error_names_the_missing_checkpoint(ended: Path) -> None:
+def test_error_names_the_missing_checkpoint(ended):
     checkpoint = best_checkpoint(*load_study(ended))
     checkpoint.unlink()
     with pytest.raises(ConfigurationError, match=r"trial 'better' \(number 1, completed\) is missing") as caught:
@@ -104,7 +100,7 @@ def test_error_names_the_missing_checkpoint(ended: Path) -> None:
     assert str(checkpoint) in str(caught.value)
 
 
-def test_best_checkpoint_is_found_without_importing_torch(finished_once: Path) -> None:
+def test_best_checkpoint_is_found_without_importing_torch(finished_once):
     program = (
         "import sys; from studies import load_study; from tuner.analysis.best_trial import best_checkpoint\n"
         "print(best_checkpoint(*load_study(sys.argv[1])).name, 'torch' in sys.modules)"
@@ -114,7 +110,7 @@ def test_best_checkpoint_is_found_without_importing_torch(finished_once: Path) -
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, OutputFolder]:
+def measured(tmp_path_factory):
     """A study whose more accurate trials are larger and slower; the last one was not measured."""
     study, folder = start_study(tmp_path_factory.mktemp("measured") / "out", "small", "medium", "large", "unmeasured")
     for accuracy, parameters, speed in ((0.7, 10_000, 1000.0), (0.8, 20_000, 400.25), (0.9, 40_000, 100.0)):
@@ -144,9 +140,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, Ou
         ({"parameters": 19_999}, "small", "the only completed trial with at most 19,999 parameters", None),
     ],
 )
-def test_winner_is_the_best_trial_within_the_limits(
-    limits: dict[str, float], name: str, why: str, leader: str | None, measured: tuple[optuna.Study, OutputFolder]
-) -> None:
+def test_winner_is_the_best_trial_within_the_limits(limits, name, why, leader, measured):
     winner = find_winner(*measured, **limits)
     assert (winner.name, winner.why, winner.leader) == (name, why, leader)
     shown = f"size        {winner.outcome.size_and_speed_text}"
@@ -165,14 +159,12 @@ def test_winner_is_the_best_trial_within_the_limits(
         ({"latency_ms": 0.5, "parameters": 9}, r"\(small\); the lowest is 10,000 par"),
     ],
 )
-def test_limits_that_no_trial_meets_are_an_error_with_the_closest_trials(
-    limits: dict[str, float], message: str, measured: tuple[optuna.Study, OutputFolder]
-) -> None:
+def test_limits_that_no_trial_meets_are_an_error_with_the_closest_trials(limits, message, measured):
     with pytest.raises(ConfigurationError, match=message):
         find_winner(*measured, **limits)
 
 
-def test_lowest_value_of_the_error_is_accepted_as_a_limit(tmp_path: Path) -> None:
+def test_lowest_value_of_the_error_is_accepted_as_a_limit(tmp_path):
     study = start_study(tmp_path, "one")
     finish_next(*study, (0.7, WhyEnded.MAX_EPOCHS), images_per_s_batch_1=581.4321)  # 1.719891...
     with pytest.raises(ConfigurationError, match=r"the lowest is 1.72 ms per image \(one\)"):

@@ -1,14 +1,10 @@
 """Retraining of the best trials on new seeds; interrupted repetitions are resumed, finished repetitions reused."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,21 +14,18 @@ from studies.report.confirmation import find_confirmation
 from studies.report.snapshot import take_snapshot
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
-from tuner.analysis.candidates import Candidates, find_candidates
-from tuner.analysis.confirmation import Confirmation, confirm
+from tuner.analysis.candidates import find_candidates
+from tuner.analysis.confirmation import confirm
 from tuner.display.base import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import evaluate_split
 
-MakeWatcher = Callable[..., Any]
 SEED = 5
 
 
 @pytest.fixture(scope="module")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
-) -> Path:
+def finished(tmp_path_factory, configs_in, spaces_in):
     """The output folder of a study with three presets and two search trials; tests must not change it."""
     folder = tmp_path_factory.mktemp("finished")
     training = {"seed": SEED, "learning_rate": 0.01}
@@ -56,26 +49,26 @@ def finished(
 
 
 @pytest.fixture
-def study(finished: Path, tmp_path: Path) -> Path:
+def study(finished, tmp_path):
     """The path of a copy of the folder `finished`, without repetitions."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
-def confirmed(candidates: Candidates, count: int, display: Display | None = None, **more: Any) -> Confirmation:
+def confirmed(candidates, count, display=None, **more):
     @contextmanager
-    def opened() -> Iterator[Display]:
+    def opened():
         yield display or Display()
 
     return confirm(candidates, candidates.new_seeds(count), open_display=opened, **{"device": "cpu", **more})
 
 
-def trained(candidates: Candidates) -> dict[str, list[str]]:
+def trained(candidates):
     """Return the lines of the metrics files, keyed by the folders of the repetitions."""
     files = sorted(candidates.root.rglob("metrics.jsonl"))
     return {str(file.parent.relative_to(candidates.root)): file.read_text().splitlines() for file in files}
 
 
-def test_candidates_are_the_best_different_configurations(finished: Path) -> None:
+def test_candidates_are_the_best_different_configurations(finished):
     candidates = find_candidates(*load_study(finished), 10)
     names = [record.experiment_name for record in candidates.records]
     assert names[0] == find_winner(*load_study(finished)).name
@@ -86,12 +79,12 @@ def test_candidates_are_the_best_different_configurations(finished: Path) -> Non
     assert [record.experiment_name for record in find_candidates(*load_study(finished), 2).records] == names[:2]
 
 
-def test_new_seeds_follow_the_seed_of_the_study(finished: Path) -> None:
+def test_new_seeds_follow_the_seed_of_the_study(finished):
     candidates = find_candidates(*load_study(finished), 2)
     assert candidates.new_seeds(3) == [SEED + 1, SEED + 2, SEED + 3]
 
 
-def test_confirmation_has_the_accuracies_of_the_repetitions(study: Path) -> None:
+def test_confirmation_has_the_accuracies_of_the_repetitions(study):
     candidates = find_candidates(*load_study(study), 2)
     confirmation = confirmed(candidates, 2)
     assert confirmation.seeds == (SEED + 1, SEED + 2)
@@ -120,7 +113,7 @@ def test_confirmation_has_the_accuracies_of_the_repetitions(study: Path) -> None
     assert (comparison.first, comparison.second) == (winner.name, other.name)
 
 
-def test_repeated_confirmation_only_trains_additional_seeds(study: Path, make_watcher: MakeWatcher) -> None:
+def test_repeated_confirmation_only_trains_additional_seeds(study, make_watcher):
     candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     before = trained(candidates)
@@ -134,7 +127,7 @@ def test_repeated_confirmation_only_trains_additional_seeds(study: Path, make_wa
     assert trained(candidates).items() > before.items()
 
 
-def test_confirmation_does_not_change_if_metrics_files_of_repetitions_are_missing(study: Path) -> None:
+def test_confirmation_does_not_change_if_metrics_files_of_repetitions_are_missing(study):
     candidates = find_candidates(*load_study(study), 2)
     first = confirmed(candidates, 1)
     for file in candidates.root.rglob("metrics.jsonl"):
@@ -143,8 +136,8 @@ def test_confirmation_does_not_change_if_metrics_files_of_repetitions_are_missin
 
 
 def test_preset_with_the_same_name_as_a_repetition_of_a_search_trial_is_trained_too(
-    tmp_path: Path, write_config: Callable[..., Path], write_space: Callable[..., Path], make_watcher: MakeWatcher
-) -> None:
+    tmp_path, write_config, write_space, make_watcher
+):
     long = "best_search_0002_".ljust(64, "x")
     HyperparameterTuner(
         str(write_config({"best_search_0002": {}, long: {"training": {"num_epochs": 1}}})),
@@ -164,9 +157,7 @@ def test_preset_with_the_same_name_as_a_repetition_of_a_search_trial_is_trained_
     assert (fewer.candidates, again.started) == (confirmation.candidates[:2], [])
 
 
-def test_interrupted_confirmation_is_resumed_with_the_same_results(
-    study: Path, tmp_path: Path, make_watcher: MakeWatcher
-) -> None:
+def test_interrupted_confirmation_is_resumed_with_the_same_results(study, tmp_path, make_watcher):
     candidates = find_candidates(*load_study(study), 2)
     with pytest.raises(KeyboardInterrupt):
         confirmed(candidates, 1, make_watcher(after_epoch=1, of_trial=1))
@@ -177,12 +168,10 @@ def test_interrupted_confirmation_is_resumed_with_the_same_results(
     assert interrupted.candidates == uninterrupted.candidates
 
 
-def test_stopped_confirmation_reports_finished_repetitions_and_the_next_call_resumes_it(
-    study: Path, make_watcher: MakeWatcher
-) -> None:
+def test_stopped_confirmation_reports_finished_repetitions_and_the_next_call_resumes_it(study, make_watcher):
     candidates = find_candidates(*load_study(study), 2)
 
-    def stop() -> None:
+    def stop():
         request_stop(load_study_for_changes(candidates.seed_dir(SEED + 1))[0])
 
     stopped = confirmed(candidates, 2, make_watcher(after_epoch=1, of_trial=1, action=stop))
@@ -192,9 +181,7 @@ def test_stopped_confirmation_reports_finished_repetitions_and_the_next_call_res
 
 
 @pytest.mark.parametrize("when", [{"after_epoch": 1}, {"in_batch": 2}], ids=["failed", "pending"])
-def test_failed_repetition_is_excluded(
-    when: dict[str, int], study: Path, make_watcher: MakeWatcher, fail: Callable[[], object]
-) -> None:
+def test_failed_repetition_is_excluded(when, study, make_watcher, fail):
     candidates = find_candidates(*load_study(study), 2)
     confirmation = confirmed(candidates, 1, make_watcher(**when, action=fail))
     assert (confirmation.count("failed"), confirmation.count("completed")) == (1, 1)
@@ -202,7 +189,7 @@ def test_failed_repetition_is_excluded(
     assert "no completed seed in common" in confirmation.comparisons[0].sentence("test char")
 
 
-def test_repetitions_with_other_settings_are_refused(study: Path) -> None:
+def test_repetitions_with_other_settings_are_refused(study):
     candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     before = trained(candidates)
@@ -213,9 +200,7 @@ def test_repetitions_with_other_settings_are_refused(study: Path) -> None:
     assert trained(candidates) == before
 
 
-def test_error_of_an_unavailable_device_does_not_suggest_retraining(
-    study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_of_an_unavailable_device_does_not_suggest_retraining(study, monkeypatch):
     candidates = find_candidates(*load_study(study), 2)
     confirmed(candidates, 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -225,16 +210,14 @@ def test_error_of_an_unavailable_device_does_not_suggest_retraining(
     assert "no CUDA device" in caught.value.problems[0]
 
 
-def test_configurations_of_another_device_are_retrained_on_the_requested_device(
-    study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_configurations_of_another_device_are_retrained_on_the_requested_device(study, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     candidates = find_candidates(*load_study(study), 2)
     of_cuda = tuple(replace(record, config=record.config | {"device": "cuda"}) for record in candidates.records)
     assert confirmed(replace(candidates, records=of_cuda), 1).count("completed") == 2
 
 
-def test_changed_dataset_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+def test_changed_dataset_is_refused(study, tmp_path, tiny_dataset):
     copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data"))
     change_invariants(study, metadata_path=str(copy / "metadata.yaml"))
     assert len(find_candidates(*load_study(study), 2).records) == 2  # a moved dataset is accepted
@@ -245,7 +228,7 @@ def test_changed_dataset_is_refused(study: Path, tmp_path: Path, tiny_dataset: P
     assert not study.with_name("out_confirm").exists()
 
 
-def test_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, tiny_dataset: Path) -> None:
+def test_dataset_without_a_test_split_is_refused(study, tmp_path, tiny_dataset):
     copy = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data")) / "metadata.yaml"
     text = copy.read_text(encoding="utf-8")
     copy.write_text(text.replace("\ntest:\n", "\nheld_out:\n"), encoding="utf-8")
@@ -255,22 +238,20 @@ def test_dataset_without_a_test_split_is_refused(study: Path, tmp_path: Path, ti
     assert not study.with_name("out_confirm").exists()
 
 
-def test_study_that_validates_on_the_test_split_is_refused(study: Path) -> None:
+def test_study_that_validates_on_the_test_split_is_refused(study):
     change_invariants(study, val_split="test")
     with pytest.raises(ConfigurationError, match="the study validates on the test split"):
         find_candidates(*load_study(study), 2)
 
 
-def change_invariants(output_dir: Path, **dataset: str) -> None:
+def change_invariants(output_dir, **dataset):
     study, _ = load_study_for_changes(output_dir)
     invariants = study.user_attrs["invariants"]
     study.set_user_attr("invariants", invariants | {"dataset": invariants["dataset"] | dataset})
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_command_prints_the_confirmation_and_stores_it_for_the_report(
-    as_json: bool, study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_prints_the_confirmation_and_stores_it_for_the_report(as_json, study, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     argv = ["confirm", "--output-dir", str(study), "--top", "2", "--seeds", "2", "--device", "cpu"]
     assert main([*argv, *(["--json"] if as_json else [])]) == 0
@@ -293,9 +274,7 @@ def test_command_prints_the_confirmation_and_stores_it_for_the_report(
     assert list(Path.cwd().glob("hyperparameter_tuning_results_*")) == []
 
 
-def test_study_with_one_completed_configuration_is_refused(
-    tmp_path: Path, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_study_with_one_completed_configuration_is_refused(tmp_path, write_config, capsys):
     config = write_config({"one": {"training": {"num_epochs": 1}}})
     HyperparameterTuner(
         str(config), options=RunOptions(output_dir=str(tmp_path / "out"), results_file=str(tmp_path / "r.json"))

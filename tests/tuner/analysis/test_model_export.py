@@ -1,7 +1,5 @@
 """What the metadata of exported models say, and that a model that reads differently is not exported."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -18,12 +16,12 @@ from tuner.analysis.model_export import export_model
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.checkpoint_reader import CheckpointReader, reader_of_checkpoint
+from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.onnx_graph import export_graph
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tiny_dataset, tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     experiment = {
         "model": {"name": "tiny", "config_path": str(tiny_models)},
@@ -37,18 +35,18 @@ def checkpoint(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
-def reader(checkpoint: Path) -> CheckpointReader:
+def reader(checkpoint):
     return reader_of_checkpoint(checkpoint, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def graph(checkpoint: Path) -> onnx.ModelProto:
+def graph(checkpoint):
     return export_graph(reader_of_checkpoint(checkpoint, device="cpu").model)
 
 
 @pytest.fixture(autouse=True)
-def _exported_once(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(network: object) -> onnx.ModelProto:
+def _exported_once(graph, monkeypatch):
+    def copy(network):
         model = onnx.ModelProto()
         model.CopyFrom(graph)
         return model
@@ -56,7 +54,7 @@ def _exported_once(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(model_export, "export_graph", copy)
 
 
-def test_metadata_describe_model_training_and_comparison(reader: CheckpointReader, tiny_dataset: Path) -> None:
+def test_metadata_describe_model_training_and_comparison(reader, tiny_dataset):
     origin = {"study": "ខ្មែរ <script>", "trial": "one", "license": "CC-BY-4.0"}
     content, comparison = export_model(reader, str(tiny_dataset), origin)
     model = onnx.load_model_from_string(content)
@@ -78,9 +76,7 @@ def test_metadata_describe_model_training_and_comparison(reader: CheckpointReade
     assert str(tiny_dataset.parent).encode() not in content
 
 
-def test_example_in_the_description_reads_an_image(
-    reader: CheckpointReader, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_example_in_the_description_reads_an_image(reader, tiny_dataset, tmp_path, monkeypatch):
     image = open_pixel_cache(tiny_dataset, ["val"])["val"].image_paths[0]
     monkeypatch.chdir(tmp_path)
     Path("reader.onnx").write_bytes(export_model(reader, str(tiny_dataset), {})[0])
@@ -94,14 +90,12 @@ def test_example_in_the_description_reads_an_image(
     assert float(printed.split()[-1]) == pytest.approx(expected.confidence, abs=1e-5)
 
 
-def test_same_export_gives_the_same_bytes(reader: CheckpointReader, tiny_dataset: Path) -> None:
+def test_same_export_gives_the_same_bytes(reader, tiny_dataset):
     first, _ = export_model(reader, str(tiny_dataset), {})
     assert export_model(reader, str(tiny_dataset), {})[0] == first
 
 
-def test_model_with_another_reading_is_not_exported(
-    reader: CheckpointReader, graph: onnx.ModelProto, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_with_another_reading_is_not_exported(reader, graph, tiny_dataset, monkeypatch):
     wrong = onnx.ModelProto()
     wrong.CopyFrom(graph)
     (bias,) = (tensor for tensor in wrong.graph.initializer if tensor.name.endswith("character.bias"))
@@ -115,7 +109,7 @@ def test_model_with_another_reading_is_not_exported(
     assert "nothing was written" in str(caught.value)
 
 
-def test_dataset_with_other_images_is_refused(reader: CheckpointReader, tmp_path: Path) -> None:
+def test_dataset_with_other_images_is_refused(reader, tmp_path):
     other = generate_dataset(tmp_path / "other", seed=1, samples=40, test_samples=10)
     with pytest.raises(ConfigurationError, match="split 'val' has other images than the validation split"):
         export_model(reader, str(other), {})

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,7 +5,7 @@ from scipy import stats
 from tuner.analysis.paired_t_test import compare
 
 
-def test_interval_equals_students_interval_of_the_differences() -> None:
+def test_interval_equals_students_interval_of_the_differences():
     random = np.random.default_rng(0)
     for count in (2, 3, 10):
         pairs = [(float(one), float(two)) for one, two in random.normal(0.9, 0.02, (count, 2))]
@@ -19,7 +17,7 @@ def test_interval_equals_students_interval_of_the_differences() -> None:
         assert comparison.seeds == count
 
 
-def test_interval_contains_the_true_difference_in_95_percent_of_the_cases() -> None:
+def test_interval_contains_the_true_difference_in_95_percent_of_the_cases():
     random = np.random.default_rng(1)
     inside = 0
     for _ in range(400):
@@ -62,12 +60,12 @@ CASES = {
 
 
 @pytest.mark.parametrize(("pairs", "better", "sentence"), CASES.values(), ids=CASES)
-def test_sentence_describes_the_comparison(pairs: list[tuple[float, float]], better: str | None, sentence: str) -> None:
+def test_sentence_describes_the_comparison(pairs, better, sentence):
     comparison = compare("a", "b", pairs)
     assert comparison.better == better
     assert comparison.sentence("acc").startswith(sentence)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_sentence_suggests_more_seeds_if_there_is_no_interval(seeds: int) -> None:
+def test_sentence_suggests_more_seeds_if_there_is_no_interval(seeds):
     assert compare("a", "b", [(0.9, 0.8)] * seeds).sentence("acc").endswith("; use more --seeds")

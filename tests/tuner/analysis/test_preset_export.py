@@ -1,12 +1,8 @@
 """Export of the winner as a preset, which reproduces its training bit for bit."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,8 +15,8 @@ from search_spaces import (
     load_model_definitions,
     name_problem,
 )
-from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, TrialRecord, ended_records, load_study
-from tuner.analysis.best_trial import Winner, find_winner, winner_lines
+from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, ended_records, load_study
+from tuner.analysis.best_trial import find_winner, winner_lines
 from tuner.analysis.preset_export import best_preset, check_preset_path, preset_name, write_preset
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 
@@ -29,9 +25,7 @@ KINDS = ("preset", "search attention", "search ctc")
 
 
 @pytest.fixture(scope="module")
-def searched(
-    tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[..., Any], spaces_in: Callable[..., Any]
-) -> Path:
+def searched(tmp_path_factory, configs_in, spaces_in):
     """The output folder of a study with a preset and attention and CTC search trials; tests must not change it."""
     folder = tmp_path_factory.mktemp("searched")
     config = configs_in(folder)({"one": {"training": {"seed": 7, "learning_rate": 0.01}}}, targets=TARGETS)
@@ -51,29 +45,27 @@ def searched(
 TARGETS = {"character_accuracy": 0.5, "convergence_epochs": 2}
 
 
-def winner_of_kind(output_dir: Path, kind: str) -> Winner:
+def winner_of_kind(output_dir, kind):
     """Return a winner of the study that is a trial of the given kind."""
     study, _ = load_study(output_dir)
     record = next(record for record in ended_records(study) if kind == kind_of(record))
     return replace(find_winner(*load_study(output_dir)), record=record)
 
 
-def kind_of(record: TrialRecord) -> str:
+def kind_of(record):
     if record.kind is TrialKind.PRESET:
         return "preset"
     return f"search {'ctc' if record.training_config.loss_type == 'ctc' else 'attention'}"
 
 
-def epochs(folder: Path) -> list[dict[str, Any]]:
+def epochs(folder):
     """Return the metrics of all epochs of a training run, without times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_retraining_the_preset_gives_the_same_bits(
-    kind: str, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retraining_the_preset_gives_the_same_bits(kind, searched, tmp_path, monkeypatch):
     winner = winner_of_kind(searched, kind)
     (tmp_path / "copy").mkdir()
     preset = best_preset(winner, tmp_path / "copy" / "best.yaml")
@@ -85,7 +77,7 @@ def test_retraining_the_preset_gives_the_same_bits(
     assert preset.name == f"best_{winner.name}"
 
 
-def test_preset_file_describes_the_winner_and_has_no_keys_without_effect(searched: Path, tmp_path: Path) -> None:
+def test_preset_file_describes_the_winner_and_has_no_keys_without_effect(searched, tmp_path):
     winner = winner_of_kind(searched, "search ctc")
     out = tmp_path / "best.yaml"
     preset = best_preset(winner, out)
@@ -103,7 +95,7 @@ def test_preset_file_describes_the_winner_and_has_no_keys_without_effect(searche
     assert (new.learning_rate, new.batch_size, new.loss_type) == (old.learning_rate, old.batch_size, "ctc")
 
 
-def test_preset_file_keeps_every_setting(searched: Path, tmp_path: Path) -> None:
+def test_preset_file_keeps_every_setting(searched, tmp_path):
     """Every field with an effect is in the file, with any value."""
     winner = winner_of_kind(searched, "preset")
     settings = TrainingConfig(
@@ -137,9 +129,7 @@ def test_preset_file_keeps_every_setting(searched: Path, tmp_path: Path) -> None
     assert config_digest(config) == config_digest(replace(settings, threads=winner.outcome.threads))
 
 
-def test_model_definitions_of_the_study_are_written_to_the_folder_of_the_preset(
-    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_definitions_of_the_study_are_written_to_the_folder_of_the_preset(searched, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     winner = winner_of_kind(searched, "preset")
     preset = best_preset(winner, Path("mine.yaml"))
@@ -152,14 +142,14 @@ def test_model_definitions_of_the_study_are_written_to_the_folder_of_the_preset(
     assert load_model_definitions(printed.config.model_config_path) == winner.invariants.definitions
 
 
-def with_built_in_models(winner: Winner) -> Winner:
+def with_built_in_models(winner):
     built_in = load_model_definitions(TrainingConfig.model_config_path)
     models = {name: definition.model_dump(mode="json") for name, definition in built_in.items()}
     record = replace(winner.record, config=winner.record.config | {"model_name": "medium"})
     return replace(winner, record=record, invariants=replace(winner.invariants, models=models))
 
 
-def test_built_in_models_need_no_file(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_models_need_no_file(searched, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     winner = with_built_in_models(winner_of_kind(searched, "preset"))
     preset = best_preset(winner, Path("best.yaml"))
@@ -171,7 +161,7 @@ def test_built_in_models_need_no_file(searched: Path, tmp_path: Path, monkeypatc
     assert best_preset(winner, Path("best.yaml")).models_path == tmp_path / "best_models.yaml"
 
 
-def test_changed_model_with_a_built_in_name_needs_a_file(searched: Path, tmp_path: Path) -> None:
+def test_changed_model_with_a_built_in_name_needs_a_file(searched, tmp_path):
     winner = with_built_in_models(winner_of_kind(searched, "preset"))
     models = {name: definition | {"width": 8} for name, definition in winner.invariants.models.items()}
     changed = replace(winner, invariants=replace(winner.invariants, models=models))
@@ -188,12 +178,12 @@ def test_changed_model_with_a_built_in_name_needs_a_file(searched: Path, tmp_pat
         ("ខ" * 64, "best_" + "ខ" * 59),
     ],
 )
-def test_preset_names_are_valid(experiment: str, name: str) -> None:
+def test_preset_names_are_valid(experiment, name):
     assert preset_name("best", experiment) == name
     assert name_problem(name) is None
 
 
-def test_existing_file_of_another_program_is_not_overwritten(searched: Path, tmp_path: Path) -> None:
+def test_existing_file_of_another_program_is_not_overwritten(searched, tmp_path):
     out = tmp_path / "best.yaml"
     preset = best_preset(find_winner(*load_study(searched)), out)
     for _ in range(2):  # replaces its own files
@@ -209,15 +199,13 @@ def test_existing_file_of_another_program_is_not_overwritten(searched: Path, tmp
 
 
 @pytest.mark.parametrize(("out", "message"), [(".", "this is a folder"), ("no/best.yaml", "there is no folder")])
-def test_path_that_cannot_be_written_is_refused(
-    out: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_path_that_cannot_be_written_is_refused(out, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=message):
         check_preset_path(Path(out), "training_output")
 
 
-def test_folder_name_with_line_breaks_stays_in_the_comments(searched: Path, tmp_path: Path) -> None:
+def test_folder_name_with_line_breaks_stays_in_the_comments(searched, tmp_path):
     winner = replace(find_winner(*load_study(searched)), folder=OutputFolder(tmp_path / "a\nexperiments: {}\n# \udcff"))
     preset = best_preset(winner, tmp_path / "best.yaml")
     assert list(yaml.safe_load(preset.text)["experiments"]) == [preset.name]

@@ -1,8 +1,4 @@
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ from tuner.analysis.best_trial import find_winner
 
 
 @pytest.fixture(scope="module")
-def output_dir(tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[[Path], Callable[..., Path]]) -> Path:
+def output_dir(tmp_path_factory, configs_in):
     """The output folder of a finished study with two experiments; tests must not change it."""
     folder = tmp_path_factory.mktemp("study")
     config = configs_in(folder)({"one": {}, "two": {"optimizer": {"type": "adamw"}}})
@@ -24,11 +20,11 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory, configs_in: Callable[[P
 
 
 @pytest.fixture(scope="module")
-def image(tiny_dataset: Path) -> Path:
+def image(tiny_dataset):
     return tiny_dataset.parent / "test" / "test_000003.png"
 
 
-def test_reader_of_a_study_uses_the_best_trial_and_reader_of_a_checkpoint_uses_its_trial(output_dir: Path) -> None:
+def test_reader_of_a_study_uses_the_best_trial_and_reader_of_a_checkpoint_uses_its_trial(output_dir):
     winner = find_winner(*load_study(output_dir)).name
     assert load_reader(output_dir).config.experiment_name == winner
     assert load_reader(str(output_dir)).config.experiment_name == winner
@@ -36,7 +32,7 @@ def test_reader_of_a_study_uses_the_best_trial_and_reader_of_a_checkpoint_uses_i
         assert load_reader(output_dir / name / "checkpoints" / "best.pt").config.experiment_name == name
 
 
-def test_checkpoint_file_may_have_any_name(output_dir: Path, tmp_path: Path) -> None:
+def test_checkpoint_file_may_have_any_name(output_dir, tmp_path):
     shutil.copy(output_dir / "one" / "checkpoints" / "best.pt", tmp_path / "model")
     assert load_reader(tmp_path / "model").config.experiment_name == "one"
 
@@ -49,12 +45,12 @@ def test_checkpoint_file_may_have_any_name(output_dir: Path, tmp_path: Path) -> 
         ("{}", {"device": "tpu"}, "device: found 'tpu'; use one of auto, cpu, cuda"),
     ],
 )
-def test_invalid_source_is_refused(source: str, options: dict[str, str], problem: str, output_dir: Path) -> None:
+def test_invalid_source_is_refused(source, options, problem, output_dir):
     with pytest.raises(ConfigurationError, match=problem):
         load_reader(source.format(output_dir), **options)
 
 
-def test_images_in_memory_are_read_like_their_files(output_dir: Path, image: Path) -> None:
+def test_images_in_memory_are_read_like_their_files(output_dir, image):
     reader = load_reader(output_dir)
     (of_file,) = reader.read([image])
     with Image.open(image) as opened:
@@ -66,7 +62,7 @@ def test_images_in_memory_are_read_like_their_files(output_dir: Path, image: Pat
     assert of_file.path == image
 
 
-def test_single_image_is_read_without_a_list(output_dir: Path, image: Path) -> None:
+def test_single_image_is_read_without_a_list(output_dir, image):
     reader = load_reader(output_dir)
     with Image.open(image) as opened:
         opened.load()
@@ -75,7 +71,7 @@ def test_single_image_is_read_without_a_list(output_dir: Path, image: Path) -> N
     assert len(reader.read(image.parent)) == 10
 
 
-def test_reading_does_not_change_an_image_in_memory(output_dir: Path, image: Path) -> None:
+def test_reading_does_not_change_an_image_in_memory(output_dir, image):
     with Image.open(image) as opened:
         rotated = opened.transpose(Image.Transpose.ROTATE_90)
     rotated.getexif()[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
@@ -88,14 +84,14 @@ def test_reading_does_not_change_an_image_in_memory(output_dir: Path, image: Pat
 @pytest.mark.parametrize(
     "value", [np.zeros((0, 0), np.uint8), np.zeros((4, 64, 128, 3), np.uint8), np.zeros((8, 8), object), 5, None]
 )
-def test_invalid_image_has_a_problem_and_the_others_are_read(value: object, output_dir: Path, image: Path) -> None:
-    first, second = load_reader(output_dir).read([value, image])  # type: ignore[list-item]
+def test_invalid_image_has_a_problem_and_the_others_are_read(value, output_dir, image):
+    first, second = load_reader(output_dir).read([value, image])
     assert "cannot be read as an image" in first.problem
     assert "expected a PIL image, or an array" in first.problem
     assert (first.path, first.text, second.problem) == (None, "", "")
 
 
-def test_reading_with_flags_is_flagged(output_dir: Path, image: Path) -> None:
+def test_reading_with_flags_is_flagged(output_dir, image):
     with Image.open(image) as opened:
         square = opened.resize((64, 64))
     reading = load_reader(output_dir).read(square)[0]

@@ -1,22 +1,15 @@
 """Fixtures that call the command line in this process, and a finished study with a failed experiment."""
 
-from __future__ import annotations
-
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tuner import HyperparameterTuner, RunOptions
 from tuner.__main__ import main
-from tuner.display.base import Display
-
-Cli = Callable[..., "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +22,12 @@ class Outcome:
 
 
 @pytest.fixture(autouse=True)
-def _no_storage_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_storage_variable(monkeypatch):
     monkeypatch.delenv("KHMER_TUNER_STORAGE", raising=False)
 
 
 @pytest.fixture
-def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_dir(tmp_path, monkeypatch):
     """An empty working directory."""
     folder = tmp_path / "here"
     folder.mkdir()
@@ -43,10 +36,10 @@ def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cli(working_dir: Path, capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(working_dir, capfd):
     """Call a command in the empty working directory, without a terminal."""
 
-    def call(*argv: str | Path) -> Outcome:
+    def call(*argv):
         capfd.readouterr()
         code = main([str(word) for word in argv])
         captured = capfd.readouterr()
@@ -65,19 +58,13 @@ class RunStudy:
     code: int
 
     @property
-    def run_again(self) -> list[str]:
+    def run_again(self):
         """The command that created the study, without its results file."""
         return ["run", "--config", str(self.config), "--output-dir", str(self.folder)]
 
 
 @pytest.fixture(scope="session")
-def run_study(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_dataset: Path,
-    tiny_models: Path,
-    make_watcher: Callable[..., Display],
-    fail: Callable[[], object],
-) -> RunStudy:
+def run_study(tmp_path_factory, tiny_dataset, tiny_models, make_watcher, fail):
     """A read-only study: experiment `broken` failed after its first epoch, experiment `ខ្មែរ` completed."""
     folder = tmp_path_factory.mktemp("run_study")
     common = {
@@ -102,7 +89,7 @@ def run_study(
 
 
 @pytest.fixture
-def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
+def copy_of_the_study(run_study, tmp_path):
     """A writable copy of the folder of `run_study`, whose experiment `broken` would not fail again."""
     folder = tmp_path / "copy"
     shutil.copytree(run_study.folder, folder)
@@ -110,22 +97,20 @@ def copy_of_the_study(run_study: RunStudy, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tree() -> Callable[[Path], dict[str, float]]:
+def tree():
     """List all paths below a folder with their modification times."""
 
-    def list_all(folder: Path) -> dict[str, float]:
+    def list_all(folder):
         return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
     return list_all
 
 
 @pytest.fixture(scope="module")
-def train_without_interruption(
-    configs_in: Callable[[Path], Callable[..., Path]], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[dict[str, Any]], Path]:
+def train_without_interruption(configs_in, tmp_path_factory):
     """Return a function that trains experiments in a new folder and returns their results file."""
 
-    def train(experiments: dict[str, Any]) -> Path:
+    def train(experiments):
         folder = tmp_path_factory.mktemp("uninterrupted")
         options = RunOptions(output_dir=folder / "out", results_file=str(folder / "results.json"))
         HyperparameterTuner(str(configs_in(folder)(experiments)), options=options).run_experiments()

@@ -1,12 +1,7 @@
 """Damaged or foreign content of a study is reported and left out, and the rest remains usable."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -25,19 +20,19 @@ READ_ONLY = (
 )
 
 
-def add_trial(folder: Path, attributes: dict[str, Any], **settings: Any) -> None:
+def add_trial(folder, attributes, **settings):
     study = optuna.load_study(study_name="khmer-ocr", storage=f"sqlite:///{folder}/study.db")
     study.add_trial(create_trial(value=0.99, user_attrs=attributes, **settings))
 
 
-def change(folder: Path, statement: str) -> None:
+def change(folder, statement):
     with sqlite3.connect(folder / "study.db") as connection:
         assert connection.execute(statement).rowcount > 0
     connection.close()
 
 
 @pytest.fixture
-def preset(copy_of_the_study: Path) -> dict[str, Any]:
+def preset(copy_of_the_study):
     """The attributes of a completed preset."""
     storage = f"sqlite:///{copy_of_the_study}/study.db"
     return optuna.load_study(study_name="khmer-ocr", storage=storage).trials[1].user_attrs
@@ -57,14 +52,8 @@ def preset(copy_of_the_study: Path) -> dict[str, Any]:
     ],
 )
 def test_a_trial_with_damaged_attributes_is_named_and_left_out(
-    changes: dict[str, Any],
-    expected: str,
-    copy_of_the_study: Path,
-    preset: dict[str, Any],
-    cli: Callable[..., Any],
-    working_dir: Path,
-    read_results: Callable[[Path], dict[str, Any]],
-) -> None:
+    changes, expected, copy_of_the_study, preset, cli, working_dir, read_results
+):
     add_trial(copy_of_the_study, preset | changes)
     for command in READ_ONLY:
         done = cli(*command, "--output-dir", copy_of_the_study)
@@ -94,9 +83,7 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
         """'{"name": "FloatDistribution", "attributes": {"low": 0.1, "high": 0.9}}')""",
     ],
 )
-def test_an_undecodable_value_affects_only_its_own_trial(
-    statement: str, copy_of_the_study: Path, cli: Callable[..., Any]
-) -> None:
+def test_an_undecodable_value_affects_only_its_own_trial(statement, copy_of_the_study, cli):
     change(copy_of_the_study, statement)
     for command in READ_ONLY:
         done = cli(*command, "--output-dir", copy_of_the_study)
@@ -123,9 +110,7 @@ def test_an_undecodable_value_affects_only_its_own_trial(
         ("delete from trials where trial_id = 1", "trial 0"),
     ],
 )
-def test_damage_to_the_whole_study_is_an_error_that_names_the_location(
-    statement: str, expected: str, copy_of_the_study: Path, cli: Callable[..., Any]
-) -> None:
+def test_damage_to_the_whole_study_is_an_error_that_names_the_location(statement, expected, copy_of_the_study, cli):
     change(copy_of_the_study, statement)
     for command in (["status"], ["export", "--format", "csv", "--results-file", "-"], ["resume"]):
         done = cli(*command, "--output-dir", copy_of_the_study)
@@ -135,9 +120,7 @@ def test_damage_to_the_whole_study_is_an_error_that_names_the_location(
         assert "restore a backup" in done.err
 
 
-def test_damaged_study_is_not_reported_as_a_foreign_folder(
-    run_study: Any, copy_of_the_study: Path, cli: Callable[..., Any]
-) -> None:
+def test_damaged_study_is_not_reported_as_a_foreign_folder(run_study, copy_of_the_study, cli):
     change(copy_of_the_study, "update study_user_attributes set value_json = '3' where key = 'invariants'")
     done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
     assert done.code == 2
@@ -145,9 +128,7 @@ def test_damaged_study_is_not_reported_as_a_foreign_folder(
     assert "move the folder away" not in done.err
 
 
-def test_the_files_of_a_damaged_trial_are_kept(
-    run_study: Any, copy_of_the_study: Path, cli: Callable[..., Any]
-) -> None:
+def test_the_files_of_a_damaged_trial_are_kept(run_study, copy_of_the_study, cli):
     best = copy_of_the_study / NAME / "checkpoints" / "best.pt"
     before = best.read_bytes()
     change(
@@ -160,9 +141,7 @@ def test_the_files_of_a_damaged_trial_are_kept(
     assert best.read_bytes() == before
 
 
-def test_incompatible_distribution_of_another_program_refuses_new_trials(
-    copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
-) -> None:
+def test_incompatible_distribution_of_another_program_refuses_new_trials(copy_of_the_study, cli, write_space):
     several = ["--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study]
     other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
     add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
@@ -174,9 +153,7 @@ def test_incompatible_distribution_of_another_program_refuses_new_trials(
     assert len(status["trials"]) == 2
 
 
-def test_incompatible_distribution_keeps_pending_trials_pending(
-    copy_of_the_study: Path, cli: Callable[..., Any], write_space: Callable[..., Path]
-) -> None:
+def test_incompatible_distribution_keeps_pending_trials_pending(copy_of_the_study, cli, write_space):
     assert cli("enqueue", "--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study).code == 0
     other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
     add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
@@ -187,6 +164,6 @@ def test_incompatible_distribution_keeps_pending_trials_pending(
     assert json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)["counts"]["waiting"] == 2
 
 
-def test_json_has_only_finite_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_only_finite_numbers(capsys):
     print_json({"loss": float("nan"), "all": [float("inf"), 1.5]})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "all": [None, 1.5]}

@@ -1,7 +1,5 @@
 """A removed, damaged or replaced database is reported and not changed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3
@@ -11,7 +9,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -21,8 +18,6 @@ from sqlalchemy.exc import OperationalError
 from studies import OutputFolder
 from tuner.cli.errors import problems_of
 
-Cli = Callable[..., Any]
-Experiments = Callable[..., Path]
 Change = Callable[[Path], None]
 
 PAGE_BYTES = 4096
@@ -41,32 +36,32 @@ COMMANDS = [
 ]
 
 
-def empty(database: Path) -> None:
+def empty(database):
     database.write_bytes(b"")
 
 
-def write_junk(database: Path) -> None:
+def write_junk(database):
     database.write_bytes(b"no database" * 500)
 
 
-def cut_off(database: Path) -> None:
+def cut_off(database):
     """Truncate the file, as an interrupted copy does."""
     os.truncate(database, 3 * PAGE_BYTES)
 
 
-def scramble(database: Path) -> None:
+def scramble(database):
     """Overwrite all pages but the first, which identifies a database."""
     content = database.read_bytes()
     database.write_bytes(content[:PAGE_BYTES] + b"\x7f" * (len(content) - PAGE_BYTES))
 
 
-def upgrade(database: Path) -> None:
+def upgrade(database):
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
         connection.execute("UPDATE version_info SET schema_version = 99, library_version = '9.9.9'")
 
 
-def replace_by_another(database: Path) -> None:
+def replace_by_another(database):
     database.unlink()
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("CREATE TABLE mine (id INTEGER)")
@@ -82,12 +77,10 @@ DAMAGES = [
 
 
 @pytest.fixture
-def refuse(
-    cli: Cli, copy_of_the_study: Path, working_dir: Path, tree: Callable[[Path], dict[str, float]]
-) -> Callable[..., str]:
+def refuse(cli, copy_of_the_study, working_dir, tree):
     """Change the database and call a command that changes no file; return its only error."""
 
-    def call(change: Change, *command: str) -> str:
+    def call(change, *command):
         database = copy_of_the_study / "study.db"
         change(database)
         before = tree(copy_of_the_study)
@@ -108,29 +101,23 @@ def refuse(
     ("change", "expected"),
     [(Path.unlink, "there is no study database"), (empty, "there is no study database"), *DAMAGES],
 )
-def test_damaged_missing_or_replaced_database_is_reported(
-    change: Change, expected: str, command: str, refuse: Callable[..., str]
-) -> None:
+def test_damaged_missing_or_replaced_database_is_reported(change, expected, command, refuse):
     assert expected in refuse(change, *command.split())
 
 
 @pytest.mark.parametrize(("change", "expected"), DAMAGES)
-def test_run_does_not_recreate_a_damaged_database(
-    change: Change, expected: str, refuse: Callable[..., str], run_study: Any
-) -> None:
+def test_run_does_not_recreate_a_damaged_database(change, expected, refuse, run_study):
     assert expected in refuse(change, "run", "--config", str(run_study.config))
 
 
-def replace_by_its_copy(database: Path) -> None:
+def replace_by_its_copy(database):
     copy = database.with_name("copy.db")
     shutil.copyfile(database, copy)
     copy.rename(database)
 
 
 @pytest.mark.parametrize(("change", "workers"), [(Path.unlink, 1), (Path.unlink, 2), (replace_by_its_copy, 1)])
-def test_database_removed_during_training_is_reported(
-    change: Change, workers: int, write_config: Experiments, tmp_path: Path
-) -> None:
+def test_database_removed_during_training_is_reported(change, workers, write_config, tmp_path):
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     config = write_config({"one": endless, "two": endless})
     arguments = ["run", "--config", str(config), "--output-dir", "out", "--workers", str(workers)]
@@ -152,7 +139,7 @@ def test_database_removed_during_training_is_reported(
     assert database.exists() == (change is not Path.unlink)
 
 
-def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
+def test_storage_error_names_the_server_of_the_study(tmp_path):
     OutputFolder(tmp_path).claim("khmer-ocr", "postgresql+psycopg://tuner@db.example.org/khmer")
     error = OperationalError("SELECT 1", {}, Exception("connection refused"))
     options = Namespace(storage=None, output_dir=str(tmp_path))
@@ -169,15 +156,8 @@ def test_storage_error_names_the_server_of_the_study(tmp_path: Path) -> None:
     ],
 )
 def test_read_only_database_role_is_refused_before_anything_is_created(
-    right: str,
-    expected: str,
-    has_study: bool,
-    cli: Cli,
-    write_config: Experiments,
-    working_dir: Path,
-    new_database: Callable[[], str],
-    postgresql: Any,
-) -> None:
+    right, expected, has_study, cli, write_config, working_dir, new_database, postgresql
+):
     url = new_database()
     run = ["run", "--config", write_config({"one": {"training": {"num_epochs": 1}}}), "--results-file", "results.json"]
     if has_study:

@@ -1,53 +1,41 @@
 """Full and read-only disks: file systems in memory that are mounted for a test."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from studies import RowState, load_study, study_status
-
-Cli = Callable[..., Any]
-Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
-Experiments = Callable[..., Path]
-Fill = Callable[[Path, int], Path]
 
 KB = 2**10
 TRAINING = {"num_epochs": 3, "use_tensorboard": True, "log_every_n_steps": 1}
 EXPERIMENTS = {"first": {"training": TRAINING}, "second": {"training": TRAINING}}
 
 
-def remount(disk: Path, how: str) -> None:
+def remount(disk, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
 
 
-def results(path: Path) -> Any:
+def results(path):
     """Read the results of a run without the training times."""
     read = json.loads(path.read_text(encoding="utf-8"))
     return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
 
 
 @pytest.fixture
-def config(write_config: Experiments) -> Path:
+def config(write_config):
     return write_config(EXPERIMENTS)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(train_without_interruption: Callable[[dict[str, Any]], Path]) -> Any:
+def uninterrupted(train_without_interruption):
     """Return the results of the run on a disk with enough space."""
     return results(train_without_interruption(EXPERIMENTS))
 
 
 @pytest.mark.parametrize("free_bytes", [0, 64 * KB, 192 * KB, 320 * KB, 448 * KB])
-def test_full_disk_is_reported_and_no_result_is_lost(
-    free_bytes: int, disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any
-) -> None:
+def test_full_disk_is_reported_and_no_result_is_lost(free_bytes, disk, fill, cli, config, working_dir, uninterrupted):
     ballast = fill(disk, free_bytes)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
     stopped = cli(*run)
@@ -62,9 +50,7 @@ def test_full_disk_is_reported_and_no_result_is_lost(
     assert results(working_dir / "results.json") == uninterrupted
 
 
-def test_permanently_full_disk_fails_no_trial(
-    disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any
-) -> None:
+def test_permanently_full_disk_fails_no_trial(disk, fill, cli, config, working_dir, uninterrupted):
     ballast = fill(disk, 448 * KB)
     run = ["run", "--config", config, "--output-dir", disk / "out", "--results-file", "results.json"]
     for _ in range(5):
@@ -75,9 +61,7 @@ def test_permanently_full_disk_fails_no_trial(
 
 
 @pytest.mark.slow
-def test_parallel_workers_report_a_full_disk(
-    disk: Path, fill: Fill, config: Path, working_dir: Path, shell: Shell
-) -> None:
+def test_parallel_workers_report_a_full_disk(disk, fill, config, working_dir, shell):
     ballast = fill(disk, 448 * KB)
     run = ["khmer-tuner", "run", "--config", str(config), "--output-dir", str(disk / "out"), "--workers", "2"]
     stopped = shell(run, working_dir)
@@ -91,9 +75,7 @@ def test_parallel_workers_report_a_full_disk(
     assert done.returncode == 0, done.stderr
 
 
-def test_results_that_do_not_fit_on_the_disk_can_be_exported_later(
-    disk: Path, fill: Fill, cli: Cli, config: Path, working_dir: Path
-) -> None:
+def test_results_that_do_not_fit_on_the_disk_can_be_exported_later(disk, fill, cli, config, working_dir):
     ballast = fill(disk, 0)
     stopped = cli("run", "--config", config, "--output-dir", "out", "--results-file", disk / "results.json")
     assert stopped.code == 2
@@ -104,9 +86,7 @@ def test_results_that_do_not_fit_on_the_disk_can_be_exported_later(
     assert len(results(disk / "results.json")) == 2
 
 
-def test_read_only_disk_is_reported_and_its_study_can_be_read(
-    disk: Path, cli: Cli, config: Path, working_dir: Path, shell: Shell
-) -> None:
+def test_read_only_disk_is_reported_and_its_study_can_be_read(disk, cli, config, working_dir, shell):
     run = ["run", "--config", str(config), "--output-dir", str(disk / "out"), "--results-file", "results.json"]
     # In a separate process, because a disk with files open for writing cannot be remounted read-only.
     assert shell(["khmer-tuner", *run], working_dir).returncode == 0
@@ -124,7 +104,7 @@ def test_read_only_disk_is_reported_and_its_study_can_be_read(
     assert cli(*run).code == 0
 
 
-def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: Path, working_dir: Path) -> None:
+def test_no_study_is_started_on_a_read_only_disk(disk, cli, config, working_dir):
     remount(disk, "ro")
     refused = cli("run", "--config", config, "--output-dir", disk / "out")
     assert refused.code == 2
@@ -148,9 +128,7 @@ def test_no_study_is_started_on_a_read_only_disk(disk: Path, cli: Cli, config: P
     ],
     ids=lambda command: command.split()[0],
 )
-def test_every_writing_command_reports_a_full_disk(
-    command: str, named: str, disk: Path, fill: Fill, cli: Cli, copy_of_the_study: Path
-) -> None:
+def test_every_writing_command_reports_a_full_disk(command, named, disk, fill, cli, copy_of_the_study):
     shutil.copytree(copy_of_the_study, disk / "study")
     before = sorted((disk / "study").rglob("*"))
     fill(disk, 0)

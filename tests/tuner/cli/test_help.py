@@ -1,7 +1,5 @@
 """`khmer-tuner --help`: every command is listed once, under one of four headings."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -11,7 +9,7 @@ from tuner.cli.commands import COMMAND_GROUPS, COMMANDS
 
 
 @pytest.fixture
-def help_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int) -> list[str]:
+def help_lines(monkeypatch, capsys, columns):
     """The help of the program on a terminal of this width."""
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["--help"]) == 0
@@ -19,8 +17,8 @@ def help_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("columns", [80])
-def test_every_command_is_listed_under_one_heading(help_lines: list[str]) -> None:
-    listed: dict[str, list[str]] = {}
+def test_every_command_is_listed_under_one_heading(help_lines):
+    listed = {}
     for line in help_lines[: help_lines.index("options:")]:
         if heading := re.fullmatch(r"(\w[\w ]*):", line):
             listed[heading[1]] = []
@@ -33,7 +31,7 @@ def test_every_command_is_listed_under_one_heading(help_lines: list[str]) -> Non
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_command_list_has_the_width_of_the_terminal(columns: int, help_lines: list[str]) -> None:
+def test_command_list_has_the_width_of_the_terminal(columns, help_lines):
     listed = help_lines[help_lines.index("run:") : help_lines.index("options:")]
     assert max(map(len, listed)) < columns
     assert (len(listed) == len(COMMANDS) + 2 * len(COMMAND_GROUPS)) == (columns > 60)

@@ -1,13 +1,9 @@
 """Moved and copied output folders can be resumed; without its database or checkpoints, training restarts."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,35 +12,31 @@ from studies import RowState, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.session.run_options import RunOptions
 
-Cli = Callable[..., Any]
-Experiments = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
-
 EXPERIMENTS = {"first": {"training": {"num_epochs": 3}}, "second": {"training": {"num_epochs": 2}}}
 
 
-def results(path: Path) -> Any:
+def results(path):
     """Read the results of a study without the training times."""
     read = json.loads(path.read_text(encoding="utf-8"))
     return [{name: value for name, value in entry.items() if name != "training_time"} for entry in read["all_results"]]
 
 
 @pytest.fixture
-def config(write_config: Experiments) -> Path:
+def config(write_config):
     return write_config(EXPERIMENTS)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(train_without_interruption: Callable[[dict[str, Any]], Path]) -> Any:
+def uninterrupted(train_without_interruption):
     """Return the results of the study without an interruption."""
     return results(train_without_interruption(EXPERIMENTS))
 
 
 @pytest.fixture
-def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
+def interrupt(config, make_watcher):
     """Start the study in ``out`` and interrupt it after the first epoch."""
 
-    def start(**options: Any) -> None:
+    def start(**options):
         with pytest.raises(KeyboardInterrupt):
             HyperparameterTuner(
                 str(config),
@@ -55,14 +47,12 @@ def interrupt(config: Path, make_watcher: MakeWatcher) -> Callable[..., None]:
     return start
 
 
-def states(folder: Path) -> list[tuple[RowState, int]]:
+def states(folder):
     return [(row.state, row.epochs) for row in study_status(*load_study(folder)).rows]
 
 
 @pytest.mark.parametrize("command", ["resume", "run"])
-def test_moved_folder_resumes_its_interrupted_trial(
-    command: str, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
-) -> None:
+def test_moved_folder_resumes_its_interrupted_trial(command, cli, config, working_dir, uninterrupted, interrupt):
     interrupt()
     (working_dir / "elsewhere").mkdir()
     shutil.move(working_dir / "out", working_dir / "elsewhere" / "moved")
@@ -75,9 +65,7 @@ def test_moved_folder_resumes_its_interrupted_trial(
     assert not (working_dir / "out").exists()
 
 
-def test_copied_folder_is_an_independent_study(
-    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
-) -> None:
+def test_copied_folder_is_an_independent_study(cli, working_dir, uninterrupted, interrupt):
     interrupt()
     shutil.copytree(working_dir / "out", working_dir / "copy")
     assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
@@ -86,9 +74,7 @@ def test_copied_folder_is_an_independent_study(
     assert results(working_dir / "copy.json") == results(working_dir / "out.json") == uninterrupted
 
 
-def test_copied_folder_cannot_share_a_study_in_another_storage(
-    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
-) -> None:
+def test_copied_folder_cannot_share_a_study_in_another_storage(cli, working_dir, uninterrupted, interrupt):
     storage = f"sqlite:///{working_dir}/elsewhere.db"
     interrupt(storage=storage)
     shutil.copytree(working_dir / "out", working_dir / "copy")
@@ -102,13 +88,8 @@ def test_copied_folder_cannot_share_a_study_in_another_storage(
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda database: database.write_bytes(b"")], ids=["missing", "empty"])
 def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_moved(
-    change: Callable[[Path], object],
-    cli: Cli,
-    config: Path,
-    working_dir: Path,
-    uninterrupted: Any,
-    interrupt: Callable[..., None],
-) -> None:
+    change, cli, config, working_dir, uninterrupted, interrupt
+):
     interrupt()
     change(working_dir / "out" / "study.db")
     run = ("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
@@ -128,15 +109,8 @@ def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_move
 @pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("when", [{"in_batch": 2}, {"after_epoch": 3}], ids=str)
 def test_folder_moved_during_training_is_not_recreated(
-    when: dict[str, int],
-    storage: str,
-    request: pytest.FixtureRequest,
-    cli: Cli,
-    config: Path,
-    working_dir: Path,
-    uninterrupted: Any,
-    make_watcher: MakeWatcher,
-) -> None:
+    when, storage, request, cli, config, working_dir, uninterrupted, make_watcher
+):
     url = None if storage == "sqlite" else request.getfixturevalue("new_database")()
     options = RunOptions(output_dir="out", results_file="interrupted.json", storage=url)
     watcher = make_watcher(**when, action=lambda: (working_dir / "out").rename(working_dir / "moved"))
@@ -151,9 +125,7 @@ def test_folder_moved_during_training_is_not_recreated(
     assert results(working_dir / "results.json") == uninterrupted
 
 
-def test_hard_linked_copy_of_a_folder_is_refused(
-    cli: Cli, working_dir: Path, uninterrupted: Any, interrupt: Callable[..., None]
-) -> None:
+def test_hard_linked_copy_of_a_folder_is_refused(cli, working_dir, uninterrupted, interrupt):
     interrupt()
     shutil.copytree(working_dir / "out", working_dir / "copy", copy_function=os.link)
     for command in ("resume", "stop"):
@@ -171,9 +143,9 @@ def test_hard_linked_copy_of_a_folder_is_refused(
     ("removed", "epoch"), [("out/first", 1), ("out/first/checkpoints", 1), ("out/first/checkpoints/best.pt", 3)]
 )
 def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
-    removed: str, epoch: int, cli: Cli, config: Path, working_dir: Path, uninterrupted: Any, make_watcher: MakeWatcher
-) -> None:
-    def remove() -> None:
+    removed, epoch, cli, config, working_dir, uninterrupted, make_watcher
+):
+    def remove():
         path = working_dir / removed
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -190,9 +162,7 @@ def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
     assert (working_dir / "out" / "first" / "checkpoints" / "best.pt").exists()
 
 
-def test_run_continues_a_study_with_a_missing_owner_file(
-    cli: Cli, config: Path, interrupt: Callable[..., None], uninterrupted: Any, working_dir: Path
-) -> None:
+def test_run_continues_a_study_with_a_missing_owner_file(cli, config, interrupt, uninterrupted, working_dir):
     interrupt()
     (working_dir / "out" / ".study" / "owner.json").unlink()
     done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")

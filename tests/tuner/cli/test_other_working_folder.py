@@ -1,9 +1,6 @@
 """Commands read the images of the named dataset, even if the working directory contains another dataset."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,7 @@ from tuner.session.run_options import RunOptions
 
 
 @pytest.fixture
-def unreadable_dataset(working_dir: Path, tiny_dataset: Path) -> Path:
+def unreadable_dataset(working_dir, tiny_dataset):
     """A dataset in the working directory with the same file names, whose images are unreadable."""
     other = working_dir / "generated_data"
     shutil.copytree(tiny_dataset.parent, other, ignore=shutil.ignore_patterns(".pixel_cache"))
@@ -24,7 +21,7 @@ def unreadable_dataset(working_dir: Path, tiny_dataset: Path) -> Path:
 
 
 @pytest.fixture
-def dataset(tiny_dataset: Path, tmp_path: Path) -> Path:
+def dataset(tiny_dataset, tmp_path):
     """The metadata file of a copy of the tiny dataset without cached pixels."""
     folder = tmp_path / "elsewhere" / "generated_data"
     return shutil.copytree(tiny_dataset.parent, folder, ignore=shutil.ignore_patterns(".pixel_cache")) / "metadata.yaml"

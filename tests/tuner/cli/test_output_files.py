@@ -1,13 +1,9 @@
 """Output files of commands never overwrite other files, neither at the start nor at the end of a command."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -54,7 +50,7 @@ ONE_EPOCH = {"one": {"training": {"num_epochs": 1}}}
 
 
 @pytest.fixture(scope="module")
-def user_folder(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_dataset: Path) -> Path:
+def user_folder(tmp_path_factory, run_study, tiny_dataset):
     """A folder with a study `out`, a dataset `data`, files of the user, and links to them."""
     folder = tmp_path_factory.mktemp("user_folder")
     shutil.copytree(run_study.folder, folder / "out")
@@ -69,15 +65,13 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory, run_study: Any, tiny_d
     return folder
 
 
-def content(folder: Path) -> dict[str, bytes | None]:
+def content(folder):
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("existing_file", EXISTING_FILES)
 @pytest.mark.parametrize("command", [*COMMANDS, "export-model"])
-def test_no_command_overwrites_another_file(
-    command: str, existing_file: str, cli: Any, user_folder: Path, run_study: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_command_overwrites_another_file(command, existing_file, cli, user_folder, run_study, monkeypatch):
     monkeypatch.chdir(user_folder)
     before, config = content(user_folder), run_study.config.read_bytes()
     words = COMMANDS.get(command, [command, "--out"])
@@ -91,9 +85,7 @@ def test_no_command_overwrites_another_file(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
-    command: str, cli: Any, copy_of_the_study: Path, run_study: Any, tmp_path: Path
-) -> None:
+def test_file_of_the_same_kind_or_an_empty_file_is_replaced(command, cli, copy_of_the_study, run_study, tmp_path):
     arguments = [word.format(config=run_study.config) for word in COMMANDS[command]]
     # An empty file as `mktemp` creates it, also in the folder of study.db.
     for path in (Path("mine.json"), copy_of_the_study / "kept.json"):
@@ -106,7 +98,7 @@ def test_file_of_the_same_kind_or_an_empty_file_is_replaced(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study: Any) -> None:
+def test_file_of_another_kind_is_not_replaced(command, cli, run_study):
     """A command that writes one kind of file refuses all other kinds."""
     kinds = {
         "results": ["export", "--results-file", "results"],
@@ -134,12 +126,8 @@ def test_file_of_another_kind_is_not_replaced(command: str, cli: Any, run_study:
 
 
 def test_results_are_kept_if_another_file_appears_during_training(
-    write_config: Callable[..., Path],
-    make_watcher: Callable[..., Any],
-    read_results: Any,
-    working_dir: Path,
-    caplog: Any,
-) -> None:
+    write_config, make_watcher, read_results, working_dir, caplog
+):
     config = str(write_config(ONE_EPOCH))
     watcher = make_watcher(after_epoch=1, action=lambda: Path("r.json").write_text("mine"))
     results = HyperparameterTuner(config, options=RunOptions(results_file="r.json"), display=watcher).run_experiments()
@@ -150,9 +138,7 @@ def test_results_are_kept_if_another_file_appears_during_training(
 
 
 @pytest.mark.parametrize("command", ["export", "export csv", "best", "report"])
-def test_file_that_appears_while_a_command_reads_is_not_overwritten(
-    command: str, run_study: Any, working_dir: Path
-) -> None:
+def test_file_that_appears_while_a_command_reads_is_not_overwritten(command, run_study, working_dir):
     arguments = [*COMMANDS[command], "late", "--output-dir", str(run_study.folder)]
     chosen, options = parse(arguments, COMMAND_GROUPS)
     prepared = chosen.prepare(options)
@@ -171,9 +157,7 @@ NEW_WORK = {
 
 @pytest.mark.parametrize("history", ["no study", "a deleted study"])
 @pytest.mark.parametrize(("command", "name"), [("run", "broken"), *((word, "search_0007") for word in [*NEW_WORK][1:])])
-def test_new_study_does_not_change_existing_folders(
-    command: str, name: str, history: str, cli: Any, run_study: Any, copy_of_the_study: Path
-) -> None:
+def test_new_study_does_not_change_existing_folders(command, name, history, cli, run_study, copy_of_the_study):
     out = copy_of_the_study
     if history == "no study":
         shutil.rmtree(out)
@@ -200,9 +184,7 @@ def test_new_study_does_not_change_existing_folders(
     [["run", "--trials", "1", "--config", "{config}"], ["search", "--trials", "1"], ["enqueue", "--trials", "1"]],
     ids=lambda arguments: arguments[0],
 )
-def test_existing_study_does_not_change_other_folders(
-    command: list[str], cli: Any, run_study: Any, copy_of_the_study: Path
-) -> None:
+def test_existing_study_does_not_change_other_folders(command, cli, run_study, copy_of_the_study):
     arguments = [word.format(config=run_study.config) for word in command]
     (copy_of_the_study / "search_0002").mkdir()
     (copy_of_the_study / "search_0002" / "metrics.jsonl").write_text("mine")
@@ -214,7 +196,7 @@ def test_existing_study_does_not_change_other_folders(
     assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
 
 
-def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: Path, run_study: Any) -> None:
+def test_comparison_file_overwrites_no_other_file(cli, copy_of_the_study, run_study):
     study_option = ["--output-dir", copy_of_the_study]
     config = yaml.safe_load(run_study.config.read_text(encoding="utf-8"))
     Path("c.yaml").write_text(json.dumps({"experiments": {"other": config["experiments"]["broken"]}}))
@@ -231,9 +213,7 @@ def test_comparison_file_overwrites_no_other_file(cli: Any, copy_of_the_study: P
     assert [cli(*confirm).code, cli(*confirm).code] == [0, 0]  # the second call replaces the file of the first
 
 
-def test_commands_without_a_results_file_need_no_writable_folder(
-    cli: Any, copy_of_the_study: Path, monkeypatch: pytest.MonkeyPatch, working_dir: Path
-) -> None:
+def test_commands_without_a_results_file_need_no_writable_folder(cli, copy_of_the_study, monkeypatch, working_dir):
     # Root can write to every folder, so the check itself is replaced.
     monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path) != working_dir)
     for arguments in (["worker"], ["enqueue", "--trials", "1"], ["stop"], ["status"], ["show", "0"]):
@@ -243,7 +223,7 @@ def test_commands_without_a_results_file_need_no_writable_folder(
     assert refused.err == f"error: results file trials_{{timestamp}}.csv: {problem}\n"
 
 
-def test_report_and_best_print_only_their_output_to_standard_output(cli: Any, run_study: Any) -> None:
+def test_report_and_best_print_only_their_output_to_standard_output(cli, run_study):
     page = cli("report", "--output-dir", run_study.folder, "--out", "-")
     assert (page.code, page.err) == (0, "")
     assert page.out.startswith("<!DOCTYPE html>")

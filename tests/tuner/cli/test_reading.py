@@ -1,7 +1,5 @@
 """Commands that read a finished study, a dataset or a configuration."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

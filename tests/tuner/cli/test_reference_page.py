@@ -1,23 +1,18 @@
 """`studies/README.md` lists every column and key that a real study exports, in order and with its type."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from search_spaces import TrainingConfig
 from studies import RowState, SearchRequest, TrialKind, WhyEnded, add_search_trials, load_study_for_changes
 from tuner import HyperparameterTuner, RunOptions
-from tuner.display.base import Display
 from tuner.session.study_files import load_earlier_studies
 
 PAGE = Path(__file__).parents[3] / "studies" / "README.md"
@@ -25,18 +20,12 @@ TEXT = PAGE.read_text(encoding="utf-8")
 SETTINGS = [item.name for item in fields(TrainingConfig) if item.name != "experiment_name"]
 
 
-def fail() -> None:
+def fail():
     raise RuntimeError("simulated error")
 
 
 @pytest.fixture(scope="module")
-def output_dir(
-    tmp_path_factory: pytest.TempPathFactory,
-    configs_in: Callable[[Path], Callable[..., Path]],
-    spaces_in: Callable[[Path], Callable[..., Path]],
-    make_watcher: Callable[..., Display],
-    fail: Callable[[], object],
-) -> Path:
+def output_dir(tmp_path_factory, configs_in, spaces_in, make_watcher, fail):
     """A study with a failed and a completed preset, a finished and a waiting search trial, and a warm start."""
     folder = tmp_path_factory.mktemp("study")
     targets = {
@@ -62,10 +51,10 @@ def output_dir(
     return out
 
 
-def documented(heading: str) -> dict[str, str]:
+def documented(heading):
     """Return the documented types of the table below a heading, keyed by name of column or key."""
     (section,) = [part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE) if part.startswith(f"{heading}\n")]
-    types: dict[str, str] = {}
+    types = {}
     for line in section.splitlines():
         if line.startswith("| settings |"):
             types |= dict.fromkeys(SETTINGS, "setting or empty")
@@ -75,7 +64,7 @@ def documented(heading: str) -> dict[str, str]:
     return types
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value):
     """Return the name that the page uses for the type of a JSON value."""
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value):
         datetime.fromisoformat(value)
@@ -84,7 +73,7 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value), "text")
 
 
-def cell_value(text: str) -> Any:
+def cell_value(text):
     """Return the value of a CSV cell."""
     if re.fullmatch(r"-?\d+", text):
         return int(text)
@@ -94,7 +83,7 @@ def cell_value(text: str) -> Any:
         return text
 
 
-def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
+def check(heading, found, absent):
     """Compare a table of the page with the values in real output, keyed by name; the message has the rows to change."""
     types = documented(heading)
     above = dict(zip(found, [None, *found], strict=False))
@@ -116,7 +105,7 @@ def check(heading: str, found: Mapping[str, list[Any]], absent: str) -> None:
     assert list(types) == list(found), f"write the table '{heading}' of {PAGE} in the order {', '.join(found)}"
 
 
-def flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(data, path=""):
     """Yield each key path of JSON data with its value; the entries of a list have the same key paths."""
     if isinstance(data, list) and data and isinstance(data[0], dict):
         for entry in data:
@@ -131,15 +120,15 @@ def flat(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from flat(value, f"{path}.{key}" if path else key)
 
 
-def grouped(data: Any) -> dict[str, list[Any]]:
-    values: dict[str, list[Any]] = {}
+def grouped(data):
+    values = {}
     for name, value in flat(data):
         values.setdefault(name, []).append(value)
     return values
 
 
 @pytest.mark.parametrize(("heading", "form"), [("Trials CSV", "csv"), ("Epochs CSV", "epochs-csv")])
-def test_every_csv_column_is_documented(heading: str, form: str, output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_csv_column_is_documented(heading, form, output_dir, cli):
     exported = cli("export", "--format", form, "--results-file", "-", "--output-dir", output_dir)
     assert exported.code == 0
     table = list(csv.DictReader(io.StringIO(exported.out, newline="")))
@@ -149,21 +138,21 @@ def test_every_csv_column_is_documented(heading: str, form: str, output_dir: Pat
     )
 
 
-def test_every_results_key_is_documented(output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_results_key_is_documented(output_dir, cli):
     results = json.loads(cli("export", "--output-dir", output_dir).out)
     check("Results JSON", grouped(results), "null")
     entry = results["all_results"][0]
     assert list(results["best_result"]) == [key for key in entry if key != "error_message"]
 
 
-def test_every_status_key_is_documented(output_dir: Path, cli: Callable[..., Any]) -> None:
+def test_every_status_key_is_documented(output_dir, cli):
     status = json.loads(cli("status", "--json", "--output-dir", output_dir).out)
     check("Status JSON", grouped(status), "null")
     assert status["best"] in status["trials"]
 
 
 @pytest.mark.parametrize(("column", "values"), [("kind", TrialKind), ("state", RowState), ("why_ended", WhyEnded)])
-def test_every_enum_value_is_documented(column: str, values: type[RowState]) -> None:
+def test_every_enum_value_is_documented(column, values):
     (row,) = re.findall(rf"^\| `{column}` .*", TEXT, re.MULTILINE)
     missing = [value for value in values if f"`{value}`" not in row]
     assert not missing, f"name {', '.join(missing)} in the row `{column}` of the table 'Trials CSV' of {PAGE}"

@@ -1,11 +1,5 @@
 """Passwords in storage URLs are never shown or stored, in any spelling of the URL and by any command."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import sqlalchemy
 from werkzeug.test import Client
@@ -72,15 +66,13 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("url", [*UNUSABLE.values(), *USABLE.values()], ids=[*UNUSABLE, *USABLE])
-def test_displayed_and_stored_urls_have_no_password(url: str) -> None:
+def test_displayed_and_stored_urls_have_no_password(url):
     assert CANARY not in mask_password(url)
     assert CANARY not in without_password(url)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_shows_the_password_of_an_unusable_storage(
-    command: str, cli: Any, run_study: Any, working_dir: Path, tree: Callable[[Path], dict[str, float]]
-) -> None:
+def test_no_command_shows_the_password_of_an_unusable_storage(command, cli, run_study, working_dir, tree):
     before = tree(run_study.folder)
     argv = command.format(config=run_study.config).split()
     for case, url in (UNUSABLE | USABLE).items():
@@ -91,7 +83,7 @@ def test_no_command_shows_the_password_of_an_unusable_storage(
     assert list(working_dir.iterdir()) == []
 
 
-def test_password_in_the_variable_or_in_a_wrong_option_is_not_shown(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_in_the_variable_or_in_a_wrong_option_is_not_shown(cli, monkeypatch):
     url = USABLE["an account"]
     for argv in (["run", url], ["run", f"--storag={url}"], ["run", "--storage", "host=h", f"password={CANARY}"]):
         done = cli(*argv)
@@ -113,14 +105,8 @@ def test_password_in_the_variable_or_in_a_wrong_option_is_not_shown(cli: Any, mo
     ],
 )
 def test_password_never_appears_in_any_output_or_file_of_a_study(
-    options: str,
-    cli: Any,
-    new_database: Callable[[], str],
-    write_config: Callable[..., Path],
-    working_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    options, cli, new_database, write_config, working_dir, tmp_path, monkeypatch
+):
     made = sqlalchemy.make_url(new_database())
     canary = str(made.password)
     kept = made if "&" in options else made._replace(password=None)
@@ -129,7 +115,7 @@ def test_password_never_appears_in_any_output_or_file_of_a_study(
     config = write_config({"one": {}})
     outputs = []
 
-    def call(command: str, storage: str = url) -> None:
+    def call(command, storage=url):
         done = cli(*command.split(), "--output-dir", "out", "--debug", "--storage", storage)
         outputs.append(done.out + done.err)
         assert done.code == 0 or storage != url, (command, done)

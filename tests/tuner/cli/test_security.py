@@ -1,18 +1,13 @@
 """Symbolic links out of the output folder: commands refuse them and do not follow them."""
 
-from __future__ import annotations
-
 import os
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def outside(tmp_path):
     """A folder outside the output folder, with files named as in a study."""
     path = tmp_path / "outside"
     (path / "checkpoints").mkdir(parents=True)
@@ -35,14 +30,8 @@ def outside(tmp_path: Path) -> Path:
     ],
 )
 def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
-    link: str,
-    target: str,
-    cli: Any,
-    run_study: Any,
-    outside: Path,
-    working_dir: Path,
-    tree: Callable[[Path], dict[str, float]],
-) -> None:
+    link, target, cli, run_study, outside, working_dir, tree
+):
     link_path = working_dir / "out" / link
     link_path.parent.mkdir(parents=True)
     link_path.symlink_to(outside / target)
@@ -62,9 +51,7 @@ def test_link_out_of_the_output_folder_is_refused_until_it_is_removed(
     assert tree(outside) == before
 
 
-def test_checkpoints_behind_a_link_are_not_deleted(
-    cli: Any, copy_of_the_study: Path, outside: Path, run_study: Any
-) -> None:
+def test_checkpoints_behind_a_link_are_not_deleted(cli, copy_of_the_study, outside, run_study):
     checkpoints = copy_of_the_study / "ខ្មែរ" / "checkpoints"
     shutil.rmtree(checkpoints)
     checkpoints.symlink_to(outside / "checkpoints")

@@ -1,29 +1,20 @@
 """Pipes, devices, deeply nested brackets and sparse files in place of the files of a study."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from studies import RowState, load_study, study_status
 from tuner import HyperparameterTuner, RunOptions
-from tuner.display.base import Display
-
-Cli = Callable[..., Any]
-Experiments = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def _at_most_a_minute() -> Iterator[None]:
+def _at_most_a_minute():
     """Fail a test in which a command waits for a pipe."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the command waits for a pipe"))
     signal.alarm(60)
@@ -32,7 +23,7 @@ def _at_most_a_minute() -> Iterator[None]:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def replace(path: Path, kind: str) -> None:
+def replace(path, kind):
     path.unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
@@ -45,7 +36,7 @@ def replace(path: Path, kind: str) -> None:
         path.write_text("[" * 200_000)
 
 
-def error_of(done: Any) -> str:
+def error_of(done):
     assert done.code == 2, done.err
     assert "unexpected" not in done.err + done.out
     (error,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
@@ -54,9 +45,7 @@ def error_of(done: Any) -> str:
 
 @pytest.mark.parametrize("command", ["status", "resume"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "brackets", "sparse"])
-def test_special_file_in_place_of_the_owner_file_is_an_error(
-    kind: str, command: str, cli: Cli, copy_of_the_study: Path
-) -> None:
+def test_special_file_in_place_of_the_owner_file_is_an_error(kind, command, cli, copy_of_the_study):
     owner = copy_of_the_study / ".study" / "owner.json"
     replace(owner, kind)
     error = error_of(cli(command, "--output-dir", copy_of_the_study))
@@ -65,9 +54,7 @@ def test_special_file_in_place_of_the_owner_file_is_an_error(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_special_file_in_place_of_the_metrics_hides_only_the_epochs(
-    kind: str, cli: Cli, copy_of_the_study: Path
-) -> None:
+def test_special_file_in_place_of_the_metrics_hides_only_the_epochs(kind, cli, copy_of_the_study):
     path = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
     replace(path, kind)
     assert f"{path} has 0 of 2 epochs" in cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study).out
@@ -76,7 +63,7 @@ def test_special_file_in_place_of_the_metrics_hides_only_the_epochs(
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_special_file_in_place_of_the_log_is_an_error(kind: str, cli: Cli, copy_of_the_study: Path) -> None:
+def test_special_file_in_place_of_the_log_is_an_error(kind, cli, copy_of_the_study):
     path = copy_of_the_study / "ខ្មែរ" / "logs" / "training.log"
     replace(path, kind)
     error = error_of(cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study))
@@ -86,9 +73,7 @@ def test_special_file_in_place_of_the_log_is_an_error(kind: str, cli: Cli, copy_
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_special_file_in_place_of_a_checkpoint_is_an_error(
-    kind: str, cli: Cli, copy_of_the_study: Path, tiny_dataset: Path
-) -> None:
+def test_special_file_in_place_of_a_checkpoint_is_an_error(kind, cli, copy_of_the_study, tiny_dataset):
     best = copy_of_the_study / "ខ្មែរ" / "checkpoints" / "best.pt"
     replace(best, kind)
     error = error_of(cli("evaluate", "--output-dir", copy_of_the_study, "--metadata", tiny_dataset, "--split", "test"))
@@ -96,7 +81,7 @@ def test_special_file_in_place_of_a_checkpoint_is_an_error(
 
 
 @pytest.fixture
-def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Display], working_dir: Path) -> list[str]:
+def interrupted_run(write_config, make_watcher, working_dir):
     """The command that resumes the experiment `a`, which was interrupted in its second epoch."""
     config = write_config({"a": {}})
     tuner = HyperparameterTuner(str(config), options=RunOptions("out"), display=make_watcher(in_batch=8))
@@ -106,9 +91,7 @@ def interrupted_run(write_config: Experiments, make_watcher: Callable[..., Displ
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", "configs/training_config.yaml"])
-def test_trial_replaces_pipes_in_place_of_its_output_files(
-    file: str, cli: Cli, interrupted_run: list[str], working_dir: Path
-) -> None:
+def test_trial_replaces_pipes_in_place_of_its_output_files(file, cli, interrupted_run, working_dir):
     path, model_copy = working_dir / "out" / "a" / file, working_dir / "out" / ".study" / "model_config.yaml"
     for place in (path, model_copy):
         place.unlink(missing_ok=True)
@@ -119,9 +102,7 @@ def test_trial_replaces_pipes_in_place_of_its_output_files(
 
 
 @pytest.mark.parametrize("file", ["a/logs/training.log", "a/checkpoints/last.pt", ".study/leases/0000.lock"])
-def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
-    file: str, cli: Cli, interrupted_run: list[str], working_dir: Path
-) -> None:
+def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(file, cli, interrupted_run, working_dir):
     path = working_dir / "out" / file
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)
@@ -133,9 +114,7 @@ def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(
     assert cli(*interrupted_run).code == 0
 
 
-def test_huge_metadata_file_is_refused(
-    cli: Cli, write_config: Experiments, working_dir: Path, tiny_dataset: Path
-) -> None:
+def test_huge_metadata_file_is_refused(cli, write_config, working_dir, tiny_dataset):
     metadata = working_dir / "metadata.yaml"
     replace(metadata, "sparse")
     config = write_config({"a": {}})
@@ -147,8 +126,8 @@ def test_huge_metadata_file_is_refused(
 
 
 def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
-    cli: Cli, write_config: Experiments, working_dir: Path, tiny_dataset: Path, environment: dict[str, str]
-) -> None:
+    cli, write_config, working_dir, tiny_dataset, environment
+):
     shutil.copytree(tiny_dataset.parent, working_dir / "data", ignore=shutil.ignore_patterns(".*"))
     config = write_config({"a": {"training": {"num_epochs": 60}}})
     text = config.read_text(encoding="utf-8").replace(str(tiny_dataset), str(working_dir / "data" / "metadata.yaml"))

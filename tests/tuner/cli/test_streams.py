@@ -1,7 +1,5 @@
 """Closed, full and narrow standard streams, control sequences in text, and SIGINT during imports."""
 
-from __future__ import annotations
-
 import io
 import json
 import queue
@@ -9,9 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -47,26 +43,26 @@ sys.exit(main())
 class Terminal(io.StringIO):
     """A stream that claims to be a terminal."""
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return True
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def terminal(monkeypatch):
     """A terminal with colours."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     return Terminal()
 
 
-def shell(arguments: Sequence[str | Path], redirection: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def shell(arguments, redirection, folder):
     """Run a command in a shell with redirected streams."""
     line = shlex.join(map(str, [sys.executable, "-P", "-m", "tuner", *arguments]))
     return subprocess.run(f"{line} {redirection}", shell=True, capture_output=True, text=True, cwd=folder)
 
 
 @pytest.mark.parametrize("module", ["argparse", "tuner.cli.commands", "tuner.signals", "optuna"])
-def test_interrupt_during_imports_prints_no_traceback(module: str, run_study: Any, working_dir: Path) -> None:
+def test_interrupt_during_imports_prints_no_traceback(module, run_study, working_dir):
     command = [sys.executable, "-c", INTERRUPTED, module, "status", "--output-dir", run_study.folder]
     done = subprocess.run(command, capture_output=True, text=True, cwd=working_dir)
     assert done.stdout == ""
@@ -74,7 +70,7 @@ def test_interrupt_during_imports_prints_no_traceback(module: str, run_study: An
     assert done.returncode in (130, -signal.SIGINT)
 
 
-def test_library_does_not_change_signal_handlers(cli: Any, run_study: Any) -> None:
+def test_library_does_not_change_signal_handlers(cli, run_study):
     before = signal.getsignal(signal.SIGINT)
     assert cli("status", "--output-dir", run_study.folder).code == 0
     assert signal.getsignal(signal.SIGINT) is before
@@ -82,7 +78,7 @@ def test_library_does_not_change_signal_handlers(cli: Any, run_study: Any) -> No
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_worker_interrupted_during_startup_exits_with_130(working_dir: Path) -> None:
+def test_worker_interrupted_during_startup_exits_with_130(working_dir):
     worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
     worker.process.send_signal(signal.SIGINT)  # during the start of the interpreter
     assert worker.process.wait() == 130
@@ -94,9 +90,7 @@ def test_worker_interrupted_during_startup_exits_with_130(working_dir: Path) -> 
 @pytest.mark.parametrize(
     ("redirection", "code"), [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">&- 2>/dev/full", 0), (">/dev/full", 2)]
 )
-def test_closed_or_full_streams_do_not_break_a_command(
-    redirection: str, code: int, run_study: Any, working_dir: Path
-) -> None:
+def test_closed_or_full_streams_do_not_break_a_command(redirection, code, run_study, working_dir):
     if "full" in redirection and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
     done = shell(["status", "--output-dir", run_study.folder], redirection, working_dir)
@@ -108,7 +102,7 @@ def test_closed_or_full_streams_do_not_break_a_command(
     assert str(run_study.folder) not in done.stderr
 
 
-def test_run_without_standard_streams_trains(write_config: Callable[..., Path], working_dir: Path) -> None:
+def test_run_without_standard_streams_trains(write_config, working_dir):
     run = ["run", "--config", write_config({"a": {}}), "--output-dir", "out", "--results-file", "results.json"]
     assert shell(run, "<&- >&- 2>&-", working_dir).returncode == 0
     assert [entry["status"] for entry in json.loads((working_dir / "results.json").read_text())["all_results"]] == [
@@ -121,7 +115,7 @@ def test_run_without_standard_streams_trains(write_config: Callable[..., Path], 
     assert printed == []
 
 
-def test_evaluate_escapes_the_font_names_of_a_dataset(cli: Any, run_study: Any, tiny_dataset: Path) -> None:
+def test_evaluate_escapes_the_font_names_of_a_dataset(cli, run_study, tiny_dataset):
     metadata = yaml.safe_load(tiny_dataset.read_text(encoding="utf-8"))
     for sample in metadata["test"]["samples"]:
         sample["font"] = HOSTILE
@@ -134,7 +128,7 @@ def test_evaluate_escapes_the_font_names_of_a_dataset(cli: Any, run_study: Any, 
     assert "០" in shown.out
 
 
-def test_terminal_output_is_escaped_and_coloured(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_output_is_escaped_and_coloured(terminal, monkeypatch):
     table = Table("ខ្មែរ", header_style="bold")
     table.add_row(HOSTILE)
     monkeypatch.setattr(sys, "stdout", terminal)  # not in the fixture, because pytest replaces sys.stdout after it
@@ -150,7 +144,7 @@ def test_terminal_output_is_escaped_and_coloured(terminal: Terminal, monkeypatch
     assert f"one {SHOWN}\ntwo\na,{SHOWN}\nខ្មែរ\n" in shown
 
 
-def test_text_for_a_file_or_pipe_is_written_unchanged(capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_for_a_file_or_pipe_is_written_unchanged(capfd):
     print_text(HOSTILE)
     print_json([HOSTILE])
     out, _ = capfd.readouterr()
@@ -158,7 +152,7 @@ def test_text_for_a_file_or_pipe_is_written_unchanged(capfd: pytest.CaptureFixtu
     assert json.loads(out.removeprefix(HOSTILE)) == [HOSTILE]
 
 
-def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
+def test_notes_and_progress_bars_are_escaped(terminal):
     live, lines = LiveDisplay(terminal, None), io.StringIO()
     for display in (live, ProgressDisplay(lines, None)):
         display.note(f"{HOSTILE}\nខ្មែរ")
@@ -169,7 +163,7 @@ def test_notes_and_progress_bars_are_escaped(terminal: Terminal) -> None:
     assert "\x1b[2J" not in terminal.getvalue()
 
 
-def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, working_dir: Path) -> None:
+def test_file_name_in_a_message_is_escaped(cli, run_study, working_dir):
     folder = working_dir / HOSTILE
     folder.mkdir()
     message = cli("export", "--output-dir", run_study.folder, "--results-file", folder / "x.json").err
@@ -178,9 +172,7 @@ def test_file_name_in_a_message_is_escaped(cli: Any, run_study: Any, working_dir
 
 
 @pytest.mark.parametrize("columns", ["1", "0", "-5", "abc", "", "²", "39", "1000000", "9" * 5000])
-def test_tables_are_readable_with_any_terminal_variables(
-    columns: str, cli: Any, run_study: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_are_readable_with_any_terminal_variables(columns, cli, run_study, monkeypatch):
     for name in ("COLUMNS", "LINES"):
         monkeypatch.setenv(name, columns)
     shown = cli("status", "--output-dir", run_study.folder)

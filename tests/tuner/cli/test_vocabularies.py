@@ -1,7 +1,5 @@
 """All commands on datasets with other characters, or with the digits in another order."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +18,7 @@ LETTERS = "zyxwvutsrqponmlkjihgfedcba"
 
 
 @pytest.fixture(scope="module")
-def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def letters(tmp_path_factory):
     """The metadata file of 48 images of up to twelve Latin letters and 10 images of an unseen design."""
     fonts = tmp_path_factory.mktemp("fonts")
     for file in Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuSans*.ttf"):
@@ -36,7 +34,7 @@ def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def with_dataset(config: Path, tiny_dataset: Path, metadata: Path) -> Path:
+def with_dataset(config, tiny_dataset, metadata):
     config.write_text(config.read_text().replace(str(tiny_dataset), str(metadata)))
     return config
 

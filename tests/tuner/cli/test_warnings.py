@@ -1,9 +1,5 @@
 """Settings without effect: every command that reads them prints a warning and continues."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 WITHOUT_EFFECT = {
@@ -20,21 +16,21 @@ SPACE_WARNINGS = {"space.label_smoothing: ": "no effect"}
 
 
 @pytest.fixture
-def config(write_config) -> Path:
+def config(write_config):
     return write_config({"one": WITHOUT_EFFECT})
 
 
 @pytest.fixture
-def space(write_space) -> Path:
+def space(write_space):
     smoothing = {"low": 0.0, "high": 0.1}
     return write_space(base={"loss_type": "focal"}, label_smoothing=smoothing, loss_type=None, model_name=None)
 
 
-def warnings_in(text: str) -> list[str]:
+def warnings_in(text):
     return [line for line in text.splitlines() if line.startswith("warning: ")]
 
 
-def assert_warned(lines: list[str], reasons: dict[str, str]) -> None:
+def assert_warned(lines, reasons):
     assert len(lines) == len(reasons)
     assert [key for key, reason in reasons.items() if not any(key in line and reason in line for line in lines)] == []
 

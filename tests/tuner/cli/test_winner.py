@@ -1,7 +1,5 @@
 """Commands that use the winner of a study: `best`, `predict`, `evaluate` and `confirm`."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -20,7 +18,7 @@ from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 METRICS = ("train_loss", "val_loss", "val_char_accuracy", "val_seq_accuracy", "learning_rate")
 
 
-def epochs(folder: Path) -> list[dict[str, float]]:
+def epochs(folder):
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{name: line[name] for name in METRICS} for line in lines]
 

@@ -1,14 +1,11 @@
 """`--workers auto`: measures the throughput, prints the number of workers and trains with that number."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -25,16 +22,16 @@ MEASURED = (
 )
 
 
-def workers_lines(text: str) -> list[str]:
+def workers_lines(text):
     return [line for line in text.splitlines() if line.startswith("workers: ")]
 
 
-def states() -> dict[str, str]:
+def states():
     return {row.name: row.state.value for row in study_status(*load_study(OUT)).rows}
 
 
 @pytest.fixture
-def _two_threads() -> Iterator[None]:
+def _two_threads():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -1,9 +1,4 @@
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,11 +6,9 @@ from PIL import Image
 
 from tuner.data.generation import generate_dataset
 
-DatasetMaker = Callable[..., Path]
-
 
 @pytest.fixture(scope="session")
-def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def generated_once(tmp_path_factory):
     """The folder of a generated dataset of 30 + 10 samples; tests must not change it."""
     folder = tmp_path_factory.mktemp("generated") / "generated_data"
     generate_dataset(folder, samples=30, test_samples=10)
@@ -23,26 +16,19 @@ def generated_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def generated(generated_once: Path, tmp_path: Path) -> Path:
+def generated(generated_once, tmp_path):
     """The metadata file of a copy of the generated dataset that the test may change."""
     shutil.copytree(generated_once, tmp_path / "generated_data")
     return tmp_path / "generated_data" / "metadata.yaml"
 
 
 @pytest.fixture
-def make_dataset(tmp_path: Path) -> DatasetMaker:
+def make_dataset(tmp_path):
     """A function that writes a dataset as another tool does, with `yaml.dump`, and returns the metadata file."""
 
-    def make(
-        splits: dict[str, list[str]] | None = None,
-        *,
-        size: tuple[int, int] = (128, 64),
-        mode: str = "RGB",
-        color: Any = (200, 10, 30),
-        change: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Path:
+    def make(splits=None, *, size=(128, 64), mode="RGB", color=(200, 10, 30), change=None):
         folder = tmp_path / "dataset"
-        content: dict[str, Any] = {"dataset_info": {"generated_by": "text", "image_size": list(size)}}
+        content = {"dataset_info": {"generated_by": "text", "image_size": list(size)}}
         for split, labels in (splits or {"train": ["០១២", "៩"], "val": ["៨៨៨៨៨៨៨៨"]}).items():
             (folder / split).mkdir(parents=True, exist_ok=True)
             content[split] = {"samples": []}

@@ -1,10 +1,6 @@
 """Image files and metadata with any content are read, or refused with a message."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces import DataLoaderError
-from tuner.data.image_decoding import MAX_PIXELS, DecodedImage, UnreadableImageError, decode_image
+from tuner.data.image_decoding import MAX_PIXELS, UnreadableImageError, decode_image
 from tuner.data.metadata import read_metadata
 from tuner.data.vocabulary import KHMER_DIGITS
 
 
-def image_file(kind: str) -> bytes:
+def image_file(kind):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -30,14 +26,14 @@ FILES = {kind: image_file(kind) for kind in ("PNG", "JPEG", "BMP", "GIF", "PPM",
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 30 20\nshowpage\n"
 
 
-def decoded_or_reason(data: bytes) -> DecodedImage | str:
+def decoded_or_reason(data):
     try:
         return decode_image(data)
     except UnreadableImageError as error:
         return str(error)
 
 
-def check(data: bytes) -> None:
+def check(data):
     result = decoded_or_reason(data)
     if isinstance(result, str):
         assert result
@@ -47,7 +43,7 @@ def check(data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=100) | st.sampled_from([*FILES.values(), POSTSCRIPT]))
-def test_any_bytes_are_decoded_or_refused_with_a_reason(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused_with_a_reason(data):
     check(data)
 
 
@@ -56,9 +52,7 @@ def test_any_bytes_are_decoded_or_refused_with_a_reason(data: bytes) -> None:
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
     kept=st.floats(0, 1),
 )
-def test_damaged_image_is_decoded_or_refused_with_a_reason(
-    kind: str, damage: list[tuple[float, int]], kept: float
-) -> None:
+def test_damaged_image_is_decoded_or_refused_with_a_reason(kind, damage, kept):
     data = bytearray(FILES[kind])
     for position, value in damage:
         # Half of the damage is in the header, which has the sizes.
@@ -66,11 +60,11 @@ def test_damaged_image_is_decoded_or_refused_with_a_reason(
     check(bytes(data[: int(kept * len(data)) if kept < 0.5 else None]))
 
 
-def test_postscript_is_refused_and_not_executed() -> None:
+def test_postscript_is_refused_and_not_executed():
     assert "in none of the formats" in str(decoded_or_reason(POSTSCRIPT))
 
 
-PLAIN: st.SearchStrategy[Any] = st.recursive(
+PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.text(KHMER_DIGITS, max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
     max_leaves=8,
@@ -82,7 +76,7 @@ SPLIT = PLAIN | st.lists(SAMPLE | PLAIN, max_size=3) | st.fixed_dictionaries({"s
 
 
 @given(data=PLAIN | st.fixed_dictionaries({"train": SPLIT, "val": SPLIT}))
-def test_any_metadata_without_images_are_refused_with_a_message(data: Any, tmp_path: Path) -> None:
+def test_any_metadata_without_images_are_refused_with_a_message(data, tmp_path):
     path = tmp_path / "metadata.yaml"
     path.write_bytes(yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass"))
     with pytest.raises(DataLoaderError) as caught:  # none of them has an existing image

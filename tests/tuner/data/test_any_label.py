@@ -1,7 +1,5 @@
 """Encoding and decoding of any label in any vocabulary."""
 
-from __future__ import annotations
-
 import unicodedata
 
 import pytest
@@ -22,14 +20,14 @@ VOCABULARIES = st.builds(
 
 
 @given(vocabulary=VOCABULARIES, data=st.data())
-def test_decoding_an_encoded_label_gives_the_label(vocabulary: Vocabulary, data: st.DataObject) -> None:
+def test_decoding_an_encoded_label_gives_the_label(vocabulary, data):
     length = data.draw(st.integers(1, vocabulary.max_length))
     text = "".join(data.draw(st.lists(st.sampled_from(vocabulary.characters), min_size=length, max_size=length)))
     assert vocabulary.decode(vocabulary.encode(text)) == unicodedata.normalize("NFC", text)
 
 
 @given(vocabulary=VOCABULARIES, text=st.text("".join(POOL), max_size=12) | st.text(max_size=10))
-def test_label_is_encoded_exactly_if_it_has_no_problem(vocabulary: Vocabulary, text: str) -> None:
+def test_label_is_encoded_exactly_if_it_has_no_problem(vocabulary, text):
     if vocabulary.label_problem(text) is not None:
         with pytest.raises(ValueError, match="label"):
             vocabulary.encode(text)
@@ -44,7 +42,7 @@ def test_label_is_encoded_exactly_if_it_has_no_problem(vocabulary: Vocabulary, t
 
 
 @given(characters=st.lists(st.text(max_size=3), max_size=6))
-def test_character_sets_without_problems_encode_each_of_their_characters(characters: list[str]) -> None:
+def test_character_sets_without_problems_encode_each_of_their_characters(characters):
     characters = [unicodedata.normalize("NFC", character) for character in characters]
     if not character_problems(characters):
         vocabulary = Vocabulary(tuple(characters), 1)
@@ -52,7 +50,7 @@ def test_character_sets_without_problems_encode_each_of_their_characters(charact
 
 
 @given(vocabulary=VOCABULARIES, row=st.lists(st.integers(0, 20), max_size=20))
-def test_any_row_is_decoded_up_to_eos(vocabulary: Vocabulary, row: list[int]) -> None:
+def test_any_row_is_decoded_up_to_eos(vocabulary, row):
     eos = vocabulary.special.eos
     before = row[: row.index(eos)] if eos in row else row
     expected = sorted(vocabulary.characters[index] for index in before if index < eos)

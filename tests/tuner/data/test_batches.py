@@ -1,46 +1,38 @@
-from __future__ import annotations
-
 import pickle
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from search_spaces import DataLoaderError, TrainingConfig
+from search_spaces import DataLoaderError
 from tuner.data.batches import SplitBatches, TrainingData, _loader, create_data_loaders, validation_batches
-from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.data.pixel_cache import open_pixel_cache
 
-MakeConfig = Callable[..., TrainingConfig]
-Batches = list[tuple[Tensor, Tensor]]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def split(tiny_dataset: Path) -> CachedSplit:
+def split(tiny_dataset):
     return open_pixel_cache(tiny_dataset, ["train"])["train"]
 
 
 @pytest.fixture
-def make_batches(split: CachedSplit) -> Callable[..., SplitBatches]:
-    def make(*, batch_size: int = 10, seed: int | None = 0, augmented: bool = False) -> SplitBatches:
+def make_batches(split):
+    def make(*, batch_size=10, seed=0, augmented=False):
         return SplitBatches(split, batch_size=batch_size, device=CPU, shuffle_seed=seed, augmented=augmented)
 
     return make
 
 
-def joined(batches: Any) -> tuple[Tensor, Tensor]:
+def joined(batches):
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
-def positions(split: CachedSplit, images: Tensor) -> list[int]:
+def positions(split, images):
     """Return the index of each undistorted image in its split."""
     numbers = {image.tobytes(): number for number, image in enumerate(split.images)}
     return [numbers[(image * 255).round().byte().numpy().tobytes()] for image in images[:, 0]]
@@ -48,21 +40,13 @@ def positions(split: CachedSplit, images: Tensor) -> list[int]:
 
 class TestSplitBatches:
     @pytest.mark.parametrize(("batch_size", "sizes"), [(10, [10, 10, 10, 2]), (32, [32]), (64, [32]), (1, [1] * 32)])
-    def test_batches_have_the_batch_size_and_the_last_batch_may_be_smaller(
-        self, make_batches: Callable[..., SplitBatches], batch_size: int, sizes: list[int]
-    ) -> None:
+    def test_batches_have_the_batch_size_and_the_last_batch_may_be_smaller(self, make_batches, batch_size, sizes):
         batches = make_batches(batch_size=batch_size)
         assert [len(labels) for _, labels in batches.epoch(1)] == sizes
         assert len(batches) == len(sizes)
 
     @pytest.mark.parametrize("min_gathered", [1, 15, 32, 128])
-    def test_every_epoch_has_every_sample_once_with_its_label(
-        self,
-        make_batches: Callable[..., SplitBatches],
-        split: CachedSplit,
-        monkeypatch: pytest.MonkeyPatch,
-        min_gathered: int,
-    ) -> None:
+    def test_every_epoch_has_every_sample_once_with_its_label(self, make_batches, split, monkeypatch, min_gathered):
         monkeypatch.setattr("tuner.data.batches._MIN_GATHERED", min_gathered)
         for epoch in (1, 2):
             assert [len(labels) for _, labels in make_batches().epoch(epoch)] == [10, 10, 10, 2]
@@ -72,9 +56,7 @@ class TestSplitBatches:
             assert order != sorted(order)
             assert np.array_equal(labels.numpy(), split.labels[order])
 
-    def test_images_are_grey_floats_from_0_to_1_and_labels_class_indices(
-        self, make_batches: Callable[..., SplitBatches]
-    ) -> None:
+    def test_images_are_grey_floats_from_0_to_1_and_labels_class_indices(self, make_batches):
         images, labels = next(make_batches().epoch(1))
         assert images.shape == (10, 1, 64, 128)
         assert images.dtype == torch.float32
@@ -83,9 +65,7 @@ class TestSplitBatches:
         assert labels.dtype == torch.int64
 
     @pytest.mark.parametrize("augmented", [False, True])
-    def test_order_and_distortions_only_depend_on_seed_and_epoch(
-        self, make_batches: Callable[..., SplitBatches], augmented: bool
-    ) -> None:
+    def test_order_and_distortions_only_depend_on_seed_and_epoch(self, make_batches, augmented):
         used = make_batches(augmented=augmented)
         for epoch in (1, 2):
             list(used.epoch(epoch))
@@ -96,12 +76,12 @@ class TestSplitBatches:
         assert not torch.equal(joined(fresh.epoch(3))[1], joined(fresh.epoch(4))[1])
         assert not torch.equal(joined(fresh.epoch(3))[1], joined(make_batches(seed=1).epoch(3))[1])
 
-    def test_augmentation_does_not_change_order_and_labels(self, make_batches: Callable[..., SplitBatches]) -> None:
+    def test_augmentation_does_not_change_order_and_labels(self, make_batches):
         plain, distorted = joined(make_batches().epoch(1)), joined(make_batches(augmented=True).epoch(1))
         assert torch.equal(plain[1], distorted[1])
         assert not torch.equal(plain[0], distorted[0])
 
-    def test_distortions_of_an_image_differ_between_epochs(self, make_batches: Callable[..., SplitBatches]) -> None:
+    def test_distortions_of_an_image_differ_between_epochs(self, make_batches):
         one, other = (
             make_batches(augmented=True, batch_size=32, seed=0),
             make_batches(augmented=True, batch_size=32, seed=0),
@@ -109,13 +89,11 @@ class TestSplitBatches:
         sums = [sorted(image.sum().item() for image in joined(b.epoch(e))[0]) for b, e in ((one, 1), (other, 2))]
         assert sums[0] != sums[1]
 
-    def test_validation_batches_are_in_order_and_undistorted(self, split: CachedSplit) -> None:
+    def test_validation_batches_are_in_order_and_undistorted(self, split):
         images, _ = joined(validation_batches(split, CPU).epoch(0))
         assert positions(split, images) == list(range(32))
 
-    def test_training_data_uses_the_configured_splits_and_batch_size(
-        self, tiny_config: MakeConfig, tiny_dataset: Path
-    ) -> None:
+    def test_training_data_uses_the_configured_splits_and_batch_size(self, tiny_config, tiny_dataset):
         cache = open_pixel_cache(tiny_dataset, ["test", "val"])
         config = tiny_config(train_split="test", val_split="val", batch_size=4, augmentation=False)
         data = TrainingData.of(config, cache, CPU)
@@ -126,9 +104,7 @@ class TestSplitBatches:
 
 class TestDataLoaders:
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_loaders_yield_every_sample_once_and_validation_in_order(
-        self, tiny_config: MakeConfig, tiny_dataset: Path, workers: int
-    ) -> None:
+    def test_loaders_yield_every_sample_once_and_validation_in_order(self, tiny_config, tiny_dataset, workers):
         cache = open_pixel_cache(tiny_dataset, ["train", "val"])
         train, val = create_data_loaders(tiny_config(num_workers=workers, augmentation=False, batch_size=10))
         assert isinstance(train, DataLoader)
@@ -140,8 +116,8 @@ class TestDataLoaders:
         assert positions(cache["val"], joined(val)[0]) == list(range(8))
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_same_seed_gives_the_same_batches_and_epochs_differ(self, tiny_config: MakeConfig, workers: int) -> None:
-        def two_epochs(seed: int = 0) -> list[Tensor]:
+    def test_same_seed_gives_the_same_batches_and_epochs_differ(self, tiny_config, workers):
+        def two_epochs(seed=0):
             train, _ = create_data_loaders(tiny_config(num_workers=workers, seed=seed))
             return [joined(train)[0] for _ in range(2)]
 
@@ -156,8 +132,8 @@ class TestDataLoaders:
 
     @pytest.mark.parametrize(("requested", "low", "high"), [(0, 0, 0), (1, 1, 1), (2, 1, 2)])
     def test_number_of_workers_is_as_configured_but_at_most_the_number_of_cores(
-        self, tiny_config: MakeConfig, requested: int, low: int, high: int
-    ) -> None:
+        self, tiny_config, requested, low, high
+    ):
         for loader in create_data_loaders(tiny_config(num_workers=requested)):
             assert low <= loader.num_workers <= high
             # Without a timeout, a hanging worker would block the program forever.
@@ -167,26 +143,21 @@ class TestDataLoaders:
         ("requested", "message"), [(3, "num_workers: found 3; the data loaders use 2, one per CPU core"), (2, "")]
     )
     def test_warning_if_there_are_fewer_cores_than_configured_workers(
-        self,
-        requested: int,
-        message: str,
-        tiny_config: MakeConfig,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
+        self, requested, message, tiny_config, monkeypatch, caplog
+    ):
         monkeypatch.setattr("os.cpu_count", lambda: 2)
         train, _ = create_data_loaders(tiny_config(num_workers=requested))
         assert train.num_workers == 2
         assert (message in caplog.text) if message else caplog.text == ""
 
-    def test_distortions_differ_between_workers(self, tiny_config: MakeConfig, split: CachedSplit) -> None:
+    def test_distortions_differ_between_workers(self, tiny_config, split):
         same = replace(split, images=np.repeat(split.images[:1], len(split), axis=0))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # PyTorch warns on a machine with one core
             one, other = (images for images, _ in _loader(same, tiny_config(batch_size=16), workers=2, training=True))
         assert not torch.equal(one, other)
 
-    def test_batch_size_pinning_and_augmentation_are_as_configured(self, tiny_config: MakeConfig) -> None:
+    def test_batch_size_pinning_and_augmentation_are_as_configured(self, tiny_config):
         for pinned, augmentation in ((False, True), (True, False)):
             config = tiny_config(batch_size=5, pin_memory=pinned, augmentation=augmentation, num_workers=0)
             train, val = create_data_loaders(config)
@@ -197,20 +168,20 @@ class TestDataLoaders:
             pixels = val.dataset[0][0] * 255
             assert torch.allclose(pixels, pixels.round(), atol=1e-4)
 
-    def test_validation_loader_does_not_distort(self, tiny_config: MakeConfig) -> None:
+    def test_validation_loader_does_not_distort(self, tiny_config):
         _, val = create_data_loaders(tiny_config(augmentation=True, num_workers=0))
         assert torch.equal(joined(val)[0], joined(val)[0])
 
-    def test_dataset_can_be_pickled_for_spawned_workers(self, tiny_config: MakeConfig) -> None:
+    def test_dataset_can_be_pickled_for_spawned_workers(self, tiny_config):
         train, _ = create_data_loaders(tiny_config(num_workers=0))
         sent = pickle.loads(pickle.dumps(train.dataset))
         assert torch.equal(sent[3][0], train.dataset[3][0])
 
-    def test_same_split_for_training_and_validation_is_refused(self, tiny_config: MakeConfig) -> None:
+    def test_same_split_for_training_and_validation_is_refused(self, tiny_config):
         with pytest.raises(DataLoaderError, match=r"val_split: found 'train'.*use two different splits"):
             create_data_loaders(tiny_config(val_split="train"))
 
-    def test_error_names_the_missing_dataset_or_split(self, tiny_config: MakeConfig, tmp_path: Path) -> None:
+    def test_error_names_the_missing_dataset_or_split(self, tiny_config, tmp_path):
         with pytest.raises(DataLoaderError, match=r"nowhere"):
             create_data_loaders(tiny_config(metadata_path=str(tmp_path / "nowhere" / "metadata.yaml")))
         with pytest.raises(DataLoaderError, match="holdout"):

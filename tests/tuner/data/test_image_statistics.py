@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,11 +7,11 @@ from tuner.data.pixel_cache import open_pixel_cache
 ROWS, COLUMNS = np.mgrid[0:64, 0:128]
 
 
-def statistics_of(image: np.ndarray) -> dict[str, float]:
+def statistics_of(image):
     return dict(zip(STATISTICS, image_statistics(image[None].astype(np.uint8))[0].tolist(), strict=True))
 
 
-def test_statistics_depend_on_stripes_and_ink() -> None:
+def test_statistics_depend_on_stripes_and_ink():
     across, down = statistics_of(128 + 100 * (COLUMNS % 8 < 4)), statistics_of(128 + 100 * (ROWS % 8 < 4))
     assert across["edges across"] > across["edges down"]
     assert across["columns"] > across["rows"]
@@ -27,7 +23,7 @@ def test_statistics_depend_on_stripes_and_ink() -> None:
     assert statistics_of(ink)["kurtosis"] > across["kurtosis"]
 
 
-def test_linear_change_of_tones_only_changes_the_contrast() -> None:
+def test_linear_change_of_tones_only_changes_the_contrast():
     image = np.random.default_rng(0).integers(0, 100, (64, 128))
     one, other = statistics_of(image), statistics_of(image * 2 + 50)
     assert other.pop("contrast") == pytest.approx(one.pop("contrast") + np.log(2), abs=0.05)
@@ -35,11 +31,11 @@ def test_linear_change_of_tones_only_changes_the_contrast() -> None:
 
 
 @pytest.mark.parametrize("tone", [0, 128, 255])
-def test_image_of_one_tone_has_finite_statistics(tone: int) -> None:
+def test_image_of_one_tone_has_finite_statistics(tone):
     assert np.isfinite(image_statistics(np.full((1, 64, 128), tone, np.uint8))).all()
 
 
-def test_statistics_of_many_images_equal_those_of_each_image() -> None:
+def test_statistics_of_many_images_equal_those_of_each_image():
     images = np.random.default_rng(0).integers(0, 256, (300, 64, 128), np.uint8)
     statistics = image_statistics(images)
     assert statistics.shape == (300, len(STATISTICS))
@@ -47,6 +43,6 @@ def test_statistics_of_many_images_equal_those_of_each_image() -> None:
     assert image_statistics(images[:0]).shape == (0, len(STATISTICS))
 
 
-def test_split_has_the_statistics_of_its_images(generated: Path) -> None:
+def test_split_has_the_statistics_of_its_images(generated):
     split = open_pixel_cache(generated, ["val"])["val"]
     assert np.array_equal(split.image_statistics, image_statistics(np.array(split.images)))

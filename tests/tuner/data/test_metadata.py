@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,13 +10,13 @@ from tuner.data.metadata import read_metadata
 from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
 
 
-def problems_of(path: Path, *splits: str) -> tuple[str, ...]:
+def problems_of(path, *splits):
     with pytest.raises(DataLoaderError) as caught:
         read_metadata(path, splits or ("train", "val"))
     return caught.value.problems
 
 
-def test_dataset_of_another_tool_is_read(make_dataset: Any) -> None:
+def test_dataset_of_another_tool_is_read(make_dataset):
     path = make_dataset()
     metadata = read_metadata(path, ["train", "val"])
     train = metadata.splits["train"]
@@ -29,12 +26,12 @@ def test_dataset_of_another_tool_is_read(make_dataset: Any) -> None:
     assert metadata.splits["val"].labels == ("៨៨៨៨៨៨៨៨",)
 
 
-def test_only_the_requested_splits_are_read(make_dataset: Any) -> None:
+def test_only_the_requested_splits_are_read(make_dataset):
     assert list(read_metadata(make_dataset(), ["val"]).splits) == ["val"]
 
 
-def test_optional_keys_may_be_missing_and_unknown_keys_are_ignored(make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_optional_keys_may_be_missing_and_unknown_keys_are_ignored(make_dataset):
+    def change(content):
         sample = content["train"]["samples"][0]
         for key in ("font", "font_size", "sequence_length", "augmented", "text_color", "text_position"):
             del sample[key]
@@ -53,10 +50,8 @@ def test_optional_keys_may_be_missing_and_unknown_keys_are_ignored(make_dataset:
     ],
     ids=["reversed after the end mark", "without special symbols", "special symbols anywhere"],
 )
-def test_vocabulary_has_the_order_of_the_character_set(
-    entries: list[str], expected: tuple[str, ...], make_dataset: Any
-) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_vocabulary_has_the_order_of_the_character_set(entries, expected, make_dataset):
+    def change(content):
         content["dataset_info"] |= {"character_set": entries, "max_sequence_length": 20}
         content["train"]["samples"][0]["label"] = "១" * 20
 
@@ -67,8 +62,8 @@ def test_vocabulary_has_the_order_of_the_character_set(
 
 
 @pytest.mark.parametrize("missing", [["dataset_info"], ["character_set"], ["character_set", "max_sequence_length"]])
-def test_metadata_without_a_vocabulary_has_khmer_digits(missing: list[str], make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_metadata_without_a_vocabulary_has_khmer_digits(missing, make_dataset):
+    def change(content):
         content["dataset_info"] |= {"character_set": list(KHMER_DIGITS), "max_sequence_length": 8}
         for key in missing:
             (content if key in content else content["dataset_info"]).pop(key)
@@ -91,8 +86,8 @@ def test_metadata_without_a_vocabulary_has_khmer_digits(missing: list[str], make
         ({"max_sequence_length": None}, "max_sequence_length: found"),
     ],
 )
-def test_problem_of_a_vocabulary_names_file_line_and_key(info: dict[str, Any], message: str, make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_problem_of_a_vocabulary_names_file_line_and_key(info, message, make_dataset):
+    def change(content):
         content["dataset_info"] |= info
 
     path = make_dataset(change=change)
@@ -101,8 +96,8 @@ def test_problem_of_a_vocabulary_names_file_line_and_key(info: dict[str, Any], m
     assert message in problem
 
 
-def test_label_with_a_character_that_the_character_set_lacks_is_a_problem(make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_label_with_a_character_that_the_character_set_lacks_is_a_problem(make_dataset):
+    def change(content):
         content["dataset_info"] |= {"character_set": list("abc"), "max_sequence_length": 2}
         samples = [*content["train"]["samples"], *content["val"]["samples"]]
         for sample, label in zip(samples, ("ab", "abc", "x"), strict=False):
@@ -114,7 +109,7 @@ def test_label_with_a_character_that_the_character_set_lacks_is_a_problem(make_d
     assert "found 'x' with 'x' (U+0078); expected only the characters abc" in problems[1]
 
 
-def test_tuples_aliases_merge_keys_and_a_bom_are_read(make_dataset: Any) -> None:
+def test_tuples_aliases_merge_keys_and_a_bom_are_read(make_dataset):
     path = make_dataset()
     path.write_text(
         "\ufeffdefaults: &defaults {font: &font Siemreap, label: ៩}\n"
@@ -130,10 +125,8 @@ def test_tuples_aliases_merge_keys_and_a_bom_are_read(make_dataset: Any) -> None
 
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("where", ["parent folder", "own folder", "split folder", "working directory"])
-def test_images_are_searched_in_the_documented_order(
-    where: str, linked: bool, make_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path: Path = make_dataset({"train": ["១"]})
+def test_images_are_searched_in_the_documented_order(where, linked, make_dataset, tmp_path, monkeypatch):
+    path = make_dataset({"train": ["១"]})
     here = tmp_path / "here"
     expected = path.parent / "train" / "train_000000.png"
     shutil.copytree(path.parent, here / "dataset")  # a dataset with the same name: searched last
@@ -155,16 +148,16 @@ def test_images_are_searched_in_the_documented_order(
         assert read_metadata(name, ["train"]).splits["train"].image_paths == (str(expected),)
 
 
-def test_images_in_the_folder_of_a_metadata_link_are_found(make_dataset: Any, tmp_path: Path) -> None:
-    path: Path = make_dataset({"train": ["១"]})
+def test_images_in_the_folder_of_a_metadata_link_are_found(make_dataset, tmp_path):
+    path = make_dataset({"train": ["១"]})
     shutil.move(path, tmp_path / "4f1a")  # like a content-addressed store
     path.symlink_to(tmp_path / "4f1a")
     [found] = read_metadata(path, ["train"]).splits["train"].image_paths
     assert found == str(path.parent / "train" / "train_000000.png")
 
 
-def test_images_of_one_folder_may_be_named_by_different_keys(make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_images_of_one_folder_may_be_named_by_different_keys(make_dataset):
+    def change(content):
         samples = content["train"]["samples"]
         samples[1]["image_path"] = "missing/other.png"
         samples[2]["image_path"] = "train/train_000002.png"
@@ -175,10 +168,8 @@ def test_images_of_one_folder_may_be_named_by_different_keys(make_dataset: Any) 
 
 
 @pytest.mark.parametrize("other", ["own folder", "working directory"])
-def test_images_in_two_folders_are_refused_and_both_folders_are_named(
-    other: str, make_dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path: Path = make_dataset({"train": ["១"] * 30, "val": ["២"]})
+def test_images_in_two_folders_are_refused_and_both_folders_are_named(other, make_dataset, tmp_path, monkeypatch):
+    path = make_dataset({"train": ["១"] * 30, "val": ["២"]})
     base = path.parent if other == "own folder" else tmp_path / "here"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -193,8 +184,8 @@ def test_images_in_two_folders_are_refused_and_both_folders_are_named(
     assert "expected all images of a split in one folder; move them" in problem
 
 
-def test_absolute_image_paths_are_read(make_dataset: Any, tmp_path: Path) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_absolute_image_paths_are_read(make_dataset, tmp_path):
+    def change(content):
         sample = content["train"]["samples"][0]
         sample["image_path"] = str(tmp_path / "dataset" / "val" / "val_000000.png")
         del sample["image_filename"]
@@ -203,7 +194,7 @@ def test_absolute_image_paths_are_read(make_dataset: Any, tmp_path: Path) -> Non
     assert read_metadata(path, ["train"]).splits["train"].image_paths[0].endswith("val/val_000000.png")
 
 
-def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_path: Path) -> None:
+def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_path):
     (problem,) = problems_of(tmp_path / "none.yaml")
     assert str(tmp_path / "none.yaml") in problem
     assert "khmer-tuner data" in problem
@@ -233,7 +224,7 @@ def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_
         (b"models: {a: {}}\n", "this looks like a model definitions file"),
     ],
 )
-def test_error_of_an_invalid_file_names_file_line_and_key(content: bytes, message: str, tmp_path: Path) -> None:
+def test_error_of_an_invalid_file_names_file_line_and_key(content, message, tmp_path):
     path = tmp_path / "metadata.yaml"
     path.write_bytes(content)
     problems = problems_of(path)
@@ -241,7 +232,7 @@ def test_error_of_an_invalid_file_names_file_line_and_key(content: bytes, messag
     assert all(problem.startswith(str(path)) for problem in problems)
 
 
-def test_nested_aliases_are_not_expanded_in_memory(tmp_path: Path) -> None:
+def test_nested_aliases_are_not_expanded_in_memory(tmp_path):
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 30))
     merges = "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}], k{n}: v}}\n" for n in range(1, 30))
     path = tmp_path / "metadata.yaml"
@@ -251,19 +242,19 @@ def test_nested_aliases_are_not_expanded_in_memory(tmp_path: Path) -> None:
     assert "train.samples[0]: found a list of 9; expected a mapping" in problems[0]
 
 
-def test_folder_instead_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_folder_instead_of_a_file_is_refused(tmp_path):
     (problem,) = problems_of(tmp_path)
     assert "is a folder; use the path of the dataset's metadata.yaml" in problem
 
 
-def test_error_of_an_unknown_split_suggests_the_most_similar_one(make_dataset: Any) -> None:
+def test_error_of_an_unknown_split_suggests_the_most_similar_one(make_dataset):
     (problem,) = problems_of(make_dataset(), "trian")
     assert "did you mean 'train'?" in problem
     assert "'val'" in problem
 
 
-def test_all_invalid_samples_are_reported_together_with_line_split_and_number(make_dataset: Any) -> None:
-    def change(content: dict[str, Any]) -> None:
+def test_all_invalid_samples_are_reported_together_with_line_split_and_number(make_dataset):
+    def change(content):
         train, val = content["train"]["samples"], content["val"]["samples"]
         train[0]["label"] = "12"
         del train[1]["label"]
@@ -279,7 +270,7 @@ def test_all_invalid_samples_are_reported_together_with_line_split_and_number(ma
     assert "val.samples[0].image_path: is missing" in problems
 
 
-def test_error_of_a_missing_image_names_the_searched_paths(make_dataset: Any, tmp_path: Path) -> None:
+def test_error_of_a_missing_image_names_the_searched_paths(make_dataset, tmp_path):
     path = make_dataset()
     (path.parent / "train" / "train_000001.png").unlink()
     (problem,) = problems_of(path)
@@ -287,7 +278,7 @@ def test_error_of_a_missing_image_names_the_searched_paths(make_dataset: Any, tm
     assert str(tmp_path / "dataset" / "train" / "train_000001.png") in problem
 
 
-def test_dataset_without_images_gives_one_problem_per_split(make_dataset: Any) -> None:
+def test_dataset_without_images_gives_one_problem_per_split(make_dataset):
     path = make_dataset({"train": ["១"] * 30, "val": ["២"]})
     for image in path.parent.glob("*/*.png"):
         image.unlink()
@@ -296,7 +287,7 @@ def test_dataset_without_images_gives_one_problem_per_split(make_dataset: Any) -
     assert "all 30 images of this split are missing" in problems[0]
 
 
-def test_labels_with_unknown_characters_and_long_labels_are_one_problem_each(make_dataset: Any) -> None:
+def test_labels_with_unknown_characters_and_long_labels_are_one_problem_each(make_dataset):
     labels = ["១", "x១", *["yx", "១" * 9] * 10, "១" * 11, ""]
     empty, unknown, long = problems_of(make_dataset({"train": labels}), "train")
     assert "samples[23].label: found an empty label" in empty
@@ -306,13 +297,13 @@ def test_labels_with_unknown_characters_and_long_labels_are_one_problem_each(mak
     assert "dataset_info.max_sequence_length to 11, or remove the sample (11 labels of this split are too" in long
 
 
-def test_only_the_first_twenty_of_many_problems_are_listed(make_dataset: Any) -> None:
+def test_only_the_first_twenty_of_many_problems_are_listed(make_dataset):
     problems = problems_of(make_dataset({"train": [""] * 50}), "train")
     assert len(problems) == 21
     assert "30 more" in problems[-1]
 
 
-def test_generated_metadata_are_read_as_by_pyyaml(generated: Path) -> None:
+def test_generated_metadata_are_read_as_by_pyyaml(generated):
     read = read_metadata(generated, ["train", "test"]).splits
     plain = yaml.safe_load(generated.read_text(encoding="utf-8"))
     for split in ("train", "test"):

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -10,9 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -23,8 +19,7 @@ from search_spaces.errors import DataLoaderError
 from search_spaces.files.file_locks import wait_for_lock
 from tuner.data import pixel_cache
 from tuner.data.cache_folder import cache_folders
-from tuner.data.image_decoding import DecodedImages
-from tuner.data.pixel_cache import PixelCache, open_pixel_cache
+from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.rendering.png import encode_png
 from tuner.data.vocabulary import Vocabulary
 
@@ -34,32 +29,32 @@ SPLITS = ["train", "val"]
 
 
 @pytest.fixture
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def user_cache(tmp_path, monkeypatch):
     """The path of the user's cache folder, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user_cache"))
     return tmp_path / "user_cache"
 
 
-def cache_files(metadata_path: Path) -> dict[str, int]:
+def cache_files(metadata_path):
     """Return the inodes of the pixel files, keyed by file name: a recreated file has another inode."""
     return {path.name: path.stat().st_ino for path in (metadata_path.parent / ".pixel_cache").glob("*.npy")}
 
 
-def assert_same(one: PixelCache, other: PixelCache) -> None:
+def assert_same(one, other):
     assert one.fingerprint == other.fingerprint
     for split in one.splits:
         assert np.array_equal(one[split].images, other[split].images)
         assert np.array_equal(one[split].labels, other[split].labels)
 
 
-def repaint(image: Path) -> None:
+def repaint(image):
     """Change the pixels of an image file, but neither its size nor its modification time."""
     status = image.stat()
     image.write_bytes(encode_png(255 - np.asarray(Image.open(image))))
     os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_cache_has_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None:
+def test_cache_has_grey_pixels_labels_fonts_and_lengths(generated):
     cache = open_pixel_cache(generated, SPLITS)
     train = cache["train"]
     assert (len(train), len(cache["val"])) == (24, 6)
@@ -75,7 +70,7 @@ def test_cache_has_grey_pixels_labels_fonts_and_lengths(generated: Path) -> None
 
 
 @pytest.mark.parametrize("size", [(256, 128), (10, 300), (3000, 1)])
-def test_cache_has_the_original_sizes_of_the_images(size: tuple[int, int], make_dataset: Any) -> None:
+def test_cache_has_the_original_sizes_of_the_images(size, make_dataset):
     path = make_dataset({"train": ["១", "២"], "val": ["៣"]}, size=size)
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: rotate by 90 degrees
@@ -86,7 +81,7 @@ def test_cache_has_the_original_sizes_of_the_images(size: tuple[int, int], make_
         assert train.aspect_ratios.tolist() == [size[0] / size[1], 0.5]
 
 
-def test_cache_of_an_earlier_layout_is_recreated(generated: Path) -> None:
+def test_cache_of_an_earlier_layout_is_recreated(generated):
     before = open_pixel_cache(generated, SPLITS)
     for file in (generated.parent / ".pixel_cache").glob("*.jsonl"):
         line = file.read_bytes().partition(b"\n")[2].replace(b'"layout": 5', b'"layout": 4')
@@ -98,7 +93,7 @@ def test_cache_of_an_earlier_layout_is_recreated(generated: Path) -> None:
     assert after["val"].sizes.tolist() == [[128, 64]] * 6
 
 
-def test_dataset_opened_again_uses_the_cached_files(generated: Path) -> None:
+def test_dataset_opened_again_uses_the_cached_files(generated):
     first = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     assert_same(first, open_pixel_cache(generated, SPLITS, verify=True))
@@ -106,7 +101,7 @@ def test_dataset_opened_again_uses_the_cached_files(generated: Path) -> None:
     assert len(files) == 2
 
 
-def test_split_requested_later_is_added_to_the_cache(generated: Path) -> None:
+def test_split_requested_later_is_added_to_the_cache(generated):
     open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     assert len(open_pixel_cache(generated, ["test"])["test"]) == 10
@@ -114,7 +109,7 @@ def test_split_requested_later_is_added_to_the_cache(generated: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["held-out", "ការសាកល្បង", "a/b", "x" * 300])
-def test_split_may_have_any_name(name: str, make_dataset: Any) -> None:
+def test_split_may_have_any_name(name, make_dataset):
     path = make_dataset({"train": ["១"]})
     path.write_text(
         path.read_text(encoding="utf-8").replace("train:\n", f'? "{name}"\n:\n').replace("dataset/train", "train"),
@@ -124,7 +119,7 @@ def test_split_may_have_any_name(name: str, make_dataset: Any) -> None:
     assert len(open_pixel_cache(path.parent / "train" / "metadata.yaml", [name])[name]) == 1
 
 
-def test_dataset_of_another_tool_is_cached(make_dataset: Any) -> None:
+def test_dataset_of_another_tool_is_cached(make_dataset):
     cache = open_pixel_cache(make_dataset(), SPLITS)
     assert cache["val"].labels.tolist() == [VOCABULARY.encode("៨៨៨៨៨៨៨៨").tolist()]
     assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
@@ -143,15 +138,13 @@ def test_dataset_of_another_tool_is_cached(make_dataset: Any) -> None:
         ((128, 64), "1", 1, 255),
     ],
 )
-def test_images_of_other_sizes_and_modes_are_converted(
-    size: tuple[int, int], mode: str, color: Any, grey: int, make_dataset: Any
-) -> None:
+def test_images_of_other_sizes_and_modes_are_converted(size, mode, color, grey, make_dataset):
     images = open_pixel_cache(make_dataset(size=size, mode=mode, color=color), ["val"])["val"].images[:]
     assert images.shape == (1, 64, 128)
     assert np.all(images == grey)
 
 
-def test_resized_image_keeps_left_and_right(make_dataset: Any) -> None:
+def test_resized_image_keeps_left_and_right(make_dataset):
     path = make_dataset({"train": ["១"]}, size=(256, 128))
     original = Image.new("L", (256, 128), 255)
     original.paste(0, (0, 0, 128, 128))  # the left half is black
@@ -161,7 +154,7 @@ def test_resized_image_keeps_left_and_right(make_dataset: Any) -> None:
     assert np.all(image[:, 68:] == 255)
 
 
-def test_all_unreadable_images_are_reported_and_nothing_is_cached(generated: Path) -> None:
+def test_all_unreadable_images_are_reported_and_nothing_is_cached(generated):
     broken = [generated.parent / "train" / "train_000003.png", generated.parent / "val" / "val_000001.png"]
     broken[0].write_bytes(b"not an image")
     broken[1].write_bytes(broken[1].read_bytes()[:3000])
@@ -172,14 +165,14 @@ def test_all_unreadable_images_are_reported_and_nothing_is_cached(generated: Pat
     assert not list((generated.parent / ".pixel_cache").glob("*.unfinished"))
 
 
-def test_invalid_metadata_create_no_cache_files(make_dataset: Any) -> None:
+def test_invalid_metadata_create_no_cache_files(make_dataset):
     path = make_dataset({"train": ["x"]})
     with pytest.raises(DataLoaderError):
         open_pixel_cache(path, ["train"])
     assert cache_files(path) == {}
 
 
-def test_image_with_another_modification_time_is_decoded_again(generated: Path) -> None:
+def test_image_with_another_modification_time_is_decoded_again(generated):
     before = open_pixel_cache(generated, SPLITS)
     image = Path(before["train"].image_paths[5])
     repaint(image)
@@ -190,14 +183,14 @@ def test_image_with_another_modification_time_is_decoded_again(generated: Path) 
     assert after["val"].digest == before["val"].digest
 
 
-def test_changed_image_with_the_same_size_and_time_is_only_detected_with_verify(generated: Path) -> None:
+def test_changed_image_with_the_same_size_and_time_is_only_detected_with_verify(generated):
     before = open_pixel_cache(generated, SPLITS)
     repaint(Path(before["train"].image_paths[5]))
     assert open_pixel_cache(generated, SPLITS).fingerprint == before.fingerprint
     assert open_pixel_cache(generated, SPLITS, verify=True).fingerprint != before.fingerprint
 
 
-def test_changed_label_replaces_the_cache_and_removes_old_splits(generated: Path) -> None:
+def test_changed_label_replaces_the_cache_and_removes_old_splits(generated):
     before = open_pixel_cache(generated, [*SPLITS, "test"])
     label = VOCABULARY.decode(before["train"].labels[0])
     text = generated.read_text(encoding="utf-8")
@@ -208,7 +201,7 @@ def test_changed_label_replaces_the_cache_and_removes_old_splits(generated: Path
     assert list(cache_files(generated)) == ["metadata.yaml.train.npy"]
 
 
-def test_deleted_image_is_an_error(generated: Path) -> None:
+def test_deleted_image_is_an_error(generated):
     cache = open_pixel_cache(generated, SPLITS)
     Path(cache["val"].image_paths[2]).unlink()
     with pytest.raises(DataLoaderError, match=r"val\.samples\[2\]"):
@@ -217,7 +210,7 @@ def test_deleted_image_is_an_error(generated: Path) -> None:
 
 @pytest.mark.parametrize("file", ["npy", "jsonl"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "other", "start", "first line", "middle", "end"])
-def test_damaged_cache_is_recreated(file: str, damage: str, generated: Path) -> None:
+def test_damaged_cache_is_recreated(file, damage, generated):
     before = open_pixel_cache(generated, SPLITS)
     expected = {split: before[split].images[:] for split in SPLITS}
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{file}"
@@ -239,7 +232,7 @@ def test_damaged_cache_is_recreated(file: str, damage: str, generated: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")
-def test_flipped_bit_in_the_header_never_gives_other_pixels(generated: Path) -> None:
+def test_flipped_bit_in_the_header_never_gives_other_pixels(generated):
     before = open_pixel_cache(generated, ["val"])["val"].images[:]
     (folder, _) = cache_folders(generated)
     path = folder.path / "metadata.yaml.val.npy"
@@ -255,7 +248,7 @@ def test_flipped_bit_in_the_header_never_gives_other_pixels(generated: Path) -> 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket", "sparse", "brackets"])
-def test_special_file_instead_of_a_cache_file_is_replaced(kind: str, suffix: str, generated: Path) -> None:
+def test_special_file_instead_of_a_cache_file_is_replaced(kind, suffix, generated):
     before = open_pixel_cache(generated, SPLITS)
     path = generated.parent / ".pixel_cache" / f"metadata.yaml.train.{suffix}"
     path.unlink()
@@ -277,7 +270,7 @@ def test_special_file_instead_of_a_cache_file_is_replaced(kind: str, suffix: str
     assert not path.is_symlink()
 
 
-def test_error_names_a_pipe_instead_of_the_lock_file(generated: Path, user_cache: Path) -> None:
+def test_error_names_a_pipe_instead_of_the_lock_file(generated, user_cache):
     (generated.parent / ".pixel_cache").mkdir()
     os.mkfifo(generated.parent / ".pixel_cache" / "lock")
     assert len(open_pixel_cache(generated, ["val"])["val"]) == 6  # in the user's cache folder
@@ -287,9 +280,7 @@ def test_error_names_a_pipe_instead_of_the_lock_file(generated: Path, user_cache
         open_pixel_cache(generated, ["val"])
 
 
-def test_error_names_a_process_that_holds_the_lock_without_progress(
-    generated: Path, user_cache: Path, child: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_names_a_process_that_holds_the_lock_without_progress(generated, user_cache, child, monkeypatch):
     monkeypatch.setitem(wait_for_lock.__kwdefaults__, "timeout_s", 0.1)
     user_cache.write_bytes(b"")
     process = child("lock", generated.parent / ".pixel_cache" / "lock")
@@ -301,12 +292,12 @@ def test_error_names_a_process_that_holds_the_lock_without_progress(
     assert list(user_cache.rglob("*.npy"))
 
 
-def test_decoding_process_touches_the_lock_file(generated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_process_touches_the_lock_file(generated, monkeypatch):
     lock = generated.parent / ".pixel_cache" / "lock"
-    ages: list[float] = []
+    ages = []
     decode = pixel_cache.decode_images
 
-    def decode_with_old_lock(paths: Sequence[str]) -> Iterator[DecodedImages]:
+    def decode_with_old_lock(paths):
         os.utime(lock, (0, 0))
         yield from decode(paths)
         ages.append(time.time() - lock.stat().st_mtime)
@@ -317,7 +308,7 @@ def test_decoding_process_touches_the_lock_file(generated: Path, monkeypatch: py
     assert ages[0] < 60
 
 
-def test_pixels_truncated_while_in_use_raise_an_error_and_are_recreated_when_opened(generated: Path) -> None:
+def test_pixels_truncated_while_in_use_raise_an_error_and_are_recreated_when_opened(generated):
     cache = open_pixel_cache(generated, SPLITS)
     expected = cache["train"].images[:]
     path = generated.parent / ".pixel_cache" / "metadata.yaml.train.npy"
@@ -330,7 +321,7 @@ def test_pixels_truncated_while_in_use_raise_an_error_and_are_recreated_when_ope
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[:], expected)
 
 
-def test_pixels_are_indexed_like_an_array_and_pickled_as_an_array(generated: Path) -> None:
+def test_pixels_are_indexed_like_an_array_and_pickled_as_an_array(generated):
     images = open_pixel_cache(generated, ["train"])["train"].images
     array = pickle.loads(pickle.dumps(images))
     assert isinstance(array, np.ndarray)
@@ -341,7 +332,7 @@ def test_pixels_are_indexed_like_an_array_and_pickled_as_an_array(generated: Pat
         images[24]
 
 
-def test_cache_with_images_in_another_order_is_recreated(generated: Path) -> None:
+def test_cache_with_images_in_another_order_is_recreated(generated):
     open_pixel_cache(generated, ["val"])
     path = generated.parent / ".pixel_cache" / "metadata.yaml.val.npy"
     images = np.load(path)
@@ -351,9 +342,7 @@ def test_cache_with_images_in_another_order_is_recreated(generated: Path) -> Non
 
 
 @pytest.mark.parametrize("killed_in", ["json.dumps", "os.replace"])
-def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(
-    killed_in: str, generated: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(killed_in, generated, monkeypatch):
     before = open_pixel_cache(generated, ["train"])
     repaint(Path(before["train"].image_paths[5]))
     os.utime(before["train"].image_paths[5])
@@ -366,7 +355,7 @@ def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(
     assert after.fingerprint == open_pixel_cache(generated, ["train"], verify=True).fingerprint
 
 
-def test_fingerprint_of_a_dataset_never_changes(make_dataset: Any) -> None:
+def test_fingerprint_of_a_dataset_never_changes(make_dataset):
     """Existing studies have stored the fingerprint."""
     path = make_dataset({"train": ["១", "២៣"], "val": ["៣"]})
     for number, image in enumerate(sorted(path.parent.glob("*/*.png"))):
@@ -375,7 +364,7 @@ def test_fingerprint_of_a_dataset_never_changes(make_dataset: Any) -> None:
     assert fingerprint == "cd61e948f461a0f03aa3f711f1319cca02a59286d0045baab771288727070cb6"
 
 
-def test_fingerprint_does_not_depend_on_the_folder_of_the_dataset(generated: Path, tmp_path: Path) -> None:
+def test_fingerprint_does_not_depend_on_the_folder_of_the_dataset(generated, tmp_path):
     other = tmp_path / "copy" / "other_name"
     shutil.copytree(generated.parent, other)
     one, two = (open_pixel_cache(path, SPLITS) for path in (generated, other / "metadata.yaml"))
@@ -384,7 +373,7 @@ def test_fingerprint_does_not_depend_on_the_folder_of_the_dataset(generated: Pat
     assert one.fingerprint == open_pixel_cache(generated, ["val", "train", "val"]).fingerprint
 
 
-def test_moved_dataset_keeps_its_cache(generated: Path, tmp_path: Path) -> None:
+def test_moved_dataset_keeps_its_cache(generated, tmp_path):
     open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     moved = generated.parent.rename(tmp_path / "moved") / "metadata.yaml"
@@ -393,9 +382,7 @@ def test_moved_dataset_keeps_its_cache(generated: Path, tmp_path: Path) -> None:
     assert Path(cache["train"].image_paths[0]).is_relative_to(tmp_path / "moved")
 
 
-def test_images_of_the_working_directory_are_ignored_if_the_dataset_has_images(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_of_the_working_directory_are_ignored_if_the_dataset_has_images(generated, tmp_path, monkeypatch):
     before = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     other = tmp_path / "other" / "generated_data"
@@ -410,8 +397,8 @@ def test_images_of_the_working_directory_are_ignored_if_the_dataset_has_images(
 
 @pytest.mark.parametrize("first_is_absolute", [False, True])
 def test_change_of_the_working_directory_invalidates_a_cache_of_its_images(
-    first_is_absolute: bool, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    first_is_absolute, generated, tmp_path, monkeypatch
+):
     """The cache was created in a working directory with the images, which is searched last."""
     separate = tmp_path / "separate" / "set" / "metadata.yaml"
     separate.parent.mkdir(parents=True)
@@ -430,7 +417,7 @@ def test_change_of_the_working_directory_invalidates_a_cache_of_its_images(
     assert fingerprints[0] == fingerprints[2] != fingerprints[1]
 
 
-def test_linked_dataset_uses_the_same_cache(generated: Path, tmp_path: Path) -> None:
+def test_linked_dataset_uses_the_same_cache(generated, tmp_path):
     before = open_pixel_cache(generated, SPLITS)
     files = cache_files(generated)
     link = tmp_path / "other" / "deeper" / "link"
@@ -440,9 +427,7 @@ def test_linked_dataset_uses_the_same_cache(generated: Path, tmp_path: Path) -> 
     assert cache_files(generated) == files
 
 
-def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writable(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writable(generated, tmp_path, monkeypatch):
     (generated.parent / ".pixel_cache").write_text("a file")  # prevents writing even for root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = open_pixel_cache(generated, SPLITS)
@@ -453,9 +438,7 @@ def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writabl
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_error_names_both_cache_folders_if_neither_is_writable(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_names_both_cache_folders_if_neither_is_writable(generated, tmp_path, monkeypatch):
     for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):
         path.write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -463,7 +446,7 @@ def test_error_names_both_cache_folders_if_neither_is_writable(
         open_pixel_cache(generated, SPLITS)
 
 
-def test_error_if_the_disk_is_too_small_leaves_no_files(generated: Path) -> None:
+def test_error_if_the_disk_is_too_small_leaves_no_files(generated):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -474,14 +457,14 @@ def test_error_if_the_disk_is_too_small_leaves_no_files(generated: Path) -> None
     assert not (generated.parent / ".pixel_cache").exists()
 
 
-def test_writing_to_the_arrays_does_not_change_the_cache(generated: Path) -> None:
+def test_writing_to_the_arrays_does_not_change_the_cache(generated):
     first = open_pixel_cache(generated, SPLITS)
     before, written = first["train"].images[0], first["train"].images[0]
     written[:] = 77
     assert np.array_equal(open_pixel_cache(generated, SPLITS)["train"].images[0], before)
 
 
-def test_processes_that_open_a_new_dataset_in_parallel_decode_it_once(generated: Path) -> None:
+def test_processes_that_open_a_new_dataset_in_parallel_decode_it_once(generated):
     program = (
         "import sys\n"
         "from tuner.data import pixel_cache as module\n"

@@ -1,19 +1,12 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tuner.data.user_images import load_user_images
 
-Save = Callable[[Image.Image, Path], None]
-
 
 @pytest.fixture
-def image(generated: Path) -> Image.Image:
+def image(generated):
     """A generated image with tones from 0 to 255, so that scaling 16-bit and float images gives the same tones."""
     with Image.open(generated.parent / "val" / "val_000000.png") as image:
         tones = np.asarray(image.convert("L"), float)
@@ -21,23 +14,23 @@ def image(generated: Path) -> Image.Image:
     return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
 
 
-def rotated(image: Image.Image, path: Path) -> None:
+def rotated(image, path):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
     image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
 
 
-def transparent(image: Image.Image, path: Path) -> None:
+def transparent(image, path):
     ink = Image.new("RGBA", image.size, (0, 0, 0, 0))
     ink.putalpha(image.convert("L").point(lambda tone: 255 - tone))
     ink.save(path)
 
 
-def in_16_bits(image: Image.Image, path: Path) -> None:
+def in_16_bits(image, path):
     Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 16 + 100).save(path)
 
 
-def in_floats(image: Image.Image, path: Path) -> None:
+def in_floats(image, path):
     tones = np.asarray(image.convert("L"), np.float32) / 255
     tones[0, 0] = np.nan  # decoded as black
     Image.fromarray(tones).save(path)
@@ -60,9 +53,7 @@ def in_floats(image: Image.Image, path: Path) -> None:
         ("large.bmp", lambda image, path: image.resize((1280, 640), Image.Resampling.NEAREST).save(path), 10),
     ],
 )
-def test_all_formats_of_an_image_give_the_same_pixels(
-    name: str, save: Save, mean_difference: float, image: Image.Image, tmp_path: Path
-) -> None:
+def test_all_formats_of_an_image_give_the_same_pixels(name, save, mean_difference, image, tmp_path):
     save(image, tmp_path / name)
     [[loaded]] = load_user_images([tmp_path / name], 10)
     assert loaded.problem == ""
@@ -74,7 +65,7 @@ def test_all_formats_of_an_image_give_the_same_pixels(
     assert np.abs(expected - loaded.pixels).mean() <= mean_difference < upside_down / 2
 
 
-def test_images_are_loaded_in_batches_and_in_order(image: Image.Image, tmp_path: Path) -> None:
+def test_images_are_loaded_in_batches_and_in_order(image, tmp_path):
     names = [f"{number}.png" for number in range(5)]
     for name in names:
         image.save(tmp_path / name)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -21,13 +19,13 @@ HEBREW = Vocabulary(tuple("אבג12"), 5)
 LARGE = Vocabulary(tuple(chr(0x4E00 + number) for number in range(500)), 24)
 
 
-def test_default_vocabulary_is_that_of_khmer_digits() -> None:
+def test_default_vocabulary_is_that_of_khmer_digits():
     assert [ord(digit) for digit in DIGITS.characters] == list(range(0x17E0, 0x17EA))
     assert DIGITS.sizes == {"vocab_size": 13, "max_sequence_length": 9}
     assert DIGITS.special == SpecialIndices(eos=10, pad=11, blank=12)
 
 
-def test_largest_vocabulary_is_the_largest_that_an_experiment_can_state() -> None:
+def test_largest_vocabulary_is_the_largest_that_an_experiment_can_state():
     sizes = {"vocab_size": MAX_CHARACTERS + 3, "max_sequence_length": MAX_LABEL_LENGTH + 1}
     assert LARGE.sizes == sizes
     create_training_config({"model": sizes})
@@ -50,9 +48,7 @@ def test_largest_vocabulary_is_the_largest_that_an_experiment_can_state() -> Non
         (HEBREW, "אב12ג", [2, 3, 4, 1, 0, 5]),
     ],
 )
-def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(
-    vocabulary: Vocabulary, label: str, expected: list[int]
-) -> None:
+def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(vocabulary, label, expected):
     encoded = vocabulary.encode(label)
     assert encoded.dtype == np.int16
     assert encoded.tolist() == expected
@@ -63,7 +59,7 @@ def test_label_is_encoded_in_the_order_of_the_image_and_decoded_back(
     ("indices", "expected"),
     [([3, 10, 4], "៣"), ([12, 3, 11, 4], "៣៤"), ([10], ""), ([1] * 9, "១" * 9), ([], "")],
 )
-def test_decoding_stops_at_eos_and_skips_pad_and_blank(indices: list[int], expected: str) -> None:
+def test_decoding_stops_at_eos_and_skips_pad_and_blank(indices, expected):
     assert DIGITS.decode(indices) == expected
 
 
@@ -82,9 +78,7 @@ def test_decoding_stops_at_eos_and_skips_pad_and_blank(indices: list[int], expec
         (LARGE, "x", ["and 460 more"]),
     ],
 )
-def test_problem_of_an_invalid_label_names_the_invalid_part_and_the_remedy(
-    vocabulary: Vocabulary, label: str, parts: list[str]
-) -> None:
+def test_problem_of_an_invalid_label_names_the_invalid_part_and_the_remedy(vocabulary, label, parts):
     problem = vocabulary.label_problem(label)
     assert problem is not None
     assert all(part in problem for part in parts), problem
@@ -104,7 +98,7 @@ def test_problem_of_an_invalid_label_names_the_invalid_part_and_the_remedy(
         ("", []),
     ],
 )
-def test_text_is_split_into_characters_with_their_marks(text: str, expected: list[str]) -> None:
+def test_text_is_split_into_characters_with_their_marks(text, expected):
     assert split_characters(text) == expected
 
 
@@ -112,7 +106,7 @@ def test_text_is_split_into_characters_with_their_marks(text: str, expected: lis
     "characters",
     [list(KHMER_DIGITS), ["ក្ក", "ក", "ា"], [" ", "-"], ["א", "ב", "1"], ["ب", "\u064e", "٢"], list(LARGE.characters)],
 )
-def test_characters_of_any_script_are_accepted(characters: list[str]) -> None:
+def test_characters_of_any_script_are_accepted(characters):
     assert character_problems(characters) == []
 
 
@@ -130,6 +124,6 @@ def test_characters_of_any_script_are_accepted(characters: list[str]) -> None:
         (["ب", " "], "found ' ' (U+0020) in a right-to-left character set"),
     ],
 )
-def test_problem_of_a_character_set_names_the_entry_and_the_remedy(characters: list[str], message: str) -> None:
+def test_problem_of_a_character_set_names_the_entry_and_the_remedy(characters, message):
     (problem,) = character_problems(characters)
     assert problem.startswith(message)

@@ -1,12 +1,8 @@
-from __future__ import annotations
-
 import io
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,45 +24,43 @@ from tuner.training.history import EpochMetrics
 
 
 class Stream(io.StringIO):
-    def __init__(self, *, terminal: bool) -> None:
+    def __init__(self, *, terminal):
         super().__init__()
         self._terminal = terminal
 
-    def isatty(self) -> bool:
+    def isatty(self):
         return self._terminal
 
     @property
-    def text(self) -> str:
+    def text(self):
         """The written text, without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self):
         return self.text.splitlines()
 
 
 @pytest.fixture
-def stream() -> Stream:
+def stream():
     return Stream(terminal=False)
 
 
 @pytest.fixture
-def terminal() -> Stream:
+def terminal():
     return Stream(terminal=True)
 
 
 @pytest.fixture
-def config() -> TrainingConfig:
+def config():
     return TrainingConfig(model_name="small", num_epochs=30)
 
 
 @pytest.fixture
-def make_record(config: TrainingConfig) -> Callable[..., TrialRecord]:
+def make_record(config):
     """Make a finished trial: a search trial if its name starts with ``search_``, failed if `why` is a failure."""
 
-    def make(
-        name: str, number: int = 0, why: str = "early_stopped", *, of: TrainingConfig = config, **known: Any
-    ) -> TrialRecord:
+    def make(name, number=0, why="early_stopped", *, of=config, **known):
         values = {
             "why_ended": WhyEnded(why),
             "training_time_s": 200.0,
@@ -93,16 +87,16 @@ def make_record(config: TrainingConfig) -> Callable[..., TrialRecord]:
 
 
 @pytest.fixture
-def make_metrics() -> Callable[..., EpochMetrics]:
-    def make(epoch: int, seconds: float = 10.0) -> EpochMetrics:
+def make_metrics():
+    def make(epoch, seconds=10.0):
         return EpochMetrics(epoch, 0.5, 0.4, 0.8, 0.9123, 0.6, 0.7, 1e-3, seconds, 500.0, 200.0)
 
     return make
 
 
 @pytest.fixture
-def make_signal() -> Callable[..., EarlyStopping]:
-    def make(best: float = 0.91, epoch: int = 4) -> EarlyStopping:
+def make_signal():
+    def make(best=0.91, epoch=4):
         signal = EarlyStopping("max", 0.0, 10)
         signal.update(epoch, best)
         return signal
@@ -111,8 +105,8 @@ def make_signal() -> Callable[..., EarlyStopping]:
 
 
 @pytest.fixture
-def make_summary() -> Callable[..., RunSummary]:
-    def make(*records: TrialRecord, **known: Any) -> RunSummary:
+def make_summary():
+    def make(*records, **known):
         best = {"experiment_name": "a", "best_val_char_accuracy": 0.9912, "best_val_seq_accuracy": 0.6789}
         values = {
             "results": {"best_result": best},
@@ -130,11 +124,11 @@ def make_summary() -> Callable[..., RunSummary]:
 
 
 @pytest.fixture
-def make_row() -> Callable[..., StatusRow]:
+def make_row():
     """Make a row of a trial with 30 epochs and the model `small`: a preset if it has a name, else a search trial."""
 
-    def make(number: int, state: str = "completed", name: str = "", **known: Any) -> StatusRow:
-        values: dict[str, Any] = {
+    def make(number, state="completed", name="", **known):
+        values = {
             "kind": TrialKind.PRESET if name else TrialKind.SEARCH,
             "model_name": None if state == "waiting" and not name else "small",
             "num_epochs": None if state == "waiting" and not name else 30,
@@ -156,10 +150,10 @@ def make_row() -> Callable[..., StatusRow]:
 
 
 @pytest.fixture
-def make_status() -> Callable[..., StudyStatus]:
+def make_status():
     """Make a study of these trials and of `unenqueued` further search trials."""
 
-    def make(*rows: StatusRow, unenqueued: int = 0, **known: Any) -> StudyStatus:
+    def make(*rows, unenqueued=0, **known):
         searches = [row for row in rows if row.kind is TrialKind.SEARCH]
         ended = sum(row.has_ended for row in searches)
         values = {
@@ -176,7 +170,7 @@ def make_status() -> Callable[..., StudyStatus]:
 
 
 @pytest.fixture(autouse=True)
-def _eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def _eighty_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)

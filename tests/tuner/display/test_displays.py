@@ -1,7 +1,5 @@
 """The output of both displays, on a terminal and on other streams."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import replace

@@ -1,12 +1,8 @@
 """Events that a worker process writes and its parent replays."""
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
 
 import pytest
 
@@ -21,11 +17,11 @@ from tuner.signals import StopRequested
 class Listener(Display):
     """Records the calls it receives."""
 
-    def __init__(self) -> None:
-        self.received: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+    def __init__(self):
+        self.received = []
 
 
-def _recorder(event: str) -> Callable[..., None]:
+def _recorder(event):
     return lambda self, *args, **kwargs: self.received.append((event, args, kwargs))
 
 

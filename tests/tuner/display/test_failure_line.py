@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -23,7 +21,7 @@ FAILED = TrialOutcome(
 @given(message=st.text(max_size=30), kind=st.sampled_from(["", "OSError"]))
 @example(message=" \n", kind="")
 @example(message="\x1b[2J", kind="OSError")
-def test_any_error_is_shown_as_one_printable_line(message: str, kind: str) -> None:
+def test_any_error_is_shown_as_one_printable_line(message, kind):
     shown = failure(replace(FAILED, error_type=kind, error_message=message))
     assert shown
     assert shown.isprintable()
@@ -33,5 +31,5 @@ def test_any_error_is_shown_as_one_printable_line(message: str, kind: str) -> No
 @pytest.mark.parametrize(
     ("message", "shown"), [("first\nsecond", "OSError: first"), ("", "OSError: failed"), ("\n\n", "OSError: failed")]
 )
-def test_failure_shows_the_first_line_of_the_error_or_the_reason(message: str, shown: str) -> None:
+def test_failure_shows_the_first_line_of_the_error_or_the_reason(message, shown):
     assert failure(replace(FAILED, error_type="OSError", error_message=message)) == shown

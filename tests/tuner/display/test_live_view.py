@@ -1,7 +1,5 @@
 """The live view on terminals of several sizes."""
 
-from __future__ import annotations
-
 import io
 import re
 from dataclasses import replace
@@ -18,17 +16,17 @@ from tuner.display.terminal import ambiguous_cells
 KHMER = "គំរូមធ្យម_ការបណ្តុះបណ្តាល"
 
 
-def shown(progress: RunProgress, width: int = 80, height: int = 24) -> list[str]:
+def shown(progress, width=80, height=24):
     return rendered(live_view(progress, width, height), width)
 
 
-def rendered(renderable, width: int = 80) -> list[str]:
+def rendered(renderable, width=80):
     stream = io.StringIO()
     Console(file=stream, width=width, height=24).print(renderable)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
-def words(lines: list[str]) -> list[list[str]]:
+def words(lines):
     """Return the words of each line, without its progress bar."""
     return [re.sub("[━╸]+", " ", line).split() for line in lines]
 

@@ -1,11 +1,9 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import RemainingTime, RowState, StatusRow
+from studies import RemainingTime, RowState
 from tuner.display.lines import clock
 from tuner.display.progress import RunProgress
 
@@ -14,26 +12,26 @@ BY_LOSS = TrainingConfig(early_stopping_monitor="val_loss", early_stopping_mode=
 
 
 @pytest.fixture
-def progress() -> RunProgress:
+def progress():
     return RunProgress()
 
 
 @pytest.fixture
 def run_epochs(progress, make_metrics, make_signal):
-    def run(number: int, *seconds: float, best: float = 0.91) -> None:
+    def run(number, *seconds, best=0.91):
         for epoch, value in enumerate(seconds, start=1):
             progress.epoch_ended(number, make_metrics(epoch, value), make_signal(best))
 
     return run
 
 
-def counts(progress: RunProgress) -> tuple[int, int, int, int]:
+def counts(progress):
     """Return the number of finished, running, pending and all trials."""
     status = progress.status
     return status.ended, len(status.running), status.pending, status.total
 
 
-def row(progress: RunProgress, name: str) -> StatusRow:
+def row(progress, name):
     return next(row for row in progress.status.rows if row.name == name)
 
 

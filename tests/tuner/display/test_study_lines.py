@@ -1,7 +1,5 @@
 """The lines about a whole study."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

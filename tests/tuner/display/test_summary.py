@@ -1,7 +1,5 @@
 """The summary of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ PRESETS = ("conservative_small", "baseline_optimized", "high_learning_rate")
 
 @pytest.fixture
 def lines_of(stream, make_summary):
-    def lines(*records, **known) -> list[str]:
+    def lines(*records, **known):
         print_summary(console_on(stream), make_summary(*records, **known))
         return [line.rstrip() for line in stream.lines]
 
@@ -26,7 +24,7 @@ def lines_of(stream, make_summary):
 def search_of(make_record):
     """Make search trials numbered after the presets; every tenth failed, every third of the others was pruned."""
 
-    def trials(count: int):
+    def trials(count):
         for number in range(3, 3 + count):
             why = "failed" if number % 10 == 0 else "pruned" if number % 3 == 0 else "max_epochs"
             yield make_record(f"search_{number:04d}", number, why, best_val_char_accuracy=number / 1000)
@@ -34,7 +32,7 @@ def search_of(make_record):
     return trials
 
 
-def first_words(lines: list[str]) -> list[str]:
+def first_words(lines):
     return [line.split()[0] for line in lines if line]
 
 

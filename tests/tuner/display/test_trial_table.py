@@ -1,7 +1,5 @@
 """The table of trials that `khmer-tuner status` shows."""
 
-from __future__ import annotations
-
 import io
 
 import pytest
@@ -13,7 +11,7 @@ from tuner.display.trial_table import trial_table
 
 @pytest.fixture
 def shown():
-    def show(status, *, width: int = 80, show_all: bool = False) -> tuple[list[list[str]], int]:
+    def show(status, *, width=80, show_all=False):
         table, hidden = trial_table(status, width, show_all=show_all)
         console = Console(file=io.StringIO(), width=width, record=True)
         console.print(table)

@@ -1,24 +1,20 @@
 """Fixtures with trained models: their checkpoints, and the same models exported as ONNX files."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
 
 from tuner.analysis.model_export import export_model
-from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.data.pixel_cache import open_pixel_cache
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
-from tuner.inference.checkpoint_reader import CheckpointReader, reader_of_checkpoint
+from tuner.inference.checkpoint_reader import reader_of_checkpoint
 
 KINDS = ["attention", "ctc"]
 
 
 @pytest.fixture(scope="session")
-def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output_dir(tiny_dataset, tiny_models, tmp_path_factory):
     """The output folder of a finished study with an attention and a CTC model; tests must not change it."""
     folder = tmp_path_factory.mktemp("study")
     training = {"device": "cpu", "num_epochs": 3, "batch_size": 16, "learning_rate": 0.02, "use_tensorboard": False}
@@ -40,29 +36,27 @@ def output_dir(tiny_dataset: Path, tiny_models: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
-def checkpoints(output_dir: Path) -> dict[str, Path]:
+def checkpoints(output_dir):
     return {kind: output_dir / kind / "checkpoints" / "best.pt" for kind in KINDS}
 
 
 @pytest.fixture(scope="session")
-def readers(checkpoints: dict[str, Path]) -> dict[str, CheckpointReader]:
+def readers(checkpoints):
     return {kind: reader_of_checkpoint(path, device="cpu") for kind, path in checkpoints.items()}
 
 
 @pytest.fixture(scope="session")
-def val(tiny_dataset: Path) -> CachedSplit:
+def val(tiny_dataset):
     return open_pixel_cache(tiny_dataset, ["val"])["val"]
 
 
 @pytest.fixture(scope="session")
-def exported(
-    readers: dict[str, CheckpointReader], tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def exported(readers, tiny_dataset, tmp_path_factory):
     """Return a function that returns the ONNX file of a model; tests must not change the file."""
     folder = tmp_path_factory.mktemp("exported")
 
     @cache  # an export takes seconds
-    def export(kind: str) -> Path:
+    def export(kind):
         path = folder / f"{kind}.onnx"
         path.write_bytes(export_model(readers[kind], str(tiny_dataset), {"trial": kind})[0])
         return path

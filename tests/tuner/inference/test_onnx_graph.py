@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +6,6 @@ import pytest
 from PIL import Image
 
 from tuner.data.augmentation import TTA_MATRICES
-from tuner.data.pixel_cache import CachedSplit
-from tuner.inference.checkpoint_reader import CheckpointReader
 from tuner.inference.onnx_graph import preprocessing_graph
 
 KINDS = ["attention", "ctc"]
@@ -18,14 +13,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def sessions(exported: Callable[[str], Path]) -> dict[str, onnxruntime.InferenceSession]:
+def sessions(exported):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return {kind: onnxruntime.InferenceSession(str(exported(kind)), options) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
-def preprocessing() -> onnxruntime.InferenceSession:
+def preprocessing():
     return onnxruntime.InferenceSession(preprocessing_graph(10).SerializeToString())
 
 
@@ -45,9 +40,7 @@ def preprocessing() -> onnxruntime.InferenceSession:
         (1000, 30, 1),
     ],
 )
-def test_preprocessing_in_the_graph_equals_pillow(
-    height: int, width: int, largest_difference: int, preprocessing: onnxruntime.InferenceSession
-) -> None:
+def test_preprocessing_in_the_graph_equals_pillow(height, width, largest_difference, preprocessing):
     rgb = np.random.default_rng(height).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     (pixels,) = preprocessing.run(None, {preprocessing.get_inputs()[0].name: rgb})
     for image, found in zip(rgb, pixels, strict=True):
@@ -57,13 +50,7 @@ def test_preprocessing_in_the_graph_equals_pillow(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2, 8, 65])
-def test_graph_reads_like_the_network_for_any_number_of_images(
-    kind: str,
-    count: int,
-    sessions: dict[str, onnxruntime.InferenceSession],
-    readers: dict[str, CheckpointReader],
-    val: CachedSplit,
-) -> None:
+def test_graph_reads_like_the_network_for_any_number_of_images(kind, count, sessions, readers, val):
     pixels = np.random.default_rng(count).integers(0, 256, (count, 64, 128)).astype(np.uint8)
     real = val.images[: count // 2]
     pixels[: len(real)] = real
@@ -80,13 +67,13 @@ def test_graph_reads_like_the_network_for_any_number_of_images(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_blank_image_has_a_finite_confidence(kind: str, sessions: dict[str, onnxruntime.InferenceSession]) -> None:
+def test_blank_image_has_a_finite_confidence(kind, sessions):
     outputs = sessions[kind].run(["confidence"], {"images": np.full((1, 64, 128, 3), 255, np.uint8)})
     assert 0 <= float(outputs[0][0]) <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_distorted_copies_are_optional(kind: str, sessions: dict[str, onnxruntime.InferenceSession]) -> None:
+def test_distorted_copies_are_optional(kind, sessions):
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 90, 3), dtype=np.uint8)
     rows, confidence, tta_confidence = sessions[kind].run(None, {"images": images})
     assert rows.shape == (3, 9)
@@ -95,9 +82,7 @@ def test_distorted_copies_are_optional(kind: str, sessions: dict[str, onnxruntim
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_file_is_small_and_contains_no_paths_of_this_machine(
-    kind: str, exported: Callable[[str], Path], readers: dict[str, CheckpointReader]
-) -> None:
+def test_file_is_small_and_contains_no_paths_of_this_machine(kind, exported, readers):
     content = exported(kind).read_bytes()
     for path in (str(ROOT), str(Path.home()), "site-packages", "training_output"):
         assert path.encode() not in content

@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +9,14 @@ import pytest
 
 from search_spaces import ConfigurationError
 from tuner import load_reader
-from tuner.data.pixel_cache import CachedSplit
 from tuner.inference import onnx_reader
-from tuner.inference.checkpoint_reader import CheckpointReader
 from tuner.inference.onnx_reader import OnnxReader, reader_of_onnx, with_digest
 from tuner.inference.reader import evaluate_split
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
-def test_exported_model_reads_files_like_its_checkpoint(
-    readers: dict[str, CheckpointReader], exported: Callable[[str], Path], val: CachedSplit
-) -> None:
+def test_exported_model_reads_files_like_its_checkpoint(readers, exported, val):
     reader = load_reader(exported("ctc"))
     assert isinstance(reader, OnnxReader)
     paths = [*val.image_paths * 5, "missing.png"]
@@ -38,9 +31,7 @@ def test_exported_model_reads_files_like_its_checkpoint(
     assert copied.vocabulary == original.vocabulary
 
 
-def test_exported_model_has_the_accuracies_of_its_checkpoint(
-    readers: dict[str, CheckpointReader], exported: Callable[[str], Path], tiny_dataset: Path
-) -> None:
+def test_exported_model_has_the_accuracies_of_its_checkpoint(readers, exported, tiny_dataset):
     expected = evaluate_split(readers["ctc"], tiny_dataset, "test")
     found = evaluate_split(reader_of_onnx(exported("ctc")), tiny_dataset, "test")
     assert found.loss is None
@@ -49,18 +40,18 @@ def test_exported_model_has_the_accuracies_of_its_checkpoint(
     assert (found.confusion == expected.confusion).all()
 
 
-def foreign(content: bytes) -> bytes:
+def foreign(content):
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([node], "foreign", ends[:1], ends[1:])
-    model: bytes = onnx.helper.make_model(graph, ir_version=10).SerializeToString()
+    model = onnx.helper.make_model(graph, ir_version=10).SerializeToString()
     return model
 
 
-def with_metadata(**changes: str) -> Callable[[bytes], bytes]:
+def with_metadata(**changes):
     """Return a function that replaces metadata of a model and signs it again."""
 
-    def change(content: bytes) -> bytes:
+    def change(content):
         model = onnx.load_model_from_string(content)
         del model.metadata_props[-1]
         for item in model.metadata_props:
@@ -71,7 +62,7 @@ def with_metadata(**changes: str) -> Callable[[bytes], bytes]:
     return change
 
 
-def with_external_data(content: bytes) -> bytes:
+def with_external_data(content):
     """Move the first weights to another file, as a crafted model could refer to any file of the machine."""
     model = onnx.load_model_from_string(content)
     del model.metadata_props[-1]
@@ -103,13 +94,7 @@ def with_external_data(content: bytes) -> bytes:
         (with_metadata(out_of_distribution="{}"), "cannot be used"),
     ],
 )
-def test_damaged_or_foreign_file_is_refused_in_one_line(
-    change: Callable[[bytes], bytes],
-    problem: str,
-    exported: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_damaged_or_foreign_file_is_refused_in_one_line(change, problem, exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("model.onnx").write_bytes(change(exported("ctc").read_bytes()))
     with pytest.raises(ConfigurationError, match=f"model model.onnx: .*{problem}.*export-model") as caught:
@@ -117,7 +102,7 @@ def test_damaged_or_foreign_file_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_every_flipped_byte_is_found(exported: Callable[[str], Path]) -> None:
+def test_every_flipped_byte_is_found(exported):
     content = exported("ctc").read_bytes()
     for position in np.random.default_rng(0).integers(0, len(content), 100):
         flipped = bytearray(content)
@@ -126,9 +111,7 @@ def test_every_flipped_byte_is_found(exported: Callable[[str], Path]) -> None:
             OnnxReader(bytes(flipped))
 
 
-def test_missing_folder_or_large_file_is_refused(
-    exported: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_folder_or_large_file_is_refused(exported, tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match=r"model nothing.onnx: there is no such file; use a file"):
         load_reader("nothing.onnx")
     (tmp_path / "folder.onnx").mkdir()
@@ -139,9 +122,7 @@ def test_missing_folder_or_large_file_is_refused(
         load_reader(exported("ctc"))
 
 
-def test_other_device_and_missing_package_are_refused(
-    exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_device_and_missing_package_are_refused(exported, monkeypatch):
     with pytest.raises(ConfigurationError, match="exported models are read on the CPU"):
         load_reader(exported("ctc"), device="cuda")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -150,9 +131,7 @@ def test_other_device_and_missing_package_are_refused(
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_commands_read_an_exported_model_without_pytorch(
-    command: str, exported: Callable[[str], Path], tiny_dataset: Path, val: CachedSplit
-) -> None:
+def test_commands_read_an_exported_model_without_pytorch(command, exported, tiny_dataset, val):
     argv = {"predict": [val.image_paths[0]], "evaluate": ["--metadata", str(tiny_dataset)]}[command]
     code = "import sys; from tuner.__main__ import main; code = main(sys.argv[1:]); print('torch' in sys.modules, code)"
     command_line = [sys.executable, "-c", code, command, "--checkpoint", str(exported("ctc")), *argv]
@@ -163,12 +142,7 @@ def test_commands_read_an_exported_model_without_pytorch(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the quantizer about itself
-def test_measure_export_prints_a_row_for_each_runtime(
-    checkpoints: dict[str, Path],
-    tiny_dataset: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_measure_export_prints_a_row_for_each_runtime(checkpoints, tiny_dataset, monkeypatch, capsys):
     checkpoint = checkpoints["ctc"]
     argv = ["measure_export.py", "--metadata", str(tiny_dataset), "--checkpoint", str(checkpoint)]
     monkeypatch.setattr("sys.argv", argv)

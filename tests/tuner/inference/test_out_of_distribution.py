@@ -1,13 +1,6 @@
 """Flagging of readings, with synthetic statistics and with a trained model."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import yaml
@@ -19,16 +12,14 @@ from tuner.data.vocabulary import Vocabulary
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.out_of_distribution import MIN_IMAGES, OODDetector
-from tuner.inference.reader import Reader
 
 VOCABULARY = Vocabulary()
 
-Grey = npt.NDArray[np.float64]
 KHMER = "០១២៣"
 ROW = VOCABULARY.encode(KHMER)
 
 
-def validation(count: int = 1000, *, correct: float = 0.95, seed: int = 0, **changes: Any) -> dict[str, Any]:
+def validation(count=1000, *, correct=0.95, seed=0, **changes):
     """Return the validation data of a checkpoint: normally distributed image statistics, high confidence if correct."""
     random = np.random.default_rng(seed)
     labels = np.tile(ROW, (count, 1))
@@ -46,17 +37,17 @@ def validation(count: int = 1000, *, correct: float = 0.95, seed: int = 0, **cha
     return {name: torch.from_numpy(values) for name, values in (data | changes).items()}
 
 
-def flags(detector: OODDetector, **changes: Any) -> tuple[str, ...]:
+def flags(detector, **changes):
     typical = {"row": ROW, "confidence": 0.99, "aspect_ratio": 2.0, "statistics": np.full(3, 5.0)}
     return detector.flags(**typical | changes)
 
 
 @pytest.fixture(scope="module")
-def detector() -> OODDetector:
+def detector():
     return OODDetector.of(validation(), VOCABULARY)
 
 
-def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector) -> None:
+def test_few_images_like_the_validation_images_are_flagged(detector):
     assert flags(detector) == ()
     similar = {name: values.numpy() for name, values in validation(seed=1, correct=1.0).items()}
     flagged = [
@@ -89,12 +80,12 @@ def test_few_images_like_the_validation_images_are_flagged(detector: OODDetector
         ({"confidence": 0.0, "aspect_ratio": 9.0}, ["the reading is not stable when ", "aspect ratio 9.00 is"]),
     ],
 )
-def test_flags_name_every_reason(changes: dict[str, Any], expected: list[str], detector: OODDetector) -> None:
+def test_flags_name_every_reason(changes, expected, detector):
     reasons = flags(detector, **changes)
     assert [reason.startswith(start) for reason, start in zip(reasons, expected, strict=True)] == [True] * len(expected)
 
 
-def test_limits_are_derived_from_the_validation_images() -> None:
+def test_limits_are_derived_from_the_validation_images():
     ratios = np.random.default_rng(0).uniform(1.0, 4.0, 1000)
     detector = OODDetector.of(validation(aspect_ratios=ratios), VOCABULARY)
     assert detector.aspect_ratios == pytest.approx((1.0 / 1.25, 4.0 * 1.25), rel=0.03)
@@ -105,21 +96,21 @@ def test_limits_are_derived_from_the_validation_images() -> None:
 
 
 @pytest.mark.parametrize(("count", "correct"), [(MIN_IMAGES // 2, 0.95), (1000, 0.01), (5, 0.0)])
-def test_confidence_below_one_half_is_flagged_if_few_readings_are_correct(count: int, correct: float) -> None:
+def test_confidence_below_one_half_is_flagged_if_few_readings_are_correct(count, correct):
     detector = OODDetector.of(validation(count, correct=correct), VOCABULARY)
     assert flags(detector, confidence=0.51, statistics=np.full(3, 99.0)) == ()
     (reason,) = flags(detector, confidence=0.49)
     assert reason.endswith("mean confidence 0.49, below 0.50")
 
 
-def test_confidence_below_one_half_is_flagged_before_the_training_has_finished() -> None:
+def test_confidence_below_one_half_is_flagged_before_the_training_has_finished():
     unfinished = validation()
     del unfinished["tta_confidence"]
     detector = OODDetector.of(unfinished, VOCABULARY)
     assert (flags(detector, confidence=0.51), len(flags(detector, confidence=0.49))) == ((), 1)
 
 
-def test_equal_validation_images_are_not_flagged_because_of_rounding() -> None:
+def test_equal_validation_images_are_not_flagged_because_of_rounding():
     detector = OODDetector.of(validation(image_statistics=np.full((1000, 3), 5.0)), VOCABULARY)
     assert flags(detector) == ()
     assert flags(detector, statistics=np.full(3, 9.0)) == ("the image is unlike the validation images",)
@@ -128,38 +119,38 @@ def test_equal_validation_images_are_not_flagged_because_of_rounding() -> None:
 ROWS, COLUMNS = np.mgrid[0:64, 0:128]
 
 
-def _white_noise(random: np.random.Generator) -> Grey:
+def _white_noise(random):
     return random.normal(128, random.uniform(10, 80), (64, 128))
 
 
-def _clouds(random: np.random.Generator) -> Grey:
+def _clouds(random):
     """Return noise whose power decreases with the square of the frequency, as in photographs."""
     frequency = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(128)) + 1 / 128
     waves = np.fft.fft2(random.normal(size=(64, 128))) / frequency ** random.uniform(0.8, 1.5)
-    tones: Grey = np.fft.ifft2(waves).real
+    tones = np.fft.ifft2(waves).real
     return (tones - tones.mean()) / tones.std() * random.uniform(15, 50) + 128
 
 
-def _one_tone(random: np.random.Generator) -> Grey:
+def _one_tone(random):
     return random.normal(random.uniform(0, 255), random.choice([0.1, 1, 3]), (64, 128))
 
 
-def _gradient(random: np.random.Generator) -> Grey:
+def _gradient(random):
     angle = random.uniform(0, 2 * np.pi)
     return 128 + random.uniform(20, 120) * (COLUMNS / 128 * np.cos(angle) + ROWS / 64 * np.sin(angle))
 
 
-def _stripes(random: np.random.Generator) -> Grey:
+def _stripes(random):
     angle, width = random.uniform(0, np.pi), random.uniform(3, 30)
     return 128 + 100 * np.sign(np.sin((COLUMNS * np.cos(angle) + ROWS * np.sin(angle)) * 2 * np.pi / width))
 
 
-def _checkerboard(random: np.random.Generator) -> Grey:
+def _checkerboard(random):
     side = random.integers(3, 25)
     return 60 + 140.0 * ((COLUMNS // side + ROWS // side) % 2)
 
 
-def _scribble(random: np.random.Generator) -> Grey:
+def _scribble(random):
     image = Image.new("L", (128, 64), int(random.uniform(180, 250)))
     for _ in range(random.integers(2, 8)):
         points = [tuple(point) for point in random.uniform([0, 0], [128, 64], (4, 2))]
@@ -167,7 +158,7 @@ def _scribble(random: np.random.Generator) -> Grey:
     return np.asarray(image, float)
 
 
-IMAGES_WITHOUT_TEXT: dict[str, Callable[[np.random.Generator], Grey]] = {
+IMAGES_WITHOUT_TEXT = {
     "white noise": _white_noise,
     "clouds": _clouds,
     "one tone": _one_tone,
@@ -179,7 +170,7 @@ IMAGES_WITHOUT_TEXT: dict[str, Callable[[np.random.Generator], Grey]] = {
 
 
 @pytest.fixture(scope="module", params=["medium", "ctc"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reader, Path]:
+def trained(request, tmp_path_factory):
     """The reader of a built-in model that was trained to high accuracy, and the dataset's metadata file."""
     folder = tmp_path_factory.mktemp(request.param)
     metadata = generate_dataset(folder / "generated_data", samples=2500, test_samples=500)
@@ -201,7 +192,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.slow
 class TestTrained:
     @pytest.mark.parametrize("kind", IMAGES_WITHOUT_TEXT)
-    def test_images_without_text_are_flagged(self, kind: str, trained: tuple[Reader, Path], tmp_path: Path) -> None:
+    def test_images_without_text_are_flagged(self, kind, trained, tmp_path):
         random = np.random.default_rng(0)
         for number in range(100):
             tones = IMAGES_WITHOUT_TEXT[kind](random).clip(0, 255).astype(np.uint8)
@@ -209,9 +200,7 @@ class TestTrained:
         flagged = [bool(reading.flags) for reading in trained[0].read([tmp_path])]
         assert sum(flagged) >= 95
 
-    def test_most_wrong_readings_of_an_unseen_design_are_flagged(
-        self, trained: tuple[Reader, Path], tmp_path: Path
-    ) -> None:
+    def test_most_wrong_readings_of_an_unseen_design_are_flagged(self, trained, tmp_path):
         """The design has outlined digits: the difference of the brightest and the darkest tone near each pixel."""
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
@@ -227,7 +216,7 @@ class TestTrained:
         assert wrong.sum() > 100
         assert flagged[wrong].mean() >= 0.8
 
-    def test_few_correct_readings_of_the_test_split_are_flagged(self, trained: tuple[Reader, Path]) -> None:
+    def test_few_correct_readings_of_the_test_split_are_flagged(self, trained):
         reader, metadata = trained
         test = open_pixel_cache(metadata, ["test"])["test"]
         readings = zip(reader.read(test.image_paths), test.labels, strict=True)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -7,7 +5,6 @@ import re
 import runpy
 import shutil
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,10 +14,10 @@ from PIL import Image
 from search_spaces import ConfigurationError, DataLoaderError
 from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint, find_winner
-from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
+from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
-from tuner.inference.reader import Reader, Rows, evaluate_split
+from tuner.inference.reader import evaluate_split
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -32,9 +29,7 @@ KINDS = ["attention", "ctc"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_evaluation_gives_the_metrics_of_the_best_epoch(
-    kind: str, readers: dict[str, Reader], output_dir: Path, tiny_dataset: Path, checkpoints: dict[str, Path]
-) -> None:
+def test_evaluation_gives_the_metrics_of_the_best_epoch(kind, readers, output_dir, tiny_dataset, checkpoints):
     lines = (output_dir / kind / "metrics.jsonl").read_text().splitlines()
     best = max((json.loads(line) for line in lines), key=lambda epoch: epoch["val_char_accuracy"])
     assert load_checkpoint(checkpoints[kind])["metrics"]["epoch"] == best["epoch"]
@@ -45,7 +40,7 @@ def test_evaluation_gives_the_metrics_of_the_best_epoch(
     assert evaluation.loss == best["val_loss"]
 
 
-def test_best_checkpoint_of_a_study_can_be_loaded_and_reads(output_dir: Path, val: CachedSplit) -> None:
+def test_best_checkpoint_of_a_study_can_be_loaded_and_reads(output_dir, val):
     study = load_study(output_dir)
     name = find_winner(*study).name
     results = json.loads((output_dir.parent / "results.json").read_text())
@@ -55,7 +50,7 @@ def test_best_checkpoint_of_a_study_can_be_loaded_and_reads(output_dir: Path, va
     assert reader.read(val.image_paths[:1])[0].problem == ""
 
 
-def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_dataset: Path, val: CachedSplit) -> None:
+def test_accuracies_by_length_and_font_add_up(readers, tiny_dataset, val):
     evaluation = evaluate_split(readers["attention"], tiny_dataset, "val")
     assert list(evaluation.by_length) == sorted(set(val.lengths))
     assert list(evaluation.by_font) == sorted(val.font_names)
@@ -68,7 +63,7 @@ def test_accuracies_by_length_and_font_add_up(readers: dict[str, Reader], tiny_d
     assert correct == pytest.approx(evaluation.char_accuracy * sum(characters.values()))
 
 
-def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit, tiny_dataset: Path) -> None:
+def test_accuracies_by_length_only_count_images_of_that_length(val, tiny_dataset):
     longest = int(val.lengths.max())
     wrong = np.where(val.lengths == longest, 1, 0)
 
@@ -77,12 +72,12 @@ def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit,
 
         vocabulary = VOCABULARY
 
-        def score(self, split: CachedSplit) -> tuple[Rows, float]:
+        def score(self, split):
             labels = split.labels.astype(np.int64)
             last = np.arange(labels.shape[1]) == split.lengths[:, None] - 1
             return np.where(last & (wrong[:, None] == 1), (labels + 1) % 10, labels), 0.5
 
-    evaluation = evaluate_split(cast(Reader, ReaderStub()), tiny_dataset, "val")
+    evaluation = evaluate_split(ReaderStub(), tiny_dataset, "val")
     missed = int(wrong.sum())
     group = evaluation.by_length.pop(longest)
     assert (group.samples, group.seq_accuracy) == (missed, 0.0)
@@ -94,7 +89,7 @@ def test_accuracies_by_length_only_count_images_of_that_length(val: CachedSplit,
     assert [evaluation.confusion[digit, (digit + 1) % 10] > 0 for digit in last_digits] == [True] * missed
 
 
-def test_missing_dataset_or_split_is_an_error(readers: dict[str, Reader], tiny_dataset: Path) -> None:
+def test_missing_dataset_or_split_is_an_error(readers, tiny_dataset):
     with pytest.raises(DataLoaderError, match="did you mean 'test'"):
         evaluate_split(readers["ctc"], tiny_dataset, "tests")
     with pytest.raises(DataLoaderError, match="does not exist"):
@@ -102,7 +97,7 @@ def test_missing_dataset_or_split_is_an_error(readers: dict[str, Reader], tiny_d
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_are_read_like_the_cached_pixels(kind: str, readers: dict[str, Reader], val: CachedSplit) -> None:
+def test_files_are_read_like_the_cached_pixels(kind, readers, val):
     readings = readers[kind].read(val.image_paths)
     assert [str(reading.path) for reading in readings] == list(val.image_paths)
     rows, confidences, _ = readers[kind].read_pixels(val.images[:])
@@ -111,7 +106,7 @@ def test_files_are_read_like_the_cached_pixels(kind: str, readers: dict[str, Rea
     assert all(0 < reading.confidence <= 1 and reading.problem == "" for reading in readings)
 
 
-def test_attention_confidence_is_the_product_over_digits_and_end() -> None:
+def test_attention_confidence_is_the_product_over_digits_and_end():
     scores = torch.randn((6, 9, 13), generator=torch.Generator().manual_seed(0)) * 3
     scores[:3, 4, EOS] = 20.0  # half of them have an end mark
     decoder = MonotonicAttention(1, 9, 13)
@@ -124,11 +119,11 @@ def test_attention_confidence_is_the_product_over_digits_and_end() -> None:
     assert decoder.confidence(scores, rows).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_ctc_confidence_is_the_sum_over_all_alignments() -> None:
+def test_ctc_confidence_is_the_sum_over_all_alignments():
     scores = torch.randn((1, 4, 13), generator=torch.Generator().manual_seed(0))
     probabilities = scores[0].softmax(-1)
 
-    def collapsed(path: tuple[int, ...]) -> list[int]:
+    def collapsed(path):
         return [symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK]
 
     for digits in ([3, 3], [7], []):
@@ -141,9 +136,7 @@ def test_ctc_confidence_is_the_sum_over_all_alignments() -> None:
         assert float(CTCDecoder(1, 9, 13).confidence(scores, torch.tensor([row]))) == pytest.approx(expected, rel=1e-4)
 
 
-def test_unreadable_images_have_a_problem_and_the_others_are_read(
-    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
-) -> None:
+def test_unreadable_images_have_a_problem_and_the_others_are_read(readers, val, tmp_path):
     good = Path(val.image_paths[0])
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
@@ -177,9 +170,7 @@ def test_unreadable_images_have_a_problem_and_the_others_are_read(
     assert len({(reading.text, round(reading.confidence, 5)) for reading in readings[1::2]}) == 1
 
 
-def test_images_of_a_folder_are_read_sorted_by_name_and_other_files_are_skipped(
-    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
-) -> None:
+def test_images_of_a_folder_are_read_sorted_by_name_and_other_files_are_skipped(readers, val, tmp_path):
     for name, path in zip(("b.PNG", "a.png", ".hidden.png"), val.image_paths, strict=False):
         shutil.copy(path, tmp_path / name)
     (tmp_path / "notes.txt").write_text("skipped")
@@ -189,7 +180,7 @@ def test_images_of_a_folder_are_read_sorted_by_name_and_other_files_are_skipped(
     assert readers["ctc"].read([]) == []
 
 
-def test_files_of_several_batches_keep_order(readers: dict[str, Reader], val: CachedSplit, tmp_path: Path) -> None:
+def test_files_of_several_batches_keep_order(readers, val, tmp_path):
     names = [*val.image_paths, str(tmp_path / "missing.png")]
     readings = readers["attention"].read(names * 30)
     assert [str(reading.path) for reading in readings] == names * 30
@@ -198,9 +189,7 @@ def test_files_of_several_batches_keep_order(readers: dict[str, Reader], val: Ca
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(
-    kind: str, readers: dict[str, Reader], checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path
-) -> None:
+def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(kind, readers, checkpoints, val, tmp_path):
     _, confidence, tta_confidence = readers[kind].read_pixels(val.images[:])
     assert not np.allclose(confidence, tta_confidence, rtol=1e-3, atol=0)
     median = float(
@@ -218,12 +207,8 @@ def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(
 
 
 def test_measure_flags_reports_the_percentage_of_flagged_readings_for_unseen_fonts_and_photographs(
-    checkpoints: dict[str, Path],
-    tiny_dataset: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    checkpoints, tiny_dataset, tmp_path, monkeypatch, capsys
+):
     unseen = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "unseen")) / tiny_dataset.name
     known = set(open_pixel_cache(tiny_dataset, ["train"])["train"].font_names)
     text = unseen.read_text(encoding="utf-8").replace("NotoSansKhmer-wght500", "Unseen")
@@ -252,9 +237,7 @@ def test_measure_flags_reports_the_percentage_of_flagged_readings_for_unseen_fon
     ]
 
 
-def test_aspect_ratio_flags_use_the_size_of_the_original_image(
-    readers: dict[str, Reader], val: CachedSplit, tmp_path: Path
-) -> None:
+def test_aspect_ratio_flags_use_the_size_of_the_original_image(readers, val, tmp_path):
     for name, size in (("normal.png", (256, 128)), ("square.png", (128, 128)), ("wide.png", (400, 100))):
         Image.open(val.image_paths[0]).resize(size).save(tmp_path / name)
     exif = Image.Exif()
@@ -272,7 +255,7 @@ def test_aspect_ratio_flags_use_the_size_of_the_original_image(
     }
 
 
-def damaged(state: Any, change: str) -> Any:
+def damaged(state, change):
     match change:
         case "no definition":
             del state["definition"]
@@ -312,9 +295,7 @@ def damaged(state: Any, change: str) -> Any:
         ("not finite", "weights are not finite"),
     ],
 )
-def test_checkpoint_with_other_content_is_refused_in_one_line(
-    change: str, message: str, checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
+def test_checkpoint_with_other_content_is_refused_in_one_line(change, message, checkpoints, tmp_path):
     path = tmp_path / "best.pt"
     save_checkpoint(path, damaged(load_checkpoint(checkpoints["attention"]), change))
     with pytest.raises(ConfigurationError, match=message) as caught:
@@ -324,7 +305,7 @@ def test_checkpoint_with_other_content_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints, tmp_path):
     content = checkpoints["attention"].read_bytes()
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
@@ -348,14 +329,12 @@ def test_missing_and_damaged_checkpoints_are_refused_in_one_line(checkpoints: di
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_unavailable_cuda_device_is_refused(checkpoints: dict[str, Path]) -> None:
+def test_unavailable_cuda_device_is_refused(checkpoints):
     with pytest.raises(ConfigurationError, match="finds no CUDA device"):
         reader_of_checkpoint(checkpoints["ctc"], device="cuda")
 
 
-def test_reader_only_needs_its_checkpoint(
-    checkpoints: dict[str, Path], val: CachedSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reader_only_needs_its_checkpoint(checkpoints, val, tmp_path, monkeypatch):
     state = load_checkpoint(checkpoints["attention"])
     state["config"] |= {"model_config_path": "missing.yaml", "metadata_path": "missing.yaml", "unknown_key": 1}
     save_checkpoint(tmp_path / "single.pt", state)

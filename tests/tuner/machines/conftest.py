@@ -4,18 +4,14 @@ A machine consists of Linux namespaces, which exist as long as a process in them
 input closes, so no machine outlives the tests.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +20,11 @@ import optuna
 import pytest
 import sqlalchemy
 import yaml
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from studies import read_record
 from studies.storage.open import open_storage_for_reading
 
-Argument = str | Path | int
-
-ROOT = Path(__file__).parents[3]
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount", "hostname")
 # Reserved for benchmarks of network devices (RFC 2544), so no real network uses them.
 ADDRESSES = ipaddress.ip_network("198.18.0.0/15")
@@ -51,7 +44,7 @@ HOLD_NETWORK = "ip link set lo up && ip link add lan type bridge && ip link set 
 class Namespaces:
     """Linux namespaces that exist until they are closed or this process exits."""
 
-    def __init__(self, kinds: tuple[str, ...], script: str, *arguments: str | Path) -> None:
+    def __init__(self, kinds, script, *arguments):
         command = ["unshare", *(f"--{kind}" for kind in kinds), "sh", "-c", script, "sh", *map(str, arguments)]
         self._holder = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -65,15 +58,15 @@ class Namespaces:
             pytest.skip(f"no machines can be created here: {reason}")
         self.enter = ["nsenter", f"--target={self.pid}", *(f"--{kind}" for kind in kinds), "--"]
 
-    def ip(self, *arguments: str | int) -> None:
+    def ip(self, *arguments):
         """Change the network of these namespaces."""
         ip(*arguments, within=self.enter)
 
-    def close(self) -> None:
+    def close(self):
         self._holder.communicate()
 
 
-def ip(*arguments: str | int, within: list[str] | None = None) -> str:
+def ip(*arguments, within=None):
     done = subprocess.run([*(within or []), "ip", *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ip {' '.join(map(str, arguments))}: {done.stderr.strip()}")
@@ -83,7 +76,7 @@ def ip(*arguments: str | int, within: list[str] | None = None) -> str:
 class Job:
     """A running command on a machine; its output goes to a file."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], output: Path) -> None:
+    def __init__(self, command, environment, output):
         self._output = output
         with output.open("wb") as file:
             self.process = subprocess.Popen(
@@ -91,21 +84,21 @@ class Job:
             )
 
     @property
-    def text(self) -> str:
+    def text(self):
         """The whole output so far."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, text: str, *, after: str = "") -> None:
+    def wait_for(self, text, *, after=""):
         """Wait until the output contains a text, after another text."""
 
-        def is_printed() -> bool:
+        def is_printed():
             output = self.text
             start = output.rfind(after) if after else 0
             return start >= 0 and text in output[start:]
 
         self.wait_until(is_printed)
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition):
         """Wait until a condition is true; fail if the command fails first."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
@@ -113,7 +106,7 @@ class Job:
                 pytest.fail(f"the condition never held (exit code {self.process.poll()}):\n{self.text}")
             time.sleep(POLL_S)
 
-    def end(self, code: int) -> str:
+    def end(self, code):
         """Wait until the command exits with a code; return its output."""
         try:
             exit_code = self.process.wait(PATIENCE_S)
@@ -122,10 +115,10 @@ class Job:
         assert exit_code == code, self.text
         return self.text
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number):
         self.process.send_signal(number)
 
-    def kill(self) -> None:
+    def kill(self):
         """Kill the command, as the kernel does when memory runs out."""
         self.process.kill()
         self.process.wait()
@@ -139,7 +132,7 @@ class Machine:
         folder: The files of the machine, invisible to the others; the working directory of its commands.
     """
 
-    def __init__(self, name: str, folder: Path, mount_point: Path, network: Network) -> None:
+    def __init__(self, name, folder, mount_point, network):
         folder.mkdir(parents=True)
         mount_point.mkdir()
         self.name = name
@@ -147,11 +140,11 @@ class Machine:
         self._network = network
         self._outputs = mount_point.parent / "outputs"
         self._outputs.mkdir(exist_ok=True)
-        self._jobs: list[Job] = []
+        self._jobs = []
         self._namespaces = Namespaces(("net", "uts", "mount"), HOLD_MACHINE, name, folder, mount_point)
         self._port = network.plug(self._namespaces)
 
-    def start(self, *arguments: Argument) -> Job:
+    def start(self, *arguments):
         """Start a khmer-tuner command."""
         program = Path(sys.executable).with_name("khmer-tuner")
         # The command is killed with the tests. The folder is entered again, since it is mounted inside the namespace.
@@ -161,24 +154,24 @@ class Machine:
         self._jobs.append(job)
         return job
 
-    def run(self, *arguments: Argument, code: int = 0) -> str:
+    def run(self, *arguments, code=0):
         """Run a khmer-tuner command; return its output."""
         return self.start(*arguments).end(code)
 
-    def run_json(self, *arguments: Argument) -> Any:
+    def run_json(self, *arguments):
         """Run a khmer-tuner command; return its JSON output."""
         output = self.run(*arguments, "--json")
         return json.loads(output[output.index("{") :])
 
-    def disconnect(self) -> None:
+    def disconnect(self):
         """Disconnect the machine: packets are lost without an error."""
         self._network.switch.ip("link", "set", self._port, "down")
 
-    def connect(self) -> None:
+    def connect(self):
         """Connect the machine again."""
         self._network.switch.ip("link", "set", self._port, "up")
 
-    def close(self) -> None:
+    def close(self):
         for job in self._jobs:
             if job.process.poll() is None:
                 job.kill()
@@ -194,9 +187,9 @@ class Network:
         storage: The storage URL, as seen by the machines.
     """
 
-    def __init__(self, folder: Path, server: Any, database: str) -> None:
+    def __init__(self, folder, server, database):
         self.folder = folder
-        self._machines: dict[str, Machine] = {}
+        self._machines = {}
         self.switch = Namespaces(("net",), HOLD_NETWORK)
         self._link = f"khmer{os.getpid()}"
         self._addresses = _free_addresses()
@@ -213,19 +206,19 @@ class Network:
         self.storage = server.url(database, host=str(host.ip))
         self._password = str(sqlalchemy.make_url(self.storage).password)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self):
         """Return the environment of the machines' processes."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return inherited | {"KHMER_TUNER_STORAGE": self.storage, "OMP_NUM_THREADS": "1"}
 
-    def machine(self, name: str) -> Machine:
+    def machine(self, name):
         """Return the machine with a name; create the machine if it does not exist."""
         if name not in self._machines:
             folders = self.folder / "machines" / name, self.folder / f"mount_{name}"
             self._machines[name] = Machine(name, *folders, self)
         return self._machines[name]
 
-    def trials(self, url: str = "") -> list[FrozenTrial]:
+    def trials(self, url=""):
         """Return the trials of the study on the server or in another database."""
         storage = open_storage_for_reading(url or self.storage)
         try:
@@ -234,16 +227,16 @@ class Network:
             storage.engine.dispose()
 
     @staticmethod
-    def machines_of(trial: FrozenTrial) -> list[str]:
+    def machines_of(trial):
         """Return the machines that started or resumed a trial, in order."""
         return [attempt.worker.partition(":")[0] for attempt in read_record(trial).attempts]
 
-    def passwords_found(self) -> list[Path]:
+    def passwords_found(self):
         """Return the files and outputs of the machines that contain the server's password."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return [path for path in files if self._password.encode() in path.read_bytes()]
 
-    def plug(self, namespaces: Namespaces) -> str:
+    def plug(self, namespaces):
         """Connect a new machine; return the switch's port."""
         port, address = f"port{namespaces.pid}", next(self._addresses)
         self.switch.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespaces.pid)
@@ -252,7 +245,7 @@ class Network:
         self.switch.ip("link", "set", port, "master", "lan", "up")
         return port
 
-    def close(self) -> None:
+    def close(self):
         for machine in self._machines.values():
             machine.close()
         with contextlib.suppress(OSError):
@@ -260,7 +253,7 @@ class Network:
         self.switch.close()
 
 
-def _free_addresses() -> Iterator[ipaddress.IPv4Interface]:
+def _free_addresses():
     """Return the addresses of a network that this machine does not use yet."""
     taken = {str(address["local"]) for link in json.loads(ip("-json", "address")) for address in link["addr_info"]}
     networks = list(ADDRESSES.subnets(new_prefix=24))
@@ -269,7 +262,7 @@ def _free_addresses() -> Iterator[ipaddress.IPv4Interface]:
     return (ipaddress.IPv4Interface(f"{address}/{network.prefixlen}") for address in network.hosts())
 
 
-def _admit(server: Any, network: ipaddress.IPv4Network) -> None:
+def _admit(server, network):
     """Let a server accept connections from a network, with its password."""
     rule = f"host all all {network} scram-sha-256"
     server.execute(f"COPY (SELECT '{rule}') TO PROGRAM 'cat >> pg_hba.conf'")
@@ -288,7 +281,7 @@ class TrialResult:
     epochs: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, trial: FrozenTrial, folder: Path) -> TrialResult:
+    def of(cls, trial, folder):
         name = read_record(trial).experiment_name
         epochs = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         compared = [{key: value for key, value in epoch.items() if key not in TIMES} for epoch in epochs]
@@ -296,20 +289,20 @@ class TrialResult:
 
 
 @pytest.fixture(scope="session")
-def result_of() -> Callable[[FrozenTrial, Path], TrialResult]:
+def result_of():
     """Return the reproducible result of a trial in the study and in an output folder."""
     return TrialResult.of
 
 
 @pytest.fixture
-def make_network(tmp_path: Path) -> Iterator[Callable[[Any, str], Network]]:
+def make_network(tmp_path):
     """Create a network of machines with a server, on which they use a database."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or sys.platform != "linux":
         pytest.skip(f"no machines can be created here without {', '.join(missing) or 'Linux'}")
     with contextlib.ExitStack() as networks:
 
-        def make(server: Any, database: str) -> Network:
+        def make(server, database):
             network = Network(tmp_path / "machines of a network", server, database)
             networks.callback(network.close)
             return network
@@ -318,16 +311,16 @@ def make_network(tmp_path: Path) -> Iterator[Callable[[Any, str], Network]]:
 
 
 @pytest.fixture
-def network(make_network: Callable[[Any, str], Network], postgresql: Any, new_database: Callable[[], str]) -> Network:
+def network(make_network, postgresql, new_database):
     """Create a network of machines with the server of all tests and a new database."""
     return make_network(postgresql, new_database().rpartition("/")[2])
 
 
 @pytest.fixture(scope="session")
-def copy_data(tiny_dataset: Path) -> Callable[[Machine], Path]:
+def copy_data(tiny_dataset):
     """Copy the dataset to a machine, in a folder with its name; return the metadata file."""
 
-    def copy(machine: Machine) -> Path:
+    def copy(machine):
         folder = machine.folder / f"data of {machine.name}"
         shutil.copytree(tiny_dataset.parent, folder, ignore=shutil.ignore_patterns("*.npy", ".*"))
         return folder / tiny_dataset.name
@@ -336,10 +329,10 @@ def copy_data(tiny_dataset: Path) -> Callable[[Machine], Path]:
 
 
 @pytest.fixture(scope="session")
-def copy_inputs(tiny_models: Path, copy_data: Callable[[Machine], Path]) -> Callable[..., Path]:
+def copy_inputs(tiny_models, copy_data):
     """Copy all inputs of a run to a machine; return the experiments file with these names and training settings."""
 
-    def copy(machine: Machine, experiments: Mapping[str, Mapping[str, Any]]) -> Path:
+    def copy(machine, experiments):
         data = copy_data(machine)
         shutil.copy(tiny_models, machine.folder / "models.yaml")
         path = machine.folder / "experiments.yaml"
@@ -349,7 +342,7 @@ def copy_inputs(tiny_models: Path, copy_data: Callable[[Machine], Path]) -> Call
     return copy
 
 
-def _experiments(experiments: Mapping[str, Mapping[str, Any]], data: Path) -> dict[str, Any]:
+def _experiments(experiments, data):
     shared = {"device": "cpu", "batch_size": 8, "num_epochs": 2, "use_tensorboard": False}
     return {
         name: {

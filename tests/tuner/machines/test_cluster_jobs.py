@@ -1,7 +1,5 @@
 """The Slurm script, the Kubernetes manifest and the Dockerfile work as documented: stop, node failure, errors."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os
@@ -12,9 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
 
 import kubernetes_validate
 import pytest
@@ -27,8 +23,6 @@ from studies.storage.url import without_password
 from studies.trials.record import StartedAfter
 
 # Types of conftest.py, which cannot be imported.
-Shell = Callable[[list[str], Path], "subprocess.CompletedProcess[str]"]
-WriteConfig = Callable[..., Path]
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "studies" / "README.md").read_text(encoding="utf-8")
@@ -76,29 +70,10 @@ with open("scontrol.txt", "a") as file:
 """
 
 
-class Worker(Protocol):
-    """A worker as a cluster runs it."""
-
-    def start(self, folder: Path, environment: Mapping[str, str]) -> None:
-        """Start the worker in its working directory."""
-
-    def stop(self) -> int:
-        """Send the signals that the cluster sends before it ends the worker; return the exit code."""
-
-    def fail_node(self) -> None:
-        """Kill all processes of the worker's node at once."""
-
-    def wait(self) -> int:
-        """Wait until the worker exits by itself; return the exit code."""
-
-    def requeues(self) -> list[str]:
-        """Return the elements that the worker's script has requeued."""
-
-
 class SlurmElement:
     """The documented script as an element of a job array."""
 
-    def start(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def start(self, folder, environment):
         self._folder = folder
         programs = folder / "programs"
         for name, text in {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL}.items():
@@ -120,20 +95,20 @@ class SlurmElement:
                 start_new_session=True,
             )
 
-    def stop(self) -> int:
+    def stop(self):
         # With `B:`, only the batch shell gets the signal. It must end before the time limit.
         self._batch.send_signal(signal.SIGTERM)
         return self._batch.wait(60)
 
-    def fail_node(self) -> None:
+    def fail_node(self):
         os.killpg(self._batch.pid, signal.SIGKILL)
         os.killpg(int((self._folder / "step.pid").read_text()), signal.SIGKILL)
         self._batch.wait()
 
-    def wait(self) -> int:
+    def wait(self):
         return self._batch.wait(PATIENCE_S)
 
-    def requeues(self) -> list[str]:
+    def requeues(self):
         requests = self._folder / "scontrol.txt"
         return requests.read_text().splitlines() if requests.exists() else []
 
@@ -141,7 +116,7 @@ class SlurmElement:
 class KubernetesPod:
     """The documented container; its process has the id 1, so it ignores signals for which it has no handler."""
 
-    def start(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def start(self, folder, environment):
         pod = manifest()["Job"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert container["workingDir"] == container["volumeMounts"][0]["mountPath"]
@@ -152,7 +127,7 @@ class KubernetesPod:
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
 
-    def stop(self) -> int:
+    def stop(self):
         pid = self._namespace.pid
         process = Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
         status = Path(f"/proc/{process}/status").read_text()
@@ -160,19 +135,19 @@ class KubernetesPod:
         os.kill(int(process), signal.SIGTERM)
         return self._namespace.wait(self._grace_s)
 
-    def fail_node(self) -> None:
+    def fail_node(self):
         self._namespace.kill()
         self._namespace.wait()
 
-    def wait(self) -> int:
+    def wait(self):
         return self._namespace.wait(PATIENCE_S)
 
-    def requeues(self) -> list[str]:
+    def requeues(self):
         return []
 
 
 @pytest.fixture(params=[SlurmElement, KubernetesPod])
-def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+def worker(request):
     if request.param is KubernetesPod:
         probe = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True)
         if probe.returncode:
@@ -186,9 +161,7 @@ def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def cluster_environment(
-    environment: dict[str, str], new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
+def cluster_environment(environment, new_database, monkeypatch):
     """Return the environment of workers and commands, with the storage URL and, as in ~/.pgpass, the password."""
     url = new_database()
     variables = {"KHMER_TUNER_STORAGE": without_password(url), "PGPASSWORD": str(make_url(url).password)}
@@ -199,13 +172,8 @@ def cluster_environment(
 
 @pytest.mark.slow
 def test_worker_resumes_its_trial_after_a_stop_and_after_a_node_failure(
-    worker: Worker,
-    cluster_environment: dict[str, str],
-    write_config: WriteConfig,
-    tiny_dataset: Path,
-    shell: Shell,
-    tmp_path: Path,
-) -> None:
+    worker, cluster_environment, write_config, tiny_dataset, shell, tmp_path
+):
     shutil.copytree(tiny_dataset.parent, tmp_path / "generated_data")
     for command, *experiments in (("run", "zero"), ("enqueue", "one", "two")):
         options = ["--config", str(write_config(EXPERIMENTS)), "--experiments", *experiments]
@@ -237,40 +205,38 @@ def test_worker_resumes_its_trial_after_a_stop_and_after_a_node_failure(
     assert epochs_of(tmp_path) == list(range(1, EPOCHS + 1))
 
 
-def wait_for_epochs(folder: Path, epochs: int) -> None:
+def wait_for_epochs(folder, epochs):
     deadline = time.monotonic() + PATIENCE_S
     while len(epochs_of(folder)) < epochs:
         assert time.monotonic() < deadline, output_of(folder)
         time.sleep(0.02)
 
 
-def epochs_of(folder: Path) -> list[int]:
+def epochs_of(folder):
     """Return the epochs of the first trial in its metrics file."""
     path = folder / "training_output" / "one" / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line)["epoch"] for line in lines]
 
 
-def output_of(folder: Path) -> str:
+def output_of(folder):
     return "".join(path.read_text() for path in folder.glob("*.out"))
 
 
-def states(shell: Shell, folder: Path) -> list[str]:
+def states(shell, folder):
     status = shell(["khmer-tuner", "status", "--json"], folder)
     return [trial["state"] for trial in json.loads(status.stdout)["trials"]]
 
 
 @pytest.mark.slow
-def test_slurm_element_fails_and_is_not_requeued_if_its_worker_fails(
-    cluster_environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_slurm_element_fails_and_is_not_requeued_if_its_worker_fails(cluster_environment, tmp_path):
     element = SlurmElement()
     element.start(tmp_path, cluster_environment)  # neither a dataset nor a study exists
     assert element.wait() == 2, output_of(tmp_path)
     assert element.requeues() == []
 
 
-def test_slurm_options_request_requeues_and_a_signal_to_the_script() -> None:
+def test_slurm_options_request_requeues_and_a_signal_to_the_script():
     lines = slurm_script().splitlines()
     assert lines[0] == "#!/bin/bash"
     directives = [line for line in lines if line.startswith("#SBATCH ")]
@@ -281,13 +247,13 @@ def test_slurm_options_request_requeues_and_a_signal_to_the_script() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_manifest_is_valid_kubernetes(version: str) -> None:
+def test_manifest_is_valid_kubernetes(version):
     assert list(manifest()) == ["Secret", "PersistentVolumeClaim", "Job"]
     for document in manifest().values():
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_misspelt_keys_and_wrong_types_are_rejected() -> None:
+def test_misspelt_keys_and_wrong_types_are_rejected():
     for changes in ({"backoffLimitPerIndx": 10}, {"completions": "8"}):
         job = copy.deepcopy(manifest()["Job"])
         job["spec"] |= changes
@@ -295,7 +261,7 @@ def test_misspelt_keys_and_wrong_types_are_rejected() -> None:
             kubernetes_validate.validate(job, VERSIONS[-1], strict=True)
 
 
-def test_manifest_follows_the_rules_that_the_schema_does_not_contain() -> None:
+def test_manifest_follows_the_rules_that_the_schema_does_not_contain():
     documents = manifest()
     job = documents["Job"]["spec"]
     pod = job["template"]["spec"]
@@ -317,7 +283,7 @@ def test_manifest_follows_the_rules_that_the_schema_does_not_contain() -> None:
     assert pod["securityContext"] == {"runAsNonRoot": True, "fsGroup": int(user)}
 
 
-def test_image_contains_the_installed_project(shell: Shell, tmp_path: Path) -> None:
+def test_image_contains_the_installed_project(shell, tmp_path):
     context = tmp_path / "context"
     admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for *sources, target in instructions("COPY"):
@@ -339,44 +305,44 @@ def test_image_contains_the_installed_project(shell: Shell, tmp_path: Path) -> N
     assert set(extras.split(",")) <= set(re.findall(r"^Provides-Extra: (\S+)", metadata, re.MULTILINE))
 
 
-def test_container_runs_the_program_without_a_shell() -> None:
+def test_container_runs_the_program_without_a_shell():
     assert entrypoint() == ["khmer-tuner"]
     assert f"docker build -f scripts/Dockerfile -t {manifest_image()} ." in README
 
 
-def files_of(folder: Path, packages: tuple[str, ...]) -> set[str]:
+def files_of(folder, packages):
     """Return the files of packages, without bytecode and documentation."""
     paths = [path for package in packages for path in (folder / package).rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix() for path in paths if path.suffix not in (".pyc", ".md")}
 
 
-def block(language: str, heading: str) -> str:
+def block(language, heading):
     """Return the block of code in a section of the README."""
     section = README.split(f"\n### {heading}\n")[1].split("\n### ")[0]
     (text,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return str(text)
 
 
-def slurm_script() -> str:
+def slurm_script():
     return block("sh", "Slurm")
 
 
-def manifest() -> dict[str, Any]:
+def manifest():
     """Return the documents of the Kubernetes manifest, keyed by kind."""
     return {document["kind"]: document for document in yaml.safe_load_all(block("yaml", "Kubernetes"))}
 
 
-def manifest_image() -> str:
+def manifest_image():
     return str(manifest()["Job"]["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def instructions(name: str) -> list[list[str]]:
+def instructions(name):
     """Return the arguments of the Dockerfile's instructions with a name."""
     return [line.split()[1:] for line in DOCKERFILE if line.startswith(f"{name} ")]
 
 
-def entrypoint() -> list[str]:
+def entrypoint():
     """Return the image's program; a JSON list, because a shell would not forward SIGTERM."""
     (arguments,) = instructions("ENTRYPOINT")
-    words: list[str] = json.loads(" ".join(arguments))
+    words = json.loads(" ".join(arguments))
     return words

@@ -1,27 +1,16 @@
 """Eight machines share a study: no trial is lost if one is disconnected, one suspended, one paused and one killed."""
 
-from __future__ import annotations
-
 import re
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from signal import SIGCONT, SIGSTOP
-from typing import Any
 
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from studies import read_record
 from studies.trials.record import StartedAfter
 
 # Types of conftest.py, which cannot be imported.
-Job = Any
-Machine = Any
-Network = Any
-CopyData = Callable[[Machine], Path]
-CopyInputs = Callable[..., Path]
-ResultOf = Callable[..., Any]
 
 EPOCHS = 40
 PRESETS = {
@@ -40,9 +29,7 @@ POLL_S = 0.5
 
 
 @pytest.mark.slow
-def test_no_trial_is_lost_when_four_of_eight_machines_fail(
-    network: Network, copy_inputs: CopyInputs, copy_data: CopyData, result_of: ResultOf
-) -> None:
+def test_no_trial_is_lost_when_four_of_eight_machines_fail(network, copy_inputs, copy_data, result_of):
     anna = network.machine("anna")
     config = copy_inputs(anna, PRESETS)
     reference = ["--output-dir", "reference", "--storage", "sqlite:///reference.db", "--workers", 2]
@@ -76,11 +63,11 @@ def test_no_trial_is_lost_when_four_of_eight_machines_fail(
     assert network.passwords_found() == []
 
 
-def start_worker(machine: Machine, copy_data: CopyData) -> Job:
+def start_worker(machine, copy_data):
     return machine.start("worker", "--wait", "--device", "cpu", "--metadata", copy_data(machine))
 
 
-def pause_in_a_trial(name: str, network: Network, job: Job) -> int:
+def pause_in_a_trial(name, network, job):
     """Pause a machine's worker in the first half of a trial; return the trial's number."""
     while True:
         job.wait_until(lambda: last_printed_epoch(job) in range(3, EPOCHS // 2))
@@ -93,14 +80,14 @@ def pause_in_a_trial(name: str, network: Network, job: Job) -> int:
         time.sleep(POLL_S)
 
 
-def last_printed_epoch(job: Job) -> int:
+def last_printed_epoch(job):
     """Return the last epoch that a worker has printed for its current trial; 0 before its first epoch."""
     _, _, of_this_trial = job.text.rpartition("\n[")
     epochs = EPOCH_LINE.findall(of_this_trial)
     return int(epochs[-1]) if epochs else 0
 
 
-def cause_failures(network: Network, jobs: Mapping[str, Job]) -> None:
+def cause_failures(network, jobs):
     """Kill, disconnect and suspend paused machines; one stays paused."""
     jobs[KILLED].kill()
     network.machine(DISCONNECTED).disconnect()
@@ -109,10 +96,10 @@ def cause_failures(network: Network, jobs: Mapping[str, Job]) -> None:
     network.machine(SUSPENDED).disconnect()
 
 
-def wait_for_takeovers(network: Network, numbers: Mapping[str, int]) -> dict[str, float]:
+def wait_for_takeovers(network, numbers):
     """Wait until other machines have taken over the trials; return the seconds that this took, keyed by machine."""
     start = time.monotonic()
-    seconds: dict[str, float] = {}
+    seconds = {}
     while len(seconds) < 3:
         now = time.monotonic() - start
         assert now < LONGEST_S, seconds
@@ -125,21 +112,21 @@ def wait_for_takeovers(network: Network, numbers: Mapping[str, int]) -> dict[str
     return seconds
 
 
-def reconnect(network: Network, jobs: Mapping[str, Job]) -> None:
+def reconnect(network, jobs):
     network.machine(DISCONNECTED).connect()
     network.machine(SUSPENDED).connect()
     for name in (SUSPENDED, PAUSED):
         jobs[name].signal(SIGCONT)
 
 
-def wait_for_the_end(network: Network) -> None:
+def wait_for_the_end(network):
     deadline = time.monotonic() + 10 * LONGEST_S
     while not all(trial.state.is_finished() for trial in network.trials()):
         assert time.monotonic() < deadline, network.trials()
         time.sleep(POLL_S)
 
 
-def check_attempts(network: Network, numbers: Mapping[str, int]) -> None:
+def check_attempts(network, numbers):
     """Check that each preset has one trial, trained by one machine, or by two if the first machine failed."""
     trials = network.trials()
     assert sorted(read_record(trial).experiment_name for trial in trials) == sorted(PRESETS)
@@ -155,7 +142,7 @@ def check_attempts(network: Network, numbers: Mapping[str, int]) -> None:
     assert network.machines_of(trials[numbers[PAUSED]]) == [PAUSED]
 
 
-def check_no_machine_trains_a_lost_trial(network: Network) -> None:
+def check_no_machine_trains_a_lost_trial(network):
     """Check that a worker that lost its lease stopped after its current epoch."""
     for trial in network.trials():
         attempts = read_record(trial).attempts
@@ -167,12 +154,12 @@ def check_no_machine_trains_a_lost_trial(network: Network) -> None:
         assert trained[network.machines_of(trial)[-1]] == EPOCHS
 
 
-def epochs_on(machine: Machine, trial: FrozenTrial) -> int:
+def epochs_on(machine, trial):
     path = machine.folder / "training_output" / read_record(trial).experiment_name / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def reference_trials(network: Network, anna: Machine) -> list[FrozenTrial]:
-    trials: list[FrozenTrial] = network.trials(f"sqlite:///{anna.folder}/reference.db")
+def reference_trials(network, anna):
+    trials = network.trials(f"sqlite:///{anna.folder}/reference.db")
     assert len(trials) == len(PRESETS)
     return trials

@@ -1,7 +1,5 @@
 """Workers in a real Ray cluster: lost nodes, signals, GPUs, and the password of the database."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
@@ -12,7 +10,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ import psutil
 import pytest
 import sqlalchemy
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search_spaces import load_experiments
 from studies import RowState, load_study, read_record, study_status
@@ -34,8 +31,6 @@ from tuner.session.session import Session
 
 pytest.importorskip("ray")
 
-WriteConfig = Callable[..., Path]
-ResultOf = Callable[..., Any]
 # Types of scripts/harness, which is imported below.
 RayNodes = Any
 
@@ -60,20 +55,20 @@ SECONDS_TO_STOP = 10.0
 
 
 @pytest.fixture(scope="module")
-def ray_nodes() -> Iterator[Callable[..., RayNodes]]:
+def ray_nodes():
     """Return a function that starts a Ray cluster, which all later tests of the module with the same nodes share."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as clusters:
         patch.syspath_prepend(ROOT / "scripts")
         module = importlib.import_module("harness.ray_nodes")
 
-        def start(nodes: int, **resources: int) -> RayNodes:
+        def start(nodes, **resources):
             return clusters.enter_context(module.RayNodes(nodes, **resources))
 
         yield start
 
 
 @pytest.fixture(scope="module")
-def small_cluster(ray_nodes: Callable[..., RayNodes]) -> RayNodes:
+def small_cluster(ray_nodes):
     """A cluster of two nodes with one CPU and one GPU each."""
     return ray_nodes(2, cpus=1, gpus=1)
 
@@ -81,7 +76,7 @@ def small_cluster(ray_nodes: Callable[..., RayNodes]) -> RayNodes:
 class Command:
     """A running khmer-tuner command, whose lines are stored with the times at which they were printed."""
 
-    def __init__(self, *arguments: str | Path, **variables: str) -> None:
+    def __init__(self, *arguments, **variables):
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("khmer-tuner")), *map(str, arguments)],
@@ -91,25 +86,25 @@ class Command:
             text=True,
             env=environment | {"OMP_NUM_THREADS": "1"} | variables,
         )
-        self.lines: list[tuple[float, str]] = []
+        self.lines = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
+    def _read(self):
         assert self.process.stdout is not None
         with self.process.stdout as stream:
             for line in stream:
                 self.lines.append((time.monotonic(), line.rstrip()))
 
     @property
-    def text(self) -> str:
+    def text(self):
         return "\n".join(line for _, line in self.lines)
 
-    def times(self, pattern: str) -> list[float]:
+    def times(self, pattern):
         """Return the times at which lines with a pattern were printed."""
         return [when for when, line in self.lines if re.search(pattern, line)]
 
-    def wait_for(self, pattern: str, count: int = 1) -> None:
+    def wait_for(self, pattern, count=1):
         """Wait until `count` lines with a pattern were printed; fail if the command ends before."""
         deadline = time.monotonic() + PATIENCE_S
         while len(self.times(pattern)) < count:
@@ -117,19 +112,19 @@ class Command:
                 pytest.fail(f"no {count} lines with {pattern!r} (exit code {self.process.poll()}):\n{self.text}")
             time.sleep(0.1)
 
-    def end(self, code: int) -> str:
+    def end(self, code):
         assert self.process.wait(PATIENCE_S) == code, self.text
         self._reader.join()
         return self.text
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Command]]:
+def start(tmp_path, monkeypatch):
     """Return a function that starts a command in an empty folder; it is killed at the end of the test."""
     monkeypatch.chdir(tmp_path)
-    started: list[Command] = []
+    started = []
 
-    def run(*arguments: str | Path, **variables: str) -> Command:
+    def run(*arguments, **variables):
         started.append(Command(*arguments, **variables))
         return started[-1]
 
@@ -139,13 +134,13 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         command.process.wait()
 
 
-def create_study(config: Path, url: str) -> None:
+def create_study(config, url):
     """Create a study with all presets of a file in the folder ``out``; nothing is trained."""
     options = RunOptions(output_dir="out", storage=url, device="cpu")
     Session.open(RunRequest.from_file(load_experiments(config), options=options), Display())
 
 
-def trials_of(url: str) -> list[FrozenTrial]:
+def trials_of(url):
     storage = open_storage_for_reading(url)
     try:
         return optuna.load_study(study_name=NAME, storage=storage).get_trials()
@@ -153,12 +148,12 @@ def trials_of(url: str) -> list[FrozenTrial]:
         storage.engine.dispose()
 
 
-def states(url: str) -> set[RowState]:
+def states(url):
     study, folder = load_study("out", storage_url=url)
     return {row.state for row in study_status(study, folder).rows}
 
 
-def worker_processes() -> list[psutil.Process]:
+def worker_processes():
     """Return the worker processes that Ray tasks have started on this machine."""
     found = []
     for process in psutil.process_iter():
@@ -169,7 +164,7 @@ def worker_processes() -> list[psutil.Process]:
     return found
 
 
-def places_of(secret: str, cluster: RayNodes, *folders: Path) -> list[str]:
+def places_of(secret, cluster, *folders):
     """Return where a secret is found: files, the dashboard, command lines, and environments of Ray and the workers."""
     found = [
         str(path)
@@ -195,13 +190,8 @@ def places_of(secret: str, cluster: RayNodes, *folders: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_no_trial_is_lost_and_no_password_shown_when_two_of_four_nodes_are_lost(
-    ray_nodes: Callable[..., RayNodes],
-    new_database: Callable[[], str],
-    write_config: WriteConfig,
-    start: Callable[..., Command],
-    result_of: ResultOf,
-    tmp_path: Path,
-) -> None:
+    ray_nodes, new_database, write_config, start, result_of, tmp_path
+):
     config, url = write_config(PRESETS), sqlalchemy.make_url(new_database())
     start("run", "--config", config, "--output-dir", "reference", "--threads", "1").end(0)
     cluster = ray_nodes(4, cpus=2, dashboard=True)
@@ -244,9 +234,7 @@ def test_no_trial_is_lost_and_no_password_shown_when_two_of_four_nodes_are_lost(
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_command_and_their_trials_can_be_resumed(
-    small_cluster: RayNodes, new_database: Callable[[], str], write_config: WriteConfig, start: Callable[..., Command]
-) -> None:
+def test_workers_end_with_the_command_and_their_trials_can_be_resumed(small_cluster, new_database, write_config, start):
     url = new_database()
     create_study(write_config({"one": LONG, "two": LONG}), url)
     worker = ["worker", "--ray", small_cluster.address, "--workers", "2", "--output-dir", "out"]
@@ -281,8 +269,8 @@ def test_workers_end_with_the_command_and_their_trials_can_be_resumed(
 
 @pytest.mark.slow
 def test_waiting_command_starts_workers_that_share_a_gpu_when_trials_are_added(
-    small_cluster: RayNodes, new_database: Callable[[], str], write_config: WriteConfig, start: Callable[..., Command]
-) -> None:
+    small_cluster, new_database, write_config, start
+):
     url = new_database()
     create_study(write_config({"one": {}}), url)
     options = ["--output-dir", "out", "--device", "cpu"]
@@ -302,9 +290,7 @@ def test_waiting_command_starts_workers_that_share_a_gpu_when_trials_are_added(
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that the nodes declare")
-def test_problems_of_the_nodes_are_reported(
-    small_cluster: RayNodes, new_database: Callable[[], str], write_config: WriteConfig, start: Callable[..., Command]
-) -> None:
+def test_problems_of_the_nodes_are_reported(small_cluster, new_database, write_config, start):
     url, config = new_database(), write_config({"one": {}, "two": {}})
     create_study(config, url)
     cuda = ["--device", "cuda", "--gpus", "1", "--workers", "2"]
@@ -319,12 +305,7 @@ def test_problems_of_the_nodes_are_reported(
 
 
 @pytest.mark.slow
-def test_command_ends_with_a_message_if_the_head_node_is_lost(
-    ray_nodes: Callable[..., RayNodes],
-    new_database: Callable[[], str],
-    write_config: WriteConfig,
-    start: Callable[..., Command],
-) -> None:
+def test_command_ends_with_a_message_if_the_head_node_is_lost(ray_nodes, new_database, write_config, start):
     url, cluster = new_database(), ray_nodes(1, cpus=1)
     create_study(write_config({"one": LONG}), url)
     command = start("worker", "--ray", cluster.address, "--output-dir", "out", KHMER_TUNER_STORAGE=url)
@@ -337,9 +318,7 @@ def test_command_ends_with_a_message_if_the_head_node_is_lost(
 
 
 @pytest.mark.slow
-def test_new_cluster_on_this_machine_trains_a_study_in_sqlite(
-    write_config: WriteConfig, start: Callable[..., Command]
-) -> None:
+def test_new_cluster_on_this_machine_trains_a_study_in_sqlite(write_config, start):
     create_study(write_config({"one": {}, "two": {}}), "sqlite:///out/study.db")
     start("worker", "--ray", "local", "--workers", "2", "--output-dir", "out").end(0)
     assert states("sqlite:///out/study.db") == {RowState.COMPLETED}

@@ -1,13 +1,8 @@
 """A study continues although its server crashes and restarts six times."""
 
-from __future__ import annotations
-
 import random
 import re
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -16,12 +11,6 @@ from studies import read_record
 from studies.trials.record import StartedAfter
 
 # Types of conftest.py, which cannot be imported.
-Job = Any
-Machine = Any
-Network = Any
-CopyInputs = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-ResultOf = Callable[..., Any]
 
 EPOCHS = 24
 PRESETS = {f"preset_{number}": {"num_epochs": EPOCHS, "learning_rate": number / 1000} for number in range(1, 7)}
@@ -32,9 +21,7 @@ EPOCH_LINE = re.compile(r" \d+/\d+  char ")
 
 
 @pytest.mark.slow
-def test_run_survives_restarts_of_the_server(
-    network: Network, copy_inputs: CopyInputs, write_space: WriteSpace, result_of: ResultOf, postgresql: Any
-) -> None:
+def test_run_survives_restarts_of_the_server(network, copy_inputs, write_space, result_of, postgresql):
     anna = network.machine("anna")
     config = copy_inputs(anna, PRESETS)
     space = write_space(base={"num_epochs": EPOCHS}).rename(anna.folder / "space.yaml")
@@ -60,7 +47,7 @@ def test_run_survives_restarts_of_the_server(
     assert network.passwords_found() == []
 
 
-def restart_at_random_times(server: Any, run: Job, generator: random.Random) -> None:
+def restart_at_random_times(server, run, generator):
     """Restart a server at random times during a run, up to the last epochs."""
     epochs = EPOCHS * (len(PRESETS) + SEARCH_TRIALS)
     for moment in sorted(generator.sample(range(5, epochs * 9 // 10), RESTARTS)):

@@ -1,22 +1,12 @@
 """A study as a service: workers wait on one machine for trials that other machines enqueue; the server restarts."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 from signal import SIGTERM
-from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
 # Types of conftest.py, which cannot be imported.
-Machine = Any
-Network = Any
-CopyData = Callable[[Machine], Path]
-CopyInputs = Callable[..., Path]
-WriteSpace = Callable[..., Path]
 
 EXPERIMENTS = {
     "one": {"learning_rate": 0.003},
@@ -28,8 +18,8 @@ WAITING = "waiting for new trials; SIGTERM or `khmer-tuner stop` ends the worker
 
 @pytest.mark.slow
 def test_waiting_worker_trains_trials_enqueued_from_any_machine(
-    network: Network, copy_inputs: CopyInputs, copy_data: CopyData, write_space: WriteSpace, postgresql: Any
-) -> None:
+    network, copy_inputs, copy_data, write_space, postgresql
+):
     anna, bora, chan = (network.machine(name) for name in ("anna", "bora", "chan"))
     config = copy_inputs(anna, EXPERIMENTS)
     space = write_space().rename(anna.folder / "space.yaml")
@@ -57,9 +47,7 @@ def test_waiting_worker_trains_trials_enqueued_from_any_machine(
     assert network.passwords_found() == []
 
 
-def test_stopped_run_does_not_wait_for_a_stopped_server(
-    network: Network, copy_inputs: CopyInputs, postgresql: Any
-) -> None:
+def test_stopped_run_does_not_wait_for_a_stopped_server(network, copy_inputs, postgresql):
     anna = network.machine("anna")
     run = anna.start("run", "--config", copy_inputs(anna, {"one": {"num_epochs": 1000}}))
     run.wait_for(" 2/1000 ")
@@ -72,7 +60,7 @@ def test_stopped_run_does_not_wait_for_a_stopped_server(
         postgresql.start()
 
 
-def check_states(network: Network) -> None:
+def check_states(network):
     trials = network.trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     one, two, *others = (network.machines_of(trial) for trial in trials)
@@ -83,7 +71,7 @@ def check_states(network: Network) -> None:
     assert others == [["bora"]] * 3
 
 
-def check_outputs_on_another_machine(chan: Machine) -> None:
+def check_outputs_on_another_machine(chan):
     """Check `status` and `export` with an output folder that does not exist."""
     status = chan.run_json("status", "--output-dir", "nowhere")
     assert [(trial["name"], trial["state"]) for trial in status["trials"]][:3] == [
@@ -101,7 +89,7 @@ def check_outputs_on_another_machine(chan: Machine) -> None:
     assert not (chan.folder / "nowhere").exists()
 
 
-def check_folders(anna: Machine, bora: Machine) -> None:
+def check_folders(anna, bora):
     """Check that the files of a trial are on the machine that trained it."""
     assert trained_in(anna.folder / "training_output") == {"one"}
     assert trained_in(bora.folder / "service") == {"two", "three", "search_0003", "search_0004"}
@@ -109,5 +97,5 @@ def check_folders(anna: Machine, bora: Machine) -> None:
     assert (bora.folder / "service" / "three" / "checkpoints" / "best.pt").exists()
 
 
-def trained_in(folder: Path) -> set[str]:
+def trained_in(folder):
     return {path.parent.name for path in folder.glob("*/metrics.jsonl")}

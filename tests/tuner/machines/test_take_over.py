@@ -1,11 +1,7 @@
 """Another machine takes over the trial of a killed worker, with or without a shared output folder."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -13,21 +9,13 @@ from studies import load_study, read_record
 from studies.trials.record import StartedAfter
 
 # Types of conftest.py, which cannot be imported.
-Machine = Any
-Network = Any
-CopyData = Callable[[Machine], Path]
-CopyInputs = Callable[..., Path]
-ResultOf = Callable[..., Any]
-Shell = Callable[[list[str], Path], Any]
 
 EPOCHS = 30
 EXPERIMENTS = {"one": {"num_epochs": EPOCHS}, "two": {"num_epochs": 2, "learning_rate": 0.002}}
 
 
 @pytest.fixture(scope="module")
-def reference(
-    shell: Shell, copy_inputs: CopyInputs, result_of: ResultOf, tmp_path_factory: pytest.TempPathFactory
-) -> list[Any]:
+def reference(shell, copy_inputs, result_of, tmp_path_factory):
     """Return the results of the trials in a study without an interruption."""
     machine = SimpleNamespace(name="reference", folder=tmp_path_factory.mktemp("reference"))
     # With the same number of threads as on the machines, so that the results are equal bit for bit.
@@ -43,13 +31,8 @@ def reference(
     [pytest.param(False, id="separate folders"), pytest.param(True, id="shared folder", marks=pytest.mark.slow)],
 )
 def test_result_is_unchanged_after_another_machine_takes_over_a_trial(
-    shared: bool,
-    network: Network,
-    copy_inputs: CopyInputs,
-    copy_data: CopyData,
-    result_of: ResultOf,
-    reference: list[Any],
-) -> None:
+    shared, network, copy_inputs, copy_data, result_of, reference
+):
     anna, bora = network.machine("anna"), network.machine("bora")
     folder = network.folder / "shared" if shared else Path("out")
     config = copy_inputs(anna, EXPERIMENTS)

@@ -1,26 +1,19 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
 from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
 from tuner.data.batches import create_data_loaders
-from tuner.models import OCRNetwork, build_model, create_model_from_config
+from tuner.models import build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
 
-MakeConfig = Callable[..., TrainingConfig]
 BUILT_IN = list(load_model_definitions(TrainingConfig.model_config_path))
 
 
-def weights(model: OCRNetwork) -> torch.Tensor:
+def weights(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
+def test_parameters_at_least_double_from_small_to_medium_to_large():
     small, medium, large = (
         count_parameters(create_model_from_config(TrainingConfig(model_name=name)))
         for name in ("small", "medium", "large")
@@ -30,7 +23,7 @@ def test_parameters_at_least_double_from_small_to_medium_to_large() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_models_score_and_read_grey_images(name: str) -> None:
+def test_built_in_models_score_and_read_grey_images(name):
     model = create_model_from_config(TrainingConfig(model_name=name)).eval()
     scores = model(torch.rand(2, 1, 64, 128))
     assert scores.shape == (2, 32 if name == "ctc" else 9, 13)
@@ -38,18 +31,18 @@ def test_built_in_models_score_and_read_grey_images(name: str) -> None:
     assert model.read(scores).shape == (2, 9)
 
 
-def test_scores_do_not_depend_on_brightness_and_contrast() -> None:
+def test_scores_do_not_depend_on_brightness_and_contrast():
     model = create_model_from_config(TrainingConfig(model_name="small")).eval()
     images = torch.rand(2, 1, 64, 128)
     assert torch.allclose(model(images), model(0.3 * images + 0.5), atol=1e-3)
 
 
-def test_blank_image_gives_finite_scores() -> None:
+def test_blank_image_gives_finite_scores():
     model = create_model_from_config(TrainingConfig(model_name="small")).eval()
     assert model(torch.full((1, 1, 64, 128), 0.7)).isfinite().all()
 
 
-def test_vocabulary_and_label_length_determine_the_output_shape(tiny_config: MakeConfig, tiny_models: Path) -> None:
+def test_vocabulary_and_label_length_determine_the_output_shape(tiny_config, tiny_models):
     images, definitions = torch.rand(2, 1, 64, 128), load_model_definitions(tiny_models)
     assert build_model(definitions["tiny"], tiny_config(max_sequence_length=5))(images).shape == (2, 5, 13)
     assert build_model(definitions["tiny"], tiny_config(vocab_size=15))(images).shape == (2, 9, 15)
@@ -57,9 +50,7 @@ def test_vocabulary_and_label_length_determine_the_output_shape(tiny_config: Mak
 
 
 @pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(3, 1), (-1, 0), (13.0, "9"), (True, None)])
-def test_vocabulary_too_small_for_a_label_is_rejected(
-    vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
-) -> None:
+def test_vocabulary_too_small_for_a_label_is_rejected(vocab_size, max_sequence_length, tiny_config):
     with pytest.raises(ModelCreationError) as caught:
         create_model_from_config(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
     rule = "expected a whole number of at least"
@@ -70,9 +61,7 @@ def test_vocabulary_too_small_for_a_label_is_rejected(
 
 
 @pytest.mark.parametrize(("vocab_size", "max_sequence_length"), [(15, 20), (12, 1), (13.0, "9"), (True, None)])
-def test_vocabulary_that_differs_from_the_dataset_is_rejected(
-    vocab_size: Any, max_sequence_length: Any, tiny_config: MakeConfig
-) -> None:
+def test_vocabulary_that_differs_from_the_dataset_is_rejected(vocab_size, max_sequence_length, tiny_config):
     with pytest.raises(ConfigurationError) as caught:
         create_data_loaders(tiny_config(vocab_size=vocab_size, max_sequence_length=max_sequence_length))
     reason = "because the dataset has 10 characters and labels of at most 8"
@@ -83,28 +72,26 @@ def test_vocabulary_that_differs_from_the_dataset_is_rejected(
 
 
 @pytest.mark.parametrize(("name", "hint"), [("tinny", "did you mean 'tiny'?"), ("résumé", "use one of these")])
-def test_unknown_model_is_rejected_with_a_list_of_the_defined_models(
-    tiny_config: MakeConfig, name: str, hint: str
-) -> None:
+def test_unknown_model_is_rejected_with_a_list_of_the_defined_models(tiny_config, name, hint):
     with pytest.raises(ModelCreationError) as caught:
         create_model_from_config(tiny_config(model_name=name))
     text = str(caught.value)
     assert all(part in text for part in (repr(name), "tiny, tiny_ctc", hint))
 
 
-def test_missing_definitions_file_is_named_in_the_error(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_missing_definitions_file_is_named_in_the_error(tiny_config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
         create_model_from_config(tiny_config(model_config_path=str(tmp_path / "nowhere.yaml")))
 
 
-def test_definitions_file_of_an_older_format_is_explained(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_definitions_file_of_an_older_format_is_explained(tiny_config, tmp_path):
     older = tmp_path / "model_config.yaml"
     older.write_text("model:\n  cnn: {type: resnet18}\n  rnn: {hidden_size: 128}\n")
     with pytest.raises(ConfigurationError, match="older"):
         create_model_from_config(tiny_config(model_config_path=str(older)))
 
 
-def test_initial_weights_depend_only_on_the_seed(tiny_config: MakeConfig) -> None:
+def test_initial_weights_depend_only_on_the_seed(tiny_config):
     torch.manual_seed(1)
     one = weights(create_model_from_config(tiny_config(seed=3)))
     torch.manual_seed(2)
@@ -112,13 +99,13 @@ def test_initial_weights_depend_only_on_the_seed(tiny_config: MakeConfig) -> Non
     assert not torch.equal(one, weights(create_model_from_config(tiny_config(seed=4))))
 
 
-def test_building_a_model_keeps_the_global_random_state(tiny_config: MakeConfig) -> None:
+def test_building_a_model_keeps_the_global_random_state(tiny_config):
     before = torch.get_rng_state()
     create_model_from_config(tiny_config())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_every_key_of_a_definition_changes_the_network(tiny_config: MakeConfig, tiny_models: Path) -> None:
+def test_every_key_of_a_definition_changes_the_network(tiny_config, tiny_models):
     base = load_model_definitions(tiny_models)["tiny"]
     changes = {
         "decoder": "ctc",

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import itertools
-from typing import cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from search_spaces import ModelDefinition, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
@@ -20,7 +17,7 @@ FLOOR = 1e-6  # impossible classes have a probability between 0 and this
 CLASSES = 13
 
 
-def decoder_of(width: int, positions: int) -> MonotonicAttention:
+def decoder_of(width, positions):
     torch.manual_seed(0)
     decoder = MonotonicAttention(width, positions, CLASSES)
     # Moderate weights, so that no column is almost certain.
@@ -29,7 +26,7 @@ def decoder_of(width: int, positions: int) -> MonotonicAttention:
     return decoder
 
 
-def enumerated(decoder: MonotonicAttention, columns: Tensor) -> Tensor:
+def enumerated(decoder, columns):
     """Return the same probabilities, computed from all 2**T ways to read or skip each column."""
     reads = torch.sigmoid(decoder.reads(columns)).squeeze(-1).double()
     digits = decoder.character(columns).softmax(-1).double()
@@ -47,26 +44,26 @@ def enumerated(decoder: MonotonicAttention, columns: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("positions", [3, 9])
-def test_attention_equals_the_sum_over_all_reading_patterns(positions: int) -> None:
+def test_attention_equals_the_sum_over_all_reading_patterns(positions):
     decoder = decoder_of(4, positions)
     columns = torch.randn(2, 5, 4)
     assert torch.allclose(decoder(columns).exp().double(), enumerated(decoder, columns), atol=2 * FLOOR)
 
 
-def test_attention_probabilities_sum_to_one_up_to_the_floor() -> None:
+def test_attention_probabilities_sum_to_one_up_to_the_floor():
     decoder = decoder_of(4, 9)
     sums = decoder(torch.randn(3, 32, 4)).exp().sum(-1)
     assert torch.allclose(sums, torch.ones_like(sums), atol=2 * CLASSES * FLOOR)
 
 
-def test_attention_never_predicts_a_blank() -> None:
+def test_attention_never_predicts_a_blank():
     blanks = decoder_of(4, 9)(torch.randn(2, 32, 4))[..., BLANK]
     assert blanks.isfinite().all()
     assert blanks.exp().max() < FLOOR
 
 
 @pytest.mark.parametrize("logit", [-200.0, 200.0])
-def test_certain_but_wrong_reading_has_a_correcting_gradient(logit: float) -> None:
+def test_certain_but_wrong_reading_has_a_correcting_gradient(logit):
     decoder = decoder_of(4, 9)
     with torch.no_grad():
         decoder.reads.weight.zero_()
@@ -79,7 +76,7 @@ def test_certain_but_wrong_reading_has_a_correcting_gradient(logit: float) -> No
 
 
 @pytest.mark.parametrize("spread", [0.5, 2.0])
-def test_gradient_equals_that_of_the_sum_over_all_reading_patterns(spread: float) -> None:
+def test_gradient_equals_that_of_the_sum_over_all_reading_patterns(spread):
     decoder = decoder_of(4, 4)
     columns = spread * torch.randn(2, 6, 4)
     weights = torch.randn(2, 4, PAD + 1)  # impossible classes have a constant floor instead
@@ -91,7 +88,7 @@ def test_gradient_equals_that_of_the_sum_over_all_reading_patterns(spread: float
         assert torch.allclose(actual, reference, atol=1e-4)
 
 
-def test_attention_reads_each_certain_column_once_and_in_order() -> None:
+def test_attention_reads_each_certain_column_once_and_in_order():
     decoder = MonotonicAttention(width=11, positions=4, classes=CLASSES)
     with torch.no_grad():
         # Feature 0 means that the column has a digit, features 1 to 10 encode it.
@@ -106,14 +103,14 @@ def test_attention_reads_each_certain_column_once_and_in_order() -> None:
     assert decoder.read(decoder(columns)).tolist() == [[7, 7, 3, EOS], [EOS, PAD, PAD, PAD]]
 
 
-def test_untrained_attention_expects_the_given_number_of_digits() -> None:
+def test_untrained_attention_expects_the_given_number_of_digits():
     decoder = MonotonicAttention(width=4, positions=9, classes=CLASSES)
     nn.init.zeros_(decoder.reads.weight)
     reads = torch.sigmoid(decoder.reads(torch.randn(1, 32, 4)))
     assert reads.sum().item() == pytest.approx(4.5, rel=1e-4)
 
 
-def test_attention_passes_gradients_to_all_parameters() -> None:
+def test_attention_passes_gradients_to_all_parameters():
     decoder = decoder_of(4, 9)
     decoder(torch.randn(2, 32, 4))[:, 0, 5].sum().backward()
     for parameter in decoder.parameters():
@@ -122,7 +119,7 @@ def test_attention_passes_gradients_to_all_parameters() -> None:
         assert parameter.grad.abs().sum() > 0
 
 
-def test_ctc_scores_each_column_separately() -> None:
+def test_ctc_scores_each_column_separately():
     decoder = CTCDecoder(width=4, positions=9, classes=CLASSES)
     columns = torch.randn(2, 32, 4)
     logits = decoder(columns)
@@ -133,22 +130,22 @@ def test_ctc_scores_each_column_separately() -> None:
 class ColumnDecoder(Decoder):
     """Reads one digit in each of the first columns."""
 
-    def forward(self, columns: Tensor) -> Tensor:
+    def forward(self, columns):
         return columns[:, : self.positions, : len(self.special) + 10]
 
-    def read(self, scores: Tensor) -> Tensor:
+    def read(self, scores):
         return scores[..., :EOS].argmax(-1)
 
-    def confidence(self, scores: Tensor, rows: Tensor) -> Tensor:
+    def confidence(self, scores, rows):
         return torch.ones(len(rows))
 
 
-def test_registry_has_exactly_the_decoders_of_model_definitions() -> None:
+def test_registry_has_exactly_the_decoders_of_model_definitions():
     assert list(DECODERS) == list(LOSSES_OF_DECODER)
 
 
-def test_new_decoder_needs_only_a_class_and_a_registry_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast(dict[str, type[Decoder]], DECODERS), "column", ColumnDecoder)
+def test_new_decoder_needs_only_a_class_and_a_registry_entry(monkeypatch):
+    monkeypatch.setitem(DECODERS, "column", ColumnDecoder)
     # Without validation, which allows only the decoder names known at import.
     definition = ModelDefinition(
         decoder="ctc", stem_channels=(4, 8), stage_channels=(8,), width=16, blocks_per_stage=0, context_layers=0

@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 import pytest
 import torch
-from torch import Tensor
 
 from tuner.data.vocabulary import Vocabulary
 from tuner.models.decoders import CTCDecoder, MonotonicAttention
@@ -14,7 +11,7 @@ B = BLANK
 CLASSES = 13
 
 
-def logits_of(classes: list[int]) -> Tensor:
+def logits_of(classes):
     return torch.nn.functional.one_hot(torch.tensor([classes]), CLASSES).float()
 
 
@@ -29,7 +26,7 @@ def logits_of(classes: list[int]) -> Tensor:
     ],
     ids=["label", "digits after the end mark", "two end marks", "no end mark", "padding before the end mark is kept"],
 )
-def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) -> None:
+def test_attention_pads_after_the_first_end(classes, row):
     assert MonotonicAttention(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
 
 
@@ -54,11 +51,11 @@ def test_attention_pads_after_the_first_end(classes: list[int], row: list[int]) 
         "end mark and padding are dropped",
     ],
 )
-def test_ctc_collapses_repeats_then_drops_blanks(classes: list[int], row: list[int]) -> None:
+def test_ctc_collapses_repeats_then_drops_blanks(classes, row):
     assert CTCDecoder(1, 4, CLASSES).read(logits_of(classes)).tolist() == [row]
 
 
-def test_images_of_a_batch_are_read_independently() -> None:
+def test_images_of_a_batch_are_read_independently():
     first, second = [1, 1, B, 2], [5, B, B, B]
     batch = torch.cat([logits_of(first), logits_of(second)])
     assert CTCDecoder(1, 9, CLASSES).read(batch).tolist() == [

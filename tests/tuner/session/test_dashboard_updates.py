@@ -1,9 +1,5 @@
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -14,30 +10,27 @@ from studies import OutputFolder, load_study
 from studies.dashboard.artifacts import trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
-from tuner.display.base import Display
 from tuner.session import dashboard_updates
 from tuner.training import plot_updates
 
-WriteConfig = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 PLOTS = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def run(config: Path, display: Display | None = None) -> None:
+def run(config, display=None):
     HyperparameterTuner(str(config), display=display).run_experiments()
 
 
-def page_of(number: int) -> tuple[str, dict[str, Path]]:
+def page_of(number):
     """Return the note of a trial in the dashboard, and its files keyed by name."""
     study, folder = load_study(OUT)
     trial = study.get_trials()[number]
     return get_note(continue_trial(study, trial)), trial_artifacts(trial, OutputFolder(folder.path))
 
 
-def test_finished_trial_has_a_note_plots_and_settings(write_config: WriteConfig) -> None:
+def test_finished_trial_has_a_note_plots_and_settings(write_config):
     run(write_config({"one": {"training": {"learning_rate": 0.0042}}}, targets={"character_accuracy": 0.99}))
     note, files = page_of(0)
     assert note.startswith("### one: max epochs\n")
@@ -49,7 +42,7 @@ def test_finished_trial_has_a_note_plots_and_settings(write_config: WriteConfig)
     assert yaml.safe_load(files["training_config.yaml"].read_text())["learning_rate"] == 0.0042
 
 
-def test_study_note_shows_metric_and_targets(write_config: WriteConfig) -> None:
+def test_study_note_shows_metric_and_targets(write_config):
     run(write_config({"one": {}}, targets={"character_accuracy": 0.99}))
     study, _ = load_study(OUT)
     note = get_note(study)
@@ -57,22 +50,20 @@ def test_study_note_shows_metric_and_targets(write_config: WriteConfig) -> None:
     assert "| target character_accuracy | 0.99 |" in note
 
 
-def test_running_trial_updates_its_note_and_plots(
-    write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_trial_updates_its_note_and_plots(write_config, make_watcher, monkeypatch):
     monkeypatch.setattr(plot_updates, "_FRACTION", 1e9)  # after each epoch
     seen = []
 
-    def read_page() -> None:
+    def read_page():
         note, files = page_of(0)
         seen.append((note.splitlines()[0], "| epochs | 1 of at most 3 |" in note, files["learning_curves.png"]))
 
-    class Watcher(make_watcher):  # type: ignore[misc]
-        def trial_started(self, *arguments: Any, **named: Any) -> None:
+    class Watcher(make_watcher):
+        def trial_started(self, *arguments, **named):
             super().trial_started(*arguments, **named)
-            self.files: list[bytes] = []
+            self.files = []
 
-        def batch(self, number: int, done: int, total: int) -> None:
+        def batch(self, number, done, total):
             if done == 0 and self.epochs:
                 read_page()
                 self.files.append(seen[-1][2].read_bytes())
@@ -85,15 +76,13 @@ def test_running_trial_updates_its_note_and_plots(
     assert len(set(watcher.files)) == 2
 
 
-def test_note_of_a_running_trial_shows_its_epochs(
-    write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_note_of_a_running_trial_shows_its_epochs(write_config, make_watcher, monkeypatch):
     monkeypatch.setattr(dashboard_updates, "time", SimpleNamespace(monotonic=lambda: 0.0))  # notes take no time
     monkeypatch.setattr(dashboard_updates, "_NOTE_EVERY_S", 0.0)
     rows = []
 
-    class Watcher(make_watcher):  # type: ignore[misc]
-        def batch(self, number: int, done: int, total: int) -> None:
+    class Watcher(make_watcher):
+        def batch(self, number, done, total):
             if done == 0:
                 rows.extend(line for line in page_of(0)[0].splitlines() if line.startswith("| epochs"))
 
@@ -101,7 +90,7 @@ def test_note_of_a_running_trial_shows_its_epochs(
     assert rows == [f"| epochs | {epochs} of at most 3 |" for epochs in range(3)]
 
 
-def test_resumed_trial_keeps_one_file_of_each_kind(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_resumed_trial_keeps_one_file_of_each_kind(write_config, make_watcher):
     config = write_config({"one": {}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=1))
@@ -111,7 +100,7 @@ def test_resumed_trial_keeps_one_file_of_each_kind(write_config: WriteConfig, ma
     assert len(list((OUT / "artifacts").iterdir())) == 4
 
 
-def test_unwritable_artifacts_do_not_fail_a_trial(write_config: WriteConfig, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_artifacts_do_not_fail_a_trial(write_config, caplog):
     config = write_config({"one": {}})
     OUT.mkdir()
     (OUT / "artifacts").touch()
@@ -122,15 +111,15 @@ def test_unwritable_artifacts_do_not_fail_a_trial(write_config: WriteConfig, cap
     assert "learning_curves.png: cannot be saved for the dashboard" in caplog.text
 
 
-def test_unsaved_artifacts_are_saved_later(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_unsaved_artifacts_are_saved_later(write_config, make_watcher):
     OUT.mkdir()
     (OUT / "artifacts").touch()
     run(write_config({"one": {}}), make_watcher(after_epoch=1, action=(OUT / "artifacts").unlink))
     assert page_of(0)[1].keys() == {*PLOTS, "training_config.yaml"}
 
 
-def test_note_of_a_failed_trial_shows_the_error(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
-    def raise_error() -> None:
+def test_note_of_a_failed_trial_shows_the_error(write_config, make_watcher):
+    def raise_error():
         raise RuntimeError("simulated error")
 
     run(write_config({"one": {}, "two": {}}), make_watcher(after_epoch=1, action=raise_error))

@@ -1,27 +1,18 @@
 """A resumed search gives the same results as a search that was never interrupted."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from studies import SearchRequest, load_study, study_status
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
-from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
 from tuner.signals import StopRequested, stop_on_signals
-
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 
 # Measurements of the process, which differ from run to run.
 TIMES = ("training_time", "training_time_s", "epoch_seconds", "epoch_seconds_median", "memory_mb", "cpu_percent")
@@ -30,7 +21,7 @@ TIMES += ("images_per_s_batch_1", "images_per_s_batch_64", "checkpoint_bytes")
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "patience": 2}}
 
 
-def without_times(data: Any) -> Any:
+def without_times(data):
     """Return the data without the values that differ from run to run."""
     if isinstance(data, dict):
         return {
@@ -39,7 +30,7 @@ def without_times(data: Any) -> Any:
     return [without_times(item) for item in data] if isinstance(data, list) else data
 
 
-def study_data(folder: Path, results: Path) -> list[Any]:
+def study_data(folder, results):
     """Return all data of a study and its results file."""
     trials = load_study(folder)[0].get_trials()
     curves = {
@@ -55,7 +46,7 @@ def study_data(folder: Path, results: Path) -> list[Any]:
     ]
 
 
-def run_search(config: Path, space: Path, folder: str, display: Display | None = None) -> None:
+def run_search(config, space, folder, display=None):
     # Six search trials, because the sampler learns from earlier results only for the last one.
     HyperparameterTuner(
         str(config),
@@ -69,21 +60,19 @@ def run_search(config: Path, space: Path, folder: str, display: Display | None =
     ).run_experiments()
 
 
-def interrupt_by_signal(train: Callable[[Callable[[], object]], object]) -> None:
+def interrupt_by_signal(train):
     """Interrupt training with Ctrl-C."""
     with pytest.raises(StopRequested), stop_on_signals():
         train(lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
-def interrupt_by_stop_command(train: Callable[[Callable[[], object]], object]) -> None:
+def interrupt_by_stop_command(train):
     """Interrupt training with `khmer-tuner stop`."""
     train(lambda: main(["stop", "--output-dir", "interrupted"]))
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_resumed_search_gives_the_same_trials_and_results(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_resumed_search_gives_the_same_trials_and_results(write_config, write_space, make_watcher):
     config = write_config({"one": {"training": {"num_epochs": 3}} | BY_LOSS})
     space = write_space(base={"num_epochs": 3})
     run_search(config, space, "uninterrupted")
@@ -94,7 +83,7 @@ def test_resumed_search_gives_the_same_trials_and_results(
     longest = sorted(range(1, 7), key=lambda number: len(uninterrupted[0][number][3]))[-2:]
     in_preset, early, late = {"in_batch": 8}, *({"of_trial": number, "after_epoch": 1} for number in sorted(longest))
 
-    def train_until(point: dict[str, int], action: Callable[[], object]) -> None:
+    def train_until(point, action):
         run_search(config, space, "interrupted", make_watcher(action=action, **point))
 
     for interrupt, point in (

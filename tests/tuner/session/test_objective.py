@@ -1,23 +1,18 @@
-from __future__ import annotations
-
 import errno
 import json
 import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
-from optuna import Study
 from optuna.pruners import NopPruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
@@ -26,9 +21,7 @@ from studies import (
     RowState,
     SamplerName,
     SearchRequest,
-    StatusRow,
     TrialKind,
-    TrialRecord,
     ended_records,
     load_study,
     records_beyond_retention,
@@ -37,7 +30,6 @@ from studies import (
 from studies.sampling.pruning import Pruning
 from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
-from tuner.display.base import Display
 from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.outcome import _converged_epoch
 from tuner.session.run_options import RunOptions
@@ -45,36 +37,31 @@ from tuner.signals import StopRequested, stop_on_signals
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.history import EpochMetrics
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def raising(error: BaseException) -> Callable[[], object]:
-    def fail() -> None:
+def raising(error):
+    def fail():
         raise error
 
     return fail
 
 
-def run(config: Path, display: Display | None = None) -> dict[str, Any]:
+def run(config, display=None):
     return HyperparameterTuner(str(config), display=display).run_experiments()
 
 
-def record_of(name: str) -> TrialRecord:
+def record_of(name):
     return next(record for record in ended_records(load_study(OUT)[0]) if record.experiment_name == name)
 
 
-def row_of(name: str) -> StatusRow:
+def row_of(name):
     return next(row for row in study_status(*load_study(OUT)).rows if row.name == name)
 
 
-def test_failed_trial_keeps_the_results_of_its_epochs(
-    write_config: WriteConfig, read_results: Any, make_watcher: MakeWatcher
-) -> None:
+def test_failed_trial_keeps_the_results_of_its_epochs(write_config, read_results, make_watcher):
     config = write_config({"one": {"training": {"num_epochs": 4}}, "two": {"training": {"num_epochs": 1}}})
     results = run(config, make_watcher(after_epoch=2, action=raising(RuntimeError("simulated error"))))
     first, second = results["all_results"]
@@ -92,7 +79,7 @@ def test_failed_trial_keeps_the_results_of_its_epochs(
     assert read_results(file) == results
 
 
-def test_out_of_memory_has_its_own_outcome(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_out_of_memory_has_its_own_outcome(write_config, make_watcher):
     run(write_config({"one": {}}), make_watcher(after_epoch=1, action=lambda: torch.empty(2**60, dtype=torch.uint8)))
     outcome = record_of("one").outcome
     assert outcome is not None
@@ -102,9 +89,7 @@ def test_out_of_memory_has_its_own_outcome(write_config: WriteConfig, make_watch
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE])
-def test_disk_error_stops_the_run_and_keeps_it_resumable(
-    code: int, write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_disk_error_stops_the_run_and_keeps_it_resumable(code, write_config, make_watcher):
     config = write_config({"one": {}, "two": {"training": {"num_epochs": 1}}})
     with pytest.raises(OSError, match="disk"):
         run(config, make_watcher(after_epoch=1, action=raising(OSError(code, "the disk has a problem"))))
@@ -115,9 +100,7 @@ def test_disk_error_stops_the_run_and_keeps_it_resumable(
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_interrupted_trial_is_not_failed(
-    interruption: type[BaseException], write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_interrupted_trial_is_not_failed(interruption, write_config, make_watcher):
     with pytest.raises(interruption):
         run(write_config({"one": {}}), make_watcher(after_epoch=1, action=raising(interruption())))
     row = row_of("one")
@@ -125,9 +108,7 @@ def test_interrupted_trial_is_not_failed(
     assert (OUT / "one" / "checkpoints" / "last.pt").exists()
 
 
-def test_resumed_trial_reports_epochs_that_are_missing_in_the_study(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_resumed_trial_reports_epochs_that_are_missing_in_the_study(write_config, make_watcher):
     config = write_config({"one": {"training": {"num_epochs": 3}}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=2))
@@ -140,9 +121,7 @@ def test_resumed_trial_reports_epochs_that_are_missing_in_the_study(
     assert trial.value == max(trial.intermediate_values.values())
 
 
-def test_trial_killed_after_its_last_epoch_repeats_no_epoch(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_trial_killed_after_its_last_epoch_repeats_no_epoch(write_config, make_watcher):
     config = write_config({"one": {}})
     with pytest.raises(KeyboardInterrupt):
         run(config, make_watcher(after_epoch=2))
@@ -154,7 +133,7 @@ def test_trial_killed_after_its_last_epoch_repeats_no_epoch(
     assert load_checkpoint(best)["metrics"] == before
 
 
-def test_trial_stores_why_it_ended(write_config: WriteConfig) -> None:
+def test_trial_stores_why_it_ended(write_config):
     stops = {"training": {"num_epochs": 9}, "early_stopping": {"patience": 1, "min_delta": 1.0}}
     run(write_config({"early": stops, "full": {}}))
     early, full = record_of("early").outcome, record_of("full").outcome
@@ -166,7 +145,7 @@ def test_trial_stores_why_it_ended(write_config: WriteConfig) -> None:
     assert full.epoch_seconds_median > 0
 
 
-def test_trial_stores_the_size_and_the_speed_of_its_network(write_config: WriteConfig) -> None:
+def test_trial_stores_the_size_and_the_speed_of_its_network(write_config):
     run(write_config({"one": {}}))
     outcome = record_of("one").outcome
     assert outcome is not None
@@ -178,7 +157,7 @@ def test_trial_stores_the_size_and_the_speed_of_its_network(write_config: WriteC
     assert 0 < outcome.images_per_s_batch_1 < outcome.images_per_s_batch_64
 
 
-def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config, make_watcher):
     config = write_config({"one": {}})
     for _ in range(MAX_MEMORY_CRASHES + 1):
         with pytest.raises(StopRequested), stop_on_signals():
@@ -189,7 +168,7 @@ def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config: WriteCon
     assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * (MAX_MEMORY_CRASHES + 1)]
 
 
-def search(config: Path, space: Path, trials: int, display: Display | None = None, **settings: Any) -> dict[str, Any]:
+def search(config, space, trials, display=None, **settings):
     """Train the experiments of a file, then search trials."""
     request = SearchRequest(at_least=trials, **settings)
     return HyperparameterTuner(
@@ -199,11 +178,11 @@ def search(config: Path, space: Path, trials: int, display: Display | None = Non
     ).run_experiments()
 
 
-def trial_of(name: str) -> FrozenTrial:
+def trial_of(name):
     return load_study(OUT)[0].get_trials()[record_of(name).number]
 
 
-def best_so_far(folder: Path, pick: Callable[..., float]) -> list[float]:
+def best_so_far(folder, pick):
     losses = [json.loads(line)["val_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [pick(losses[:number]) for number in range(1, len(losses) + 1)]
 
@@ -211,15 +190,13 @@ def best_so_far(folder: Path, pick: Callable[..., float]) -> list[float]:
 BY_LOSS = {"early_stopping": {"monitor": "val_loss", "mode": "min", "min_delta": 0.0}}
 QUICK = {"training": {"learning_rate": 0.01, "num_epochs": 4}} | BY_LOSS
 # The learning rate is fixed, because its range would be widened to include that of `quick`.
-SLOW: dict[str, Any] = {
+SLOW = {
     "base": {"num_epochs": 4, "learning_rate": 1e-9},
     **dict.fromkeys(["model_name", "loss_type", "learning_rate"]),
 }
 
 
-def test_search_trial_that_is_worse_than_others_is_pruned(
-    write_config: WriteConfig, write_space: WriteSpace, read_results: Any
-) -> None:
+def test_search_trial_that_is_worse_than_others_is_pruned(write_config, write_space, read_results):
     space = write_space(**SLOW)
     results = search(write_config({"quick": QUICK}), space, 2, prune_grace=2)
     assert read_results(Path("results.json")) == results
@@ -237,9 +214,7 @@ def test_search_trial_that_is_worse_than_others_is_pruned(
 
 
 @pytest.mark.parametrize("settings", [{"pruner": PrunerName.NONE}, {}], ids=str)
-def test_nothing_is_pruned_without_a_pruner_or_within_the_grace_period(
-    settings: dict[str, Any], write_config: WriteConfig, write_space: WriteSpace
-) -> None:
+def test_nothing_is_pruned_without_a_pruner_or_within_the_grace_period(settings, write_config, write_space):
     # The default grace period is the early stopping patience, which is longer than these four epochs.
     space = write_space(**SLOW)
     search(write_config({"quick": QUICK}), space, 1, **settings)
@@ -251,17 +226,15 @@ def test_nothing_is_pruned_without_a_pruner_or_within_the_grace_period(
 class RecordingPruner(NopPruner):
     """Records the last reported epoch at each call."""
 
-    def __init__(self) -> None:
-        self.epochs: list[int | None] = []
+    def __init__(self):
+        self.epochs = []
 
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+    def prune(self, study, trial):
         self.epochs.append(trial.last_step)
         return super().prune(study, trial)
 
 
-def test_pruner_is_not_called_again_for_repeated_epochs(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruner_is_not_called_again_for_repeated_epochs(write_config, write_space, make_watcher, monkeypatch):
     pruner = RecordingPruner()
     monkeypatch.setattr(Pruning, "create_pruner", lambda *arguments: pruner)
     config, space = write_config({"one": {"training": {"num_epochs": 1}}}), write_space(base={"num_epochs": 5})
@@ -279,7 +252,7 @@ def test_pruner_is_not_called_again_for_repeated_epochs(
     assert pruner.epochs == [3, 4]
 
 
-def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteSpace) -> None:
+def test_presets_are_never_pruned(write_config, write_space):
     slow = {"training": {"learning_rate": 2e-9, "num_epochs": 4}, "scheduler": {"min_lr": 0.0}} | BY_LOSS
     space = write_space(**SLOW)
     search(write_config({"quick": QUICK}), space, 1, prune_grace=1)
@@ -289,11 +262,7 @@ def test_presets_are_never_pruned(write_config: WriteConfig, write_space: WriteS
 
 
 @pytest.fixture(scope="module")
-def searched(
-    tmp_path_factory: pytest.TempPathFactory,
-    configs_in: Callable[[Path], WriteConfig],
-    spaces_in: Callable[[Path], WriteSpace],
-) -> Path:
+def searched(tmp_path_factory, configs_in, spaces_in):
     """Return the folder of a study with two presets and eleven search trials of one epoch; tests must not change it."""
     folder = tmp_path_factory.mktemp("searched")
     one = {"training": {"num_epochs": 1, "log_every_n_steps": 9, "seed": 4, "save_every_n_epochs": 1}}
@@ -313,7 +282,7 @@ def searched(
     return folder
 
 
-def test_search_trial_stores_its_complete_configuration(searched: Path) -> None:
+def test_search_trial_stores_its_complete_configuration(searched):
     entries = {
         entry["experiment_name"]: entry for entry in json.loads((searched / "results.json").read_text())["all_results"]
     }
@@ -341,8 +310,8 @@ def test_search_trial_stores_its_complete_configuration(searched: Path) -> None:
     assert min(record.config["learning_rate"] for record in records) < TrainingConfig.min_lr
 
 
-def test_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path) -> None:
-    def rank(entry: dict[str, Any]) -> tuple[float, float, str]:
+def test_ten_best_search_trials_and_all_presets_keep_their_models(searched):
+    def rank(entry):
         return -entry["best_val_char_accuracy"], -entry["best_val_seq_accuracy"], entry["experiment_name"]
 
     entries = json.loads((searched / "results.json").read_text())["all_results"]
@@ -356,9 +325,7 @@ def test_ten_best_search_trials_and_all_presets_keep_their_models(searched: Path
     assert (other / "metrics.jsonl").exists()
 
 
-def test_diverged_search_trial_is_pruned_in_optuna_and_failed_in_the_results(
-    write_config: WriteConfig, write_space: WriteSpace, read_results: Any
-) -> None:
+def test_diverged_search_trial_is_pruned_in_optuna_and_failed_in_the_results(write_config, write_space, read_results):
     base = {"num_epochs": 20, "learning_rate": 10.0, "optimizer_type": "adamw", "weight_decay": 10.0}
     space = write_space(**SLOW | {"base": base})
     results = search(write_config({"stable": {"training": {"num_epochs": 1}}}), space, 2)
@@ -380,9 +347,7 @@ def test_diverged_search_trial_is_pruned_in_optuna_and_failed_in_the_results(
             json.loads(attribute, parse_constant=pytest.fail)
 
 
-def test_failed_search_trial_does_not_stop_the_others(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_failed_search_trial_does_not_stop_the_others(write_config, write_space, make_watcher):
     watcher = make_watcher(after_epoch=1, of_trial=1, action=raising(RuntimeError("simulated error")))
     results = search(write_config({"one": {"training": {"num_epochs": 1}}}), write_space(), 2, watcher)
     ends = [(entry["experiment_name"], entry["status"]) for entry in results["all_results"]]
@@ -390,7 +355,7 @@ def test_failed_search_trial_does_not_stop_the_others(
     assert trial_of("search_0001").state == TrialState.FAIL
 
 
-def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:
+def epoch(number, characters, sequences):
     return EpochMetrics(
         epoch=number,
         train_loss=1.0,
@@ -417,16 +382,16 @@ def epoch(number: int, characters: float, sequences: float) -> EpochMetrics:
     ],
     ids=["both", "characters", "sequences", "never", "no accuracy target"],
 )
-def test_converged_epoch_is_the_first_that_meets_both_targets(targets: Targets, converged: int | None) -> None:
+def test_converged_epoch_is_the_first_that_meets_both_targets(targets, converged):
     epochs = (epoch(1, 0.5, 0.1), epoch(2, 0.85, 0.6), epoch(3, 0.9, 0.7), epoch(4, 0.95, 0.9))
     assert _converged_epoch(epochs, targets) == converged
 
 
-def test_deleted_checkpoints_are_not_searched_again(searched: Path) -> None:
+def test_deleted_checkpoints_are_not_searched_again(searched):
     study, folder = load_study(searched / OUT)
     (worst,) = records_beyond_retention(study)
     checkpoint = folder.trial_dir(worst.experiment_name) / "checkpoints" / "best.pt"
-    deleted: set[int] = set()
+    deleted = set()
     try:
         for remains in (False, True):
             checkpoint.touch()

@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +11,7 @@ from tuner.session.run_options import RunOptions, StopConditions, TrialFilter, c
 OUT = Path("training_output")
 
 
-def record(kind: TrialKind, name: str) -> TrialRecord:
+def record(kind, name):
     return TrialRecord(0, kind, TrialPhase.WAITING, name, {}, "", (), None)
 
 
@@ -28,9 +25,7 @@ def record(kind: TrialKind, name: str) -> TrialRecord:
         (TrialFilter(frozenset()), {"search_0002"}),
     ],
 )
-def test_filter_matches_presets_by_name_and_search_trials_together(
-    trial_filter: TrialFilter, matching: set[str]
-) -> None:
+def test_filter_matches_presets_by_name_and_search_trials_together(trial_filter, matching):
     records = [
         record(TrialKind.PRESET, "one"),
         record(TrialKind.PRESET, "two"),
@@ -48,13 +43,11 @@ def test_filter_matches_presets_by_name_and_search_trials_together(
         (TrialFilter(frozenset({"one"}), search=False), False),
     ],
 )
-def test_only_a_filter_of_named_experiments_can_never_match_new_trials(
-    trial_filter: TrialFilter, may_gain: bool
-) -> None:
+def test_only_a_filter_of_named_experiments_can_never_match_new_trials(trial_filter, may_gain):
     assert trial_filter.may_gain_trials == may_gain
 
 
-def test_run_times_out_at_the_deadline_and_never_without_a_deadline() -> None:
+def test_run_times_out_at_the_deadline_and_never_without_a_deadline():
     assert not StopConditions().timed_out
     assert not StopConditions(deadline=time.monotonic() + 1000).timed_out
     assert StopConditions(deadline=time.monotonic()).timed_out
@@ -63,21 +56,21 @@ def test_run_times_out_at_the_deadline_and_never_without_a_deadline() -> None:
 @pytest.mark.usefixtures("in_tmp")
 class TestCheck:
     @pytest.mark.parametrize("options", [{}, {"storage": "sqlite:///training_output/other.db"}])
-    def test_check_of_valid_options_creates_nothing(self, options: dict[str, Any], tmp_path: Path) -> None:
+    def test_check_of_valid_options_creates_nothing(self, options, tmp_path):
         RunOptions(**options).check()
         assert list(tmp_path.iterdir()) == []
 
-    def test_default_storage_is_in_the_output_folder(self) -> None:
+    def test_default_storage_is_in_the_output_folder(self):
         assert RunOptions().storage_url == f"sqlite:///{OUT.absolute()}/study.db"
         assert RunOptions(storage="sqlite:////elsewhere/x.db").storage_url == "sqlite:////elsewhere/x.db"
 
-    def test_database_in_the_output_folder_is_checked(self) -> None:
+    def test_database_in_the_output_folder_is_checked(self):
         OUT.mkdir()
         (OUT / "study.db").write_text("no database, but long enough to be taken for one" * 100)
         with pytest.raises(ConfigurationError, match=r"study\.db is not a SQLite database"):
             RunOptions().check()
 
-    def test_all_problems_are_reported_together(self) -> None:
+    def test_all_problems_are_reported_together(self):
         search = SearchRequest(SamplerName.GP, PrunerName.QUANTILE)
         options = RunOptions(OUT, "a/b", "sqlite://", device="tpu", results_file="no/r.json", search=search)
         with pytest.raises(ConfigurationError) as caught:
@@ -85,7 +78,7 @@ class TestCheck:
         subjects = [problem.split(":")[0] for problem in caught.value.problems]
         assert subjects == ["storage URL", "study name", "device", "results file no/r.json", "--pruner"]
 
-    def test_output_folder_that_is_a_file_is_reported_with_an_invalid_storage(self) -> None:
+    def test_output_folder_that_is_a_file_is_reported_with_an_invalid_storage(self):
         OUT.write_text("a file where a folder should be")
         with pytest.raises(ConfigurationError) as caught:
             RunOptions(storage="sqlite://").check()
@@ -107,9 +100,7 @@ class TestCheck:
         (0, 1, "found 0; expected 1 to 4, "),
     ],
 )
-def test_more_threads_than_cores_are_refused(
-    threads: int | None, workers: Any, problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_threads_than_cores_are_refused(threads, workers, problem, monkeypatch):
     monkeypatch.setattr(run_options, "usable_cores", lambda: 4)
     if problem:
         with pytest.raises(ConfigurationError) as caught:
@@ -120,11 +111,11 @@ def test_more_threads_than_cores_are_refused(
 
 
 @pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
-def test_default_parallelism_is_twice_the_number_of_workers(workers: Any, parallelism: int | None) -> None:
+def test_default_parallelism_is_twice_the_number_of_workers(workers, parallelism):
     assert default_parallelism(workers) == parallelism
 
 
 @pytest.mark.parametrize("workers", [0, -1])
-def test_no_workers_are_refused(workers: int) -> None:
+def test_no_workers_are_refused(workers):
     with pytest.raises(ConfigurationError, match=f"workers: found {workers}; expected a whole number above 0"):
         RunOptions(workers=workers).check()

@@ -1,10 +1,6 @@
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -42,48 +38,34 @@ from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
 from tuner.workers.loop import finished_trials, work
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 
 
-def opened(
-    config: Path,
-    display: Display | None = None,
-    *,
-    may_generate: bool = False,
-    space: Path | None = None,
-    **options: Any,
-) -> Session:
+def opened(config, display=None, *, may_generate=False, space=None, **options):
     run_options = RunOptions(space_file=None if space is None else str(space), **options)
     request = RunRequest.from_file(load_experiments(config), options=run_options)
     return Session.open(replace(request, may_generate=may_generate), display or Display())
 
 
-def reopened(
-    display: Display | None = None, *, output_dir: Path = OUT, name: str | None = None, **more: Any
-) -> Session:
+def reopened(display=None, *, output_dir=OUT, name=None, **more):
     return Session.reopen(ExistingStudy.load(output_dir, name=name), display or Display(), **more)
 
 
-def states(session: Session) -> list[str]:
+def states(session):
     return [trial.state.name for trial in session.study.get_trials()]
 
 
 @pytest.mark.usefixtures("in_tmp")
 class TestOpen:
-    def test_enqueues_each_experiment_once(self, write_config: WriteConfig) -> None:
+    def test_enqueues_each_experiment_once(self, write_config):
         config = write_config({"one": {}, "two": {"model": {"name": "tiny_ctc"}, "training": {"loss_type": "ctc"}}})
         for _ in range(2):
             session = opened(config)
         assert states(session) == ["WAITING", "WAITING"]
         assert search_settings(session.study) is None
 
-    def test_studies_on_the_same_server_are_independent(
-        self, write_config: WriteConfig, new_database: Callable[[], str]
-    ) -> None:
+    def test_studies_on_the_same_server_are_independent(self, write_config, new_database):
         url = new_database()
         sessions = []
         for number, name in enumerate(("khmer-ocr", "second")):
@@ -99,7 +81,7 @@ class TestOpen:
         with pytest.raises(ConfigurationError, match="the study contains it with other settings"):
             opened(config, output_dir="khmer-ocr", storage=url)
 
-    def test_changed_library_version_is_noted(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_changed_library_version_is_noted(self, write_config, make_watcher):
         config = write_config({"one": {}})
         study = opened(config).study
         invariants = study_invariants(study).as_dict()
@@ -110,7 +92,7 @@ class TestOpen:
         (note,) = watcher.notes
         assert note.startswith("the study was created with torch 1.0")
 
-    def test_dataset_can_move_between_runs(self, write_config: WriteConfig, tiny_dataset: Path, tmp_path: Path) -> None:
+    def test_dataset_can_move_between_runs(self, write_config, tiny_dataset, tmp_path):
         opened(write_config({"one": ONE_EPOCH}))
         (tmp_path / "moved").symlink_to(tiny_dataset.parent)
         session = opened(write_config({"one": ONE_EPOCH | {"data": {"metadata_path": "moved/metadata.yaml"}}}))
@@ -118,7 +100,7 @@ class TestOpen:
         assert states(session) == ["COMPLETE"]
         assert study_invariants(session.study).dataset["metadata_path"] == str(tmp_path / "moved" / "metadata.yaml")
 
-    def test_targets_determine_the_converged_epoch(self, write_config: WriteConfig) -> None:
+    def test_targets_determine_the_converged_epoch(self, write_config):
         session = opened(write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 1e-9}))
         assert session.context.targets == Targets(character_accuracy=1e-9)
         work(session, TrialFilter(), StopConditions())
@@ -127,7 +109,7 @@ class TestOpen:
         assert outcome.converged_epoch == 1
 
     @pytest.mark.slow
-    def test_missing_default_dataset_is_generated(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_missing_default_dataset_is_generated(self, write_config, make_watcher):
         watcher = make_watcher()
         config = write_config({"one": {"data": {"metadata_path": "generated_data/metadata.yaml"}}})
         opened(config, watcher, may_generate=True)
@@ -140,8 +122,8 @@ class TestOpen:
 
     @pytest.mark.parametrize("changed", ["experiment", "space"])
     def test_conflict_with_the_study_is_reported_before_a_dataset_is_generated(
-        self, changed: str, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
-    ) -> None:
+        self, changed, write_config, write_space, tmp_path
+    ):
         opened(write_config({"one": {}}), space=write_space())
         default_dataset = {"data": {"metadata_path": "generated_data/metadata.yaml"}}
         more = {"training": {"batch_size": 4}} if changed == "experiment" else {}
@@ -153,15 +135,13 @@ class TestOpen:
             opened(config, may_generate=True, space=space)
         assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
-    def test_study_can_be_loaded_by_optuna(self, write_config: WriteConfig) -> None:
+    def test_study_can_be_loaded_by_optuna(self, write_config):
         work(opened(write_config({"one": ONE_EPOCH})), TrialFilter(), StopConditions())
         study = optuna.load_study(study_name="khmer-ocr", storage=open_storage(default_storage_url(OUT)))
         assert study.best_trial.user_attrs["experiment_name"] == "one"
         assert study.best_trial.user_attrs["config"]["learning_rate"] == 0.001
 
-    def test_default_search_space_has_the_defined_models(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_default_search_space_has_the_defined_models(self, write_config, make_watcher):
         session = opened(config := write_config({"one": ONE_EPOCH}))
         space = study_space(session.study)
         assert space.values_of("model_name") == ("tiny", "tiny_ctc")
@@ -174,9 +154,7 @@ class TestOpen:
         work(session, TrialFilter(search=False), StopConditions())
         assert session.study.get_trials()[0].params["model_name"] == "tiny"
 
-    def test_search_space_of_a_study_cannot_be_changed(
-        self, write_config: WriteConfig, write_space: WriteSpace
-    ) -> None:
+    def test_search_space_of_a_study_cannot_be_changed(self, write_config, write_space):
         config, space = write_config({"one": {"training": {"learning_rate": 0.02}}}), write_space()
         assert study_space(opened(config, space=space).study).values_of("learning_rate") == (1e-4, 0.02)  # widened
         for repeated in (None, space):
@@ -189,13 +167,11 @@ class TestOpen:
             assert change in message
         assert "leave out --space" in message
 
-    def test_model_definitions_can_be_added_but_not_changed(
-        self, write_config: WriteConfig, tiny_models: Path, tmp_path: Path
-    ) -> None:
+    def test_model_definitions_can_be_added_but_not_changed(self, write_config, tiny_models, tmp_path):
         session = opened(write_config({"one": {}}))
         models = yaml.safe_load(tiny_models.read_text())["models"]
 
-        def with_models(**changes: Any) -> Path:
+        def with_models(**changes):
             path = tmp_path / "models.yaml"
             path.write_text(yaml.safe_dump({"models": {**models, **changes}}))
             return write_config({"new": {"model": {"name": "tiny", "config_path": str(path)}}}, file_name="new.yaml")
@@ -213,9 +189,7 @@ class TestOpen:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestReopen:
-    def test_output_folder_suffices_to_reopen_a_study(
-        self, write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_output_folder_suffices_to_reopen_a_study(self, write_config, write_space, tmp_path, monkeypatch):
         created = opened(write_config({"one": {}}, targets={"character_accuracy": 0.5}), space=write_space())
         add_search_trials(created.study, created.context.folder, SearchRequest(sampler=SamplerName.RANDOM, at_least=2))
         (tmp_path / "other_folder").mkdir()
@@ -229,7 +203,7 @@ class TestReopen:
         assert states(session) == ["WAITING"] * 3
         assert list((tmp_path / "other_folder").iterdir()) == []
 
-    def test_output_folder_can_move(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_output_folder_can_move(self, write_config, tmp_path):
         opened(write_config({"one": ONE_EPOCH}))
         shutil.move(tmp_path / OUT, tmp_path / "moved")
         session = reopened(output_dir=Path("moved"))
@@ -237,31 +211,31 @@ class TestReopen:
         assert states(session) == ["COMPLETE"]
         assert not OUT.exists()
 
-    def test_without_a_study_nothing_is_created(self, tmp_path: Path) -> None:
+    def test_without_a_study_nothing_is_created(self, tmp_path):
         message = "no such folder; choose the --output-dir of a study, or create one with `khmer-tuner run`"
         with pytest.raises(ConfigurationError, match=message):
             reopened()
         assert list(tmp_path.iterdir()) == []
 
-    def test_unknown_device_is_rejected(self, write_config: WriteConfig) -> None:
+    def test_unknown_device_is_rejected(self, write_config):
         opened(write_config({"one": {}}))
         with pytest.raises(ConfigurationError, match="device: found 'gpu'"):
             reopened(device="gpu")
 
-    def test_name_of_another_study_is_rejected(self, write_config: WriteConfig) -> None:
+    def test_name_of_another_study_is_rejected(self, write_config):
         opened(write_config({"one": {}}))
         with pytest.raises(ConfigurationError, match="belongs to the study 'khmer-ocr', not to 'mine'"):
             reopened(name="mine")
         assert reopened(name="khmer-ocr").study.study_name == "khmer-ocr"
 
-    def test_missing_dataset_is_reported_with_a_remedy(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_missing_dataset_is_reported_with_a_remedy(self, write_config, tmp_path):
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         opened(write_config({"one": {"data": {"metadata_path": str(metadata)}}}))
         shutil.rmtree(metadata.parent)
         with pytest.raises(DataLoaderError, match=r"mine/metadata\.yaml: the dataset .* is missing; .*--config"):
             reopened()
 
-    def test_changed_dataset_is_rejected(self, write_config: WriteConfig, tmp_path: Path) -> None:
+    def test_changed_dataset_is_rejected(self, write_config, tmp_path):
         metadata = generate_dataset(tmp_path / "mine", samples=10, test_samples=1)
         config = write_config({"one": {"data": {"metadata_path": str(metadata)}}})
         opened(config)
@@ -274,9 +248,7 @@ class TestReopen:
                 open_again()
 
     @pytest.mark.parametrize("is_known", [True, False])
-    def test_changed_image_folder_is_named_if_its_images_differ(
-        self, is_known: bool, write_config: WriteConfig, tmp_path: Path, make_watcher: MakeWatcher
-    ) -> None:
+    def test_changed_image_folder_is_named_if_its_images_differ(self, is_known, write_config, tmp_path, make_watcher):
         original, other = tmp_path / "generated_data", tmp_path / "set" / "generated_data"
         metadata = generate_dataset(original, samples=10, test_samples=1)
         other.mkdir(parents=True)
@@ -301,9 +273,7 @@ class TestReopen:
             message = f"its images are in {other}/train, earlier in {before}; use the study's dataset"
             assert message in str(caught.value)
 
-    def test_reopening_notes_changed_library_versions(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_reopening_notes_changed_library_versions(self, write_config, make_watcher):
         study = opened(write_config({"one": {}})).study
         invariants = study_invariants(study).as_dict()
         study.set_user_attr("invariants", invariants | {"versions": invariants["versions"] | {"optuna": "4.0"}})
@@ -311,7 +281,7 @@ class TestReopen:
         reopened(watcher)
         assert [note.split(" and ")[0] for note in watcher.notes] == ["the study was created with optuna 4.0"]
 
-    def test_copy_of_the_model_definitions_is_restored(self, write_config: WriteConfig) -> None:
+    def test_copy_of_the_model_definitions_is_restored(self, write_config):
         copy = opened(write_config({"one": {}})).context.folder.model_definitions_path
         before = copy.read_text()
         copy.write_text("models: {}")
@@ -324,9 +294,7 @@ class TestReopen:
 
 @pytest.mark.usefixtures("in_tmp")
 class TestSearch:
-    def test_requested_number_of_search_trials_is_added(
-        self, write_config: WriteConfig, write_space: WriteSpace
-    ) -> None:
+    def test_requested_number_of_search_trials_is_added(self, write_config, write_space):
         session = opened(write_config({"one": {}}), space=write_space())
         for request, expected in [
             (SearchRequest(at_least=2), 2),
@@ -340,7 +308,7 @@ class TestSearch:
             kinds = [record.kind for record in latest_records(session.study)]
             assert kinds.count(TrialKind.SEARCH) == expected
 
-    def test_search_starts_from_the_common_settings_of_the_presets(self, write_config: WriteConfig) -> None:
+    def test_search_starts_from_the_common_settings_of_the_presets(self, write_config):
         both = {"training": {"log_every_n_steps": 7}, "early_stopping": {"patience": 3}}
         session = opened(write_config({"one": both, "two": both | {"optimizer": {"type": "adamw"}}}))
         add_search_trials(session.study, session.context.folder, SearchRequest(at_least=1))
@@ -359,9 +327,7 @@ class TestSearch:
             (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
         ],
     )
-    def test_changed_search_settings_are_rejected(
-        self, search: SearchRequest, message: str, write_config: WriteConfig, write_space: WriteSpace
-    ) -> None:
+    def test_changed_search_settings_are_rejected(self, search, message, write_config, write_space):
         created = opened(write_config({"one": {}}), space=write_space())
         first = SearchRequest(sampler=SamplerName.RANDOM, prune_grace=2, at_least=1)
         add_search_trials(created.study, created.context.folder, first)
@@ -375,9 +341,7 @@ class TestSearch:
 
 @pytest.mark.usefixtures("in_tmp")
 @pytest.mark.parametrize("given", ["when created", "when reopened"])
-def test_device_option_applies_to_search_trials(
-    given: str, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_device_option_applies_to_search_trials(given, write_config, write_space, make_watcher):
     config = write_config({"one": ONE_EPOCH})
     created = opened(config, space=write_space(base={"num_epochs": 1}))
     add_search_trials(created.study, created.context.folder, SearchRequest(at_least=1))
@@ -388,9 +352,7 @@ def test_device_option_applies_to_search_trials(
 
 
 @pytest.mark.usefixtures("in_tmp")
-def test_trial_that_this_machine_cannot_train_stays_pending(
-    write_config: WriteConfig, write_space: WriteSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trial_that_this_machine_cannot_train_stays_pending(write_config, write_space, monkeypatch):
     # As after moving from a machine with CUDA to one without.
     session = opened(write_config({"one": ONE_EPOCH}))
     (trial,) = session.study.get_trials()

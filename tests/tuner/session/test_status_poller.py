@@ -1,57 +1,50 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from optuna.exceptions import StorageInternalError
 
 from search_spaces import load_experiments
-from studies import RowState, StudyStatus
+from studies import RowState
 from tuner.display.base import Display
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.status_poller import StatusPoller
 
-WriteConfig = Callable[..., Path]
-
 
 class RecordingDisplay(Display):
     """Records the received statuses."""
 
-    def __init__(self) -> None:
-        self.statuses: list[StudyStatus] = []
+    def __init__(self):
+        self.statuses = []
 
-    def status_polled(self, status: StudyStatus) -> None:
+    def status_polled(self, status):
         self.statuses.append(status)
 
 
 @pytest.fixture
-def session(write_config: WriteConfig, in_tmp: Path) -> Session:
+def session(write_config, in_tmp):
     return Session.open(
         RunRequest.from_file(load_experiments(write_config({"one": {}, "two": {}}))), RecordingDisplay()
     )
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+def clock(monkeypatch):
     """Return the poller's clock, which shows `now` in seconds until a test changes it."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("tuner.session.status_poller.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
-def polled(session: Session) -> list[StudyStatus]:
+def polled(session):
     display = session.context.display
     assert isinstance(display, RecordingDisplay)
     return display.statuses
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("no JSON")])
-def test_failed_poll_is_ignored(error: Exception, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
+def test_failed_poll_is_ignored(error, session, monkeypatch):
+    def fail(*arguments):
         raise error
 
     monkeypatch.setattr("tuner.session.status_poller.read_status", fail)
@@ -59,7 +52,7 @@ def test_failed_poll_is_ignored(error: Exception, session: Session, monkeypatch:
     assert polled(session) == []
 
 
-def test_study_is_polled_after_a_trial_unless_polls_are_slow(session: Session, clock: Any) -> None:
+def test_study_is_polled_after_a_trial_unless_polls_are_slow(session, clock):
     poller = StatusPoller(session, every_s=5)
     poller.poll()
     poller.poll_after_trial()
@@ -72,13 +65,13 @@ def test_study_is_polled_after_a_trial_unless_polls_are_slow(session: Session, c
     assert len(polled(session)) == 3
 
 
-def test_display_receives_the_status(session: Session) -> None:
+def test_display_receives_the_status(session):
     StatusPoller(session, every_s=5).poll()
     (status,) = polled(session)
     assert {row.name: row.state for row in status.rows} == {"one": RowState.WAITING, "two": RowState.WAITING}
 
 
-def test_study_is_polled_once_per_interval(session: Session, clock: Any) -> None:
+def test_study_is_polled_once_per_interval(session, clock):
     poller = StatusPoller(session, every_s=5)
     for clock.now in (1000.0, 1001.0, 1004.9, 1005.0, 1009.0, 1020.0):
         poller.poll_if_due()
@@ -88,10 +81,10 @@ def test_study_is_polled_once_per_interval(session: Session, clock: Any) -> None
     assert len(polled(session)) == 4
 
 
-def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    polls: list[float] = []
+def test_slow_polls_are_rare(session, clock, monkeypatch):
+    polls = []
 
-    def slow(*arguments: object) -> None:
+    def slow(*arguments):
         polls.append(clock.now)
         clock.now += 0.5
 
@@ -106,10 +99,8 @@ def test_slow_polls_are_rare(session: Session, clock: Any, monkeypatch: pytest.M
     assert len(polls) > 10
 
 
-def test_poll_that_waited_for_a_lock_delays_the_next_by_at_most_a_minute(
-    session: Session, clock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wait(*arguments: object) -> None:
+def test_poll_that_waited_for_a_lock_delays_the_next_by_at_most_a_minute(session, clock, monkeypatch):
+    def wait(*arguments):
         clock.now += 300
         raise StorageInternalError("database is locked")
 
@@ -120,8 +111,8 @@ def test_poll_that_waited_for_a_lock_delays_the_next_by_at_most_a_minute(
     assert poller.is_due
 
 
-def test_poll_after_a_failed_poll_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def locked(*arguments: object) -> None:
+def test_poll_after_a_failed_poll_is_shown(session, monkeypatch):
+    def locked(*arguments):
         raise StorageInternalError("database is locked")
 
     poller = StatusPoller(session, every_s=5)

@@ -1,12 +1,7 @@
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 
 from search_spaces import TrainingConfig, load_experiments
@@ -27,31 +22,29 @@ from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy
 from tuner.session.trial_selection import held_back, may_start, next_claim, should_interrupt, trials_to_start
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
 OUT = Path("training_output")
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 @pytest.fixture
-def open_session(write_config: WriteConfig, write_space: WriteSpace) -> Callable[..., Session]:
+def open_session(write_config, write_space):
     """Return a function that opens the study with the presets `one` and `two`."""
     file = load_experiments(write_config({"one": {}, "two": {}}))
     space = str(write_space())
 
-    def open_it(search: SearchRequest | None = None, output_dir: Path = OUT) -> Session:
+    def open_it(search=None, output_dir=OUT):
         options = RunOptions(output_dir, space_file=space, search=search or SearchRequest())
         return Session.open(RunRequest.from_file(file, options=options), Display())
 
     return open_it
 
 
-def request_study_stop() -> None:
+def request_study_stop():
     request_stop(load_study_for_changes(OUT)[0])
 
 
-def test_stop_request_applies_only_to_earlier_sessions(open_session: Callable[..., Session]) -> None:
+def test_stop_request_applies_only_to_earlier_sessions(open_session):
     early = open_session()
     assert not should_interrupt(early, StopConditions())
     request_study_stop()
@@ -68,7 +61,7 @@ def test_stop_request_applies_only_to_earlier_sessions(open_session: Callable[..
     assert not should_interrupt(Session.reopen(existing, Display()), StopConditions())
 
 
-def test_no_trial_starts_after_the_deadline(open_session: Callable[..., Session]) -> None:
+def test_no_trial_starts_after_the_deadline(open_session):
     session = open_session()
     timed_out = StopConditions(deadline=time.monotonic())
     assert should_interrupt(session, timed_out)
@@ -76,7 +69,7 @@ def test_no_trial_starts_after_the_deadline(open_session: Callable[..., Session]
     assert may_start(session, StopConditions(until_targets=True))  # no trial has met them
 
 
-def sampled_params(session: Session) -> dict[str, Any]:
+def sampled_params(session):
     """Claim the first search trial, and return its sampled parameters."""
     claim = next_claim(session, TrialFilter(frozenset()), StopConditions())
     assert claim is not None
@@ -85,9 +78,7 @@ def sampled_params(session: Session) -> dict[str, Any]:
         return claim.trial.params
 
 
-def test_search_added_later_samples_the_same_parameters(
-    open_session: Callable[..., Session],
-) -> None:
+def test_search_added_later_samples_the_same_parameters(open_session):
     expected = sampled_params(
         open_session(SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, at_least=1), Path("from_the_start"))
     )
@@ -99,15 +90,13 @@ def test_search_added_later_samples_the_same_parameters(
     assert set(expected) >= {"learning_rate", "batch_size"}
 
 
-def test_search_added_during_a_claim_is_not_missed(
-    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_added_during_a_claim_is_not_missed(open_session, monkeypatch):
     expected = sampled_params(
         open_session(SearchRequest(sampler=SamplerName.RANDOM, parallelism=3, at_least=1), Path("from_the_start"))
     )
     session = open_session()
 
-    def add_search_after_preparation(study: optuna.Study) -> int | None:
+    def add_search_after_preparation(study):
         monkeypatch.setattr("studies.study.claiming.prepare_sampling", prepare_sampling)
         parallelism = prepare_sampling(study)
         writable, folder = load_study_for_changes(OUT)
@@ -118,9 +107,7 @@ def test_search_added_during_a_claim_is_not_missed(
     assert sampled_params(session) == expected
 
 
-def test_matching_trials_without_a_worker_are_counted(
-    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_matching_trials_without_a_worker_are_counted(open_session, monkeypatch):
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)
     session = open_session(SearchRequest(at_least=5, parallelism=7))
     assert trials_to_start(session, TrialFilter()) == 2 + 5
@@ -134,9 +121,7 @@ def test_matching_trials_without_a_worker_are_counted(
     second.release()
 
 
-def test_search_trials_are_held_back_only_for_commands_that_train_them(
-    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_trials_are_held_back_only_for_commands_that_train_them(open_session, monkeypatch):
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 1)  # the others are not enqueued yet
     session = open_session(SearchRequest(at_least=5))
     assert held_back(session, TrialFilter(search=False)) is None

@@ -1,34 +1,24 @@
 """Fixtures that train in a folder, and that compare checkpoints bit by bit."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training.checkpoints import load_checkpoint
-from tuner.training.history import TrainingResult
 from tuner.training.loop import train
-
-Run = Callable[..., TrainingResult]
-LastState = Callable[[Path], str]
 
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb")
 
 
 @pytest.fixture
-def run() -> Run:
+def run():
     """Train a configuration in a folder, without a study."""
 
-    def train_in(config: TrainingConfig, folder: Path, **callbacks: Any) -> TrainingResult:
+    def train_in(config, folder, **callbacks):
         cache = open_pixel_cache(config.metadata_path, [config.train_split, config.val_split])
         return train(config, TrainingData.of(config, cache, torch.device("cpu")), folder, **callbacks)
 
@@ -36,10 +26,10 @@ def run() -> Run:
 
 
 @pytest.fixture
-def last_state() -> LastState:
+def last_state():
     """Format every bit of a training run's last checkpoint, except measured times, as text."""
 
-    def read(folder: Path) -> str:
+    def read(folder):
         state = load_checkpoint(folder / "checkpoints" / "last.pt")
         for epoch in state["history"]:
             for name in TIMES:
@@ -49,6 +39,6 @@ def last_state() -> LastState:
     return read
 
 
-def _tensor_text(tensor: torch.Tensor) -> str:
+def _tensor_text(tensor):
     content = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return f"{tensor.dtype} {list(tensor.shape)} {hashlib.sha256(content).hexdigest()}"

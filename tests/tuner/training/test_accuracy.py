@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -25,16 +23,14 @@ LABEL = [1, 2, EOS, PAD]
     ],
     ids=["correct", "digit after the end mark", "wrong digit", "too short", "too long", "no end mark", "all wrong"],
 )
-def test_characters_are_counted_up_to_and_including_the_end_mark(
-    row: list[int], characters: float, sequence: float
-) -> None:
+def test_characters_are_counted_up_to_and_including_the_end_mark(row, characters, sequence):
     accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([row]), torch.tensor([LABEL]))
     assert accuracy.character_accuracy() == pytest.approx(characters)
     assert accuracy.sequence_accuracy() == sequence
 
 
-def test_nine_digit_reading_is_never_correct() -> None:
+def test_nine_digit_reading_is_never_correct():
     longest = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, EOS]])
     accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]]), longest)
@@ -42,7 +38,7 @@ def test_nine_digit_reading_is_never_correct() -> None:
     assert accuracy.sequence_accuracy() == 0
 
 
-def test_accuracy_over_batches_is_computed_from_counts_not_from_means() -> None:
+def test_accuracy_over_batches_is_computed_from_counts_not_from_means():
     accuracy = Accuracy(PAD)
     accuracy.update(torch.tensor([[1, 2, 3, EOS]]), torch.tensor([[1, 2, 3, EOS]]))
     accuracy.update(torch.tensor([[5, 5, 5, 5], [9, EOS, PAD, PAD]]), torch.tensor([[0, EOS, PAD, PAD], LABEL]))
@@ -50,6 +46,6 @@ def test_accuracy_over_batches_is_computed_from_counts_not_from_means() -> None:
     assert accuracy.sequence_accuracy() == pytest.approx(1 / 3)
 
 
-def test_accuracy_without_counts_is_zero() -> None:
+def test_accuracy_without_counts_is_zero():
     assert Accuracy(PAD).character_accuracy() == 0
     assert Accuracy(PAD).sequence_accuracy() == 0

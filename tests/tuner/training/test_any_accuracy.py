@@ -1,7 +1,5 @@
 """Accuracies of random readings, compared with a reference that counts position by position."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given
@@ -14,11 +12,10 @@ VOCABULARY = Vocabulary()
 EOS, PAD, BLANK = VOCABULARY.special
 
 LABELS = st.text(KHMER_DIGITS[:3], min_size=1, max_size=8).map(lambda text: VOCABULARY.encode(text).tolist())
-Pair = tuple[list[int], list[int]]
 
 
 @st.composite
-def pairs(draw: st.DrawFn) -> Pair:
+def pairs(draw):
     """Generate a reading and its label, which are often similar."""
     label = draw(LABELS)
     row = list(draw(st.sampled_from([label, draw(LABELS)])))
@@ -27,7 +24,7 @@ def pairs(draw: st.DrawFn) -> Pair:
     return row, label
 
 
-def reference(read: list[Pair]) -> tuple[float, float]:
+def reference(read):
     characters = right = sequences = 0
     for row, label in read:
         counted = label[: label.index(EOS) + 1]
@@ -39,7 +36,7 @@ def reference(read: list[Pair]) -> tuple[float, float]:
 
 
 @given(read=st.lists(pairs(), max_size=12), batch=st.integers(1, 5))
-def test_accuracy_equals_the_reference_for_any_batch_size(read: list[Pair], batch: int) -> None:
+def test_accuracy_equals_the_reference_for_any_batch_size(read, batch):
     accuracy = Accuracy(PAD)
     for start in range(0, len(read), batch):
         rows, labels = zip(*read[start : start + batch], strict=True)

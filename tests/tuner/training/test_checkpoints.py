@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import os
 import shutil
@@ -7,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +18,7 @@ from tuner.training.checkpoints import (
     save_checkpoint,
 )
 
-STATE: dict[str, Any] = {
+STATE = {
     "weights": torch.arange(6.0),
     "history": [{"epoch": 1, "loss": 0.25}],
     "name": "ខ្មែរ",
@@ -29,32 +26,32 @@ STATE: dict[str, Any] = {
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path):
     return tmp_path / "checkpoints" / "last.pt"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> CheckpointFolder:
+def folder(tmp_path):
     return CheckpointFolder(tmp_path / "checkpoints", TrainingConfig(save_every_n_epochs=2, keep_n_checkpoints=2))
 
 
-def names(folder: CheckpointFolder) -> list[str]:
+def names(folder):
     return sorted(file.name for file in folder.path.iterdir())
 
 
-def test_loaded_checkpoint_equals_the_saved_state(path: Path) -> None:
+def test_loaded_checkpoint_equals_the_saved_state(path):
     save_checkpoint(path, STATE)
     loaded = load_checkpoint(path)
     assert torch.equal(loaded.pop("weights"), STATE["weights"])
     assert loaded == {name: value for name, value in STATE.items() if name != "weights"}
 
 
-def test_torch_load_can_read_a_checkpoint(path: Path) -> None:
+def test_torch_load_can_read_a_checkpoint(path):
     save_checkpoint(path, STATE)
     assert torch.equal(torch.load(path, weights_only=True)["weights"], STATE["weights"])
 
 
-def test_flipped_bit_at_any_position_is_detected(path: Path) -> None:
+def test_flipped_bit_at_any_position_is_detected(path):
     save_checkpoint(path, STATE)
     good = path.read_bytes()
     # The whole end (the zip's directory, the comment's length and the digest), and a sample of the rest.
@@ -67,14 +64,14 @@ def test_flipped_bit_at_any_position_is_detected(path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 65, 66, 500, -1])
-def test_truncated_checkpoint_is_detected(path: Path, length: int) -> None:
+def test_truncated_checkpoint_is_detected(path, length):
     save_checkpoint(path, STATE)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(DamagedCheckpointError):
         load_checkpoint(path)
 
 
-def test_file_of_another_program_is_rejected(path: Path) -> None:
+def test_file_of_another_program_is_rejected(path):
     path.parent.mkdir()
     torch.save(STATE, path)
     with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
@@ -82,14 +79,14 @@ def test_file_of_another_program_is_rejected(path: Path) -> None:
 
 
 class _Bomb:
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target):
         self.target = target
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return Path.touch, (self.target,)
 
 
-def test_code_in_a_checkpoint_is_not_executed(path: Path, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed(path, tmp_path):
     path.parent.mkdir()
     buffer = io.BytesIO()
     torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
@@ -99,7 +96,7 @@ def test_code_in_a_checkpoint_is_not_executed(path: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "exploded").exists()
 
 
-def test_error_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path: Path) -> None:
+def test_error_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path):
     save_checkpoint(path, STATE)
     before = path.read_bytes()
     with pytest.raises(Exception, match="pickle"):
@@ -108,7 +105,7 @@ def test_error_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_full_disk_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path: Path) -> None:
+def test_full_disk_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path):
     save_checkpoint(path, STATE)
     script = (
         "import resource, sys, torch; from pathlib import Path\n"
@@ -122,7 +119,7 @@ def test_full_disk_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(p
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
+def test_kill_while_saving_leaves_a_complete_checkpoint(path):
     script = (
         "import itertools, sys, torch; from pathlib import Path\n"
         "from tuner.training.checkpoints import save_checkpoint\n"
@@ -145,7 +142,7 @@ def test_kill_while_saving_leaves_a_complete_checkpoint(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: CheckpointFolder) -> None:
+def test_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder):
     for epoch in range(1, 8):
         folder.save_epoch(epoch, {"epoch": epoch})
     assert names(folder) == ["epoch_0004.pt", "epoch_0006.pt", "last.pt", "previous.pt"]
@@ -156,7 +153,7 @@ def test_folder_keeps_the_last_two_epochs_and_the_newest_snapshots(folder: Check
     assert load_checkpoint(folder.path / "epoch_0004.pt")["epoch"] == 4
 
 
-def test_finished_training_keeps_only_best_checkpoint_and_snapshots(folder: CheckpointFolder) -> None:
+def test_finished_training_keeps_only_best_checkpoint_and_snapshots(folder):
     save_checkpoint(folder.best, STATE)
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
@@ -165,22 +162,20 @@ def test_finished_training_keeps_only_best_checkpoint_and_snapshots(folder: Chec
     assert folder.load_last() is None
 
 
-def test_deleting_checkpoints_of_a_missing_folder_creates_nothing(folder: CheckpointFolder) -> None:
+def test_deleting_checkpoints_of_a_missing_folder_creates_nothing(folder):
     folder.delete_resume_files()
     folder.clear()
     assert folder.load_last() is None
     assert not folder.path.exists()
 
 
-def damage(path: Path) -> None:
+def damage(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def test_damaged_last_checkpoint_falls_back_to_previous_with_a_warning(
-    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_last_checkpoint_falls_back_to_previous_with_a_warning(folder, caplog):
     for epoch in (1, 2, 3):
         folder.save_epoch(epoch, {"epoch": epoch})
     damage(folder.path / "last.pt")
@@ -194,7 +189,7 @@ def test_damaged_last_checkpoint_falls_back_to_previous_with_a_warning(
     assert load_checkpoint(folder.path / "previous.pt")["epoch"] == 2
 
 
-def test_kill_between_the_two_renames_falls_back_to_previous(folder: CheckpointFolder) -> None:
+def test_kill_between_the_two_renames_falls_back_to_previous(folder):
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
     shutil.move(folder.path / "last.pt", folder.path / "previous.pt")
@@ -203,9 +198,7 @@ def test_kill_between_the_two_renames_falls_back_to_previous(folder: CheckpointF
     assert state["epoch"] == 2
 
 
-def test_two_damaged_checkpoints_restart_the_training_with_a_warning(
-    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_two_damaged_checkpoints_restart_the_training_with_a_warning(folder, caplog):
     for epoch in (1, 2):
         folder.save_epoch(epoch, {"epoch": epoch})
     damage(folder.path / "last.pt")

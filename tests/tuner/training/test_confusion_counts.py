@@ -10,13 +10,13 @@ EOS, PAD, BLANK = VOCABULARY.special
 INSERTED = DELETED = 10
 
 
-def _row(arabic: str) -> list[int]:
+def _row(arabic):
     """Encode digits as a label sequence; an empty text is a reading without digits."""
     digits = [int(digit) for digit in arabic]
     return [*digits, EOS, *[PAD] * VOCABULARY.positions][: VOCABULARY.positions]
 
 
-def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
+def _confusion(*pairs):
     counts = count_confusions([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs], 13)
     return {(int(true), int(read)): int(counts[true, read]) for true, read in np.argwhere(counts)}
 
@@ -39,29 +39,27 @@ def _confusion(*pairs: tuple[str, str]) -> dict[tuple[int, int], int]:
         ("12345678", "12345678", {(digit, digit): 1 for digit in range(1, 9)}),
     ],
 )
-def test_read_characters_are_aligned_with_label_characters(
-    true: str, read: str, expected: dict[tuple[int, int], int]
-) -> None:
+def test_read_characters_are_aligned_with_label_characters(true, read, expected):
     assert _confusion((true, read)) == expected
 
 
-def test_counts_of_several_images_are_added() -> None:
+def test_counts_of_several_images_are_added():
     assert _confusion(("1", "1"), ("12", "1"), ("3", "8"), ("3", "8")) == {(1, 1): 2, (2, DELETED): 1, (3, 8): 2}
 
 
-def test_no_images_give_zero_counts() -> None:
+def test_no_images_give_zero_counts():
     nothing = np.zeros((0, VOCABULARY.positions), np.int16)
     assert count_confusions(nothing, nothing, VOCABULARY.size).tolist() == np.zeros((11, 11)).tolist()
 
 
-def test_special_classes_before_the_end_mark_are_ignored() -> None:
+def test_special_classes_before_the_end_mark_are_ignored():
     row = [PAD, 4, BLANK, 2, EOS, 9, PAD, PAD, PAD]
     assert count_confusions([row], [_row("42")], 13).diagonal()[:10].sum() == 2
     without_end = [5] * VOCABULARY.positions
     assert count_confusions([without_end], [_row("5")], 13)[INSERTED, 5] == VOCABULARY.positions - 1
 
 
-def _levenshtein(one: str, other: str) -> int:
+def _levenshtein(one, other):
     before = list(range(len(other) + 1))
     for i, left in enumerate(one, 1):
         now = [i]
@@ -71,7 +69,7 @@ def _levenshtein(one: str, other: str) -> int:
     return before[-1]
 
 
-def test_each_character_is_counted_once_and_errors_equal_the_edit_distance() -> None:
+def test_each_character_is_counted_once_and_errors_equal_the_edit_distance():
     random = np.random.default_rng(0)
     texts = ["".join(random.choice(list("0123"), size=random.integers(0, 9))) for _ in range(2 * 200)]
     true, read = texts[:200], texts[200:]
@@ -81,12 +79,12 @@ def test_each_character_is_counted_once_and_errors_equal_the_edit_distance() -> 
     assert counts.sum() - counts.trace() == sum(map(_levenshtein, true, read))
 
 
-def test_encoded_labels_of_the_dataset_are_counted() -> None:
+def test_encoded_labels_of_the_dataset_are_counted():
     labels = np.stack([VOCABULARY.encode(KHMER_DIGITS[:8]), VOCABULARY.encode(KHMER_DIGITS[8:])])
     assert count_confusions(labels, labels, 13).tolist() == np.diag([1] * 10 + [0]).tolist()
 
 
-def test_character_scores_are_fractions_of_the_counts() -> None:
+def test_character_scores_are_fractions_of_the_counts():
     pairs = [("11", "11"), ("1", "7"), ("41", "4"), ("2", "21"), ("3", "1")]
     counts = count_confusions([_row(read) for _, read in pairs], [_row(true) for true, _ in pairs], 13)
     scores = {KHMER_DIGITS.index(score.character): score for score in character_scores(counts, KHMER_DIGITS)}

@@ -1,26 +1,15 @@
 """Damaged, exchanged and malicious checkpoints of a real training are detected and not loaded."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from search_spaces import TrainingConfig
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint, save_checkpoint
-from tuner.training.history import TrainingResult
-
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
-LastState = Callable[[Path], str]
 
 FLIPS = 1000
 
@@ -29,12 +18,12 @@ class Interruption(BaseException):
     """Like KeyboardInterrupt, not an `Exception`."""
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_):
     raise Interruption
 
 
 @pytest.fixture
-def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
+def interrupted(tiny_config, run, tmp_path):
     """Return the folder of a training run that was interrupted after the second of three epochs."""
     folder = tmp_path / "interrupted"
     config = tiny_config(num_epochs=3)
@@ -43,10 +32,8 @@ def interrupted(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> Path:
     return folder
 
 
-def test_out_of_memory_while_restoring_keeps_the_checkpoints(
-    interrupted: Path, tiny_config: MakeConfig, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_out_of_memory(*_: object) -> None:
+def test_out_of_memory_while_restoring_keeps_the_checkpoints(interrupted, tiny_config, run, monkeypatch):
+    def run_out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     before = {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()}
@@ -56,14 +43,14 @@ def test_out_of_memory_while_restoring_keeps_the_checkpoints(
     assert {path.name: path.read_bytes() for path in (interrupted / "checkpoints").iterdir()} == before
 
 
-def test_restarted_training_keeps_files_of_other_programs(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_restarted_training_keeps_files_of_other_programs(tiny_config, run, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "mine.pt").write_bytes(b"mine")
     run(tiny_config(num_epochs=1), tmp_path)
     assert (tmp_path / "checkpoints" / "mine.pt").read_bytes() == b"mine"
 
 
-def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted: Path) -> None:
+def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted):
     path = interrupted / "checkpoints" / "last.pt"
     intact = path.read_bytes()
     rng = random.Random(0)
@@ -77,7 +64,7 @@ def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted: Path) -> None:
     assert len(load_checkpoint(path)["history"]) == 2
 
 
-def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted: Path) -> None:
+def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted):
     path = interrupted / "checkpoints" / "last.pt"
     intact = path.read_bytes()
     rng = random.Random(0)
@@ -89,26 +76,21 @@ def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted: Path) -> No
             load_checkpoint(path)
 
 
-def flip(path: Path) -> None:
+def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
 
 
-def halve(path: Path) -> None:
+def halve(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
 @pytest.mark.parametrize("damage", [flip, halve, os.unlink, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("names", [["last.pt"], ["last.pt", "previous.pt"]], ids=" ".join)
 def test_training_with_damaged_checkpoints_gives_the_same_result(
-    damage: Callable[[Path], object],
-    names: list[str],
-    interrupted: Path,
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-) -> None:
+    damage, names, interrupted, tiny_config, run, tmp_path
+):
     for name in names:
         damage(interrupted / "checkpoints" / name)
     config = tiny_config(num_epochs=3)
@@ -117,11 +99,11 @@ def test_training_with_damaged_checkpoints_gives_the_same_result(
     assert (result.why_ended, result.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
 
 
-def with_other_settings(interrupted: Path, other: Path) -> Path:
+def with_other_settings(interrupted, other):
     return other / "checkpoints" / "previous.pt"
 
 
-def of_another_network(interrupted: Path, other: Path) -> Path:
+def of_another_network(interrupted, other):
     """A model with the same name and settings but another definition: one layer has another shape."""
     path = interrupted / "checkpoints" / "last.pt"
     state = load_checkpoint(path)
@@ -131,19 +113,19 @@ def of_another_network(interrupted: Path, other: Path) -> Path:
     return path
 
 
-def without_optimizer(interrupted: Path, other: Path) -> Path:
+def without_optimizer(interrupted, other):
     """The best checkpoint, which has no training state."""
     return interrupted / "checkpoints" / "best.pt"
 
 
-def of_a_later_version(interrupted: Path, other: Path) -> Path:
+def of_a_later_version(interrupted, other):
     path = interrupted / "checkpoints" / "last.pt"
     state = load_checkpoint(path)
     save_checkpoint(path, state | {"config": state["config"] | {"unknown_field": 1}})
     return path
 
 
-def unrelated_state(interrupted: Path, other: Path) -> Path:
+def unrelated_state(interrupted, other):
     path = interrupted / "checkpoints" / "last.pt"
     save_checkpoint(path, {"weights": torch.zeros(3)})
     return path
@@ -153,13 +135,8 @@ def unrelated_state(interrupted: Path, other: Path) -> Path:
     "foreign", [with_other_settings, of_another_network, without_optimizer, of_a_later_version, unrelated_state]
 )
 def test_checkpoint_of_another_training_run_is_not_resumed_and_a_warning_is_logged(
-    foreign: Callable[[Path, Path], Path],
-    interrupted: Path,
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    foreign, interrupted, tiny_config, run, tmp_path, caplog
+):
     other = tmp_path / "other"
     with pytest.raises(Interruption):
         run(
@@ -178,23 +155,23 @@ def test_checkpoint_of_another_training_run_is_not_resumed_and_a_warning_is_logg
     assert "restarting at epoch 1" in caplog.text
 
 
-def empty_optimizer(state: dict[str, Any]) -> dict[str, Any]:
+def empty_optimizer(state):
     return {"optimizer": {"state": {}, "param_groups": []}}
 
 
-def text_in_history(state: dict[str, Any]) -> dict[str, Any]:
+def text_in_history(state):
     return {"history": [epoch | {"val_loss": "low"} for epoch in state["history"]]}
 
 
-def text_as_weights(state: dict[str, Any]) -> dict[str, Any]:
+def text_as_weights(state):
     return {"model": dict.fromkeys(state["model"], "heavy")}
 
 
-def incomplete_early_stopping(state: dict[str, Any]) -> dict[str, Any]:
+def incomplete_early_stopping(state):
     return {"early_stopping": {"best": 1}}
 
 
-def text_as_random_state(state: dict[str, Any]) -> dict[str, Any]:
+def text_as_random_state(state):
     return {"rng": "random"}
 
 
@@ -203,14 +180,8 @@ def text_as_random_state(state: dict[str, Any]) -> dict[str, Any]:
     "change", [empty_optimizer, text_in_history, text_as_weights, incomplete_early_stopping, text_as_random_state]
 )
 def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
-    change: Callable[[dict[str, Any]], dict[str, Any]],
-    both: bool,
-    interrupted: Path,
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    change, both, interrupted, tiny_config, run, tmp_path, caplog
+):
     for name in ("last.pt", "previous.pt") if both else ("last.pt",):
         state = load_checkpoint(interrupted / "checkpoints" / name)
         save_checkpoint(interrupted / "checkpoints" / name, state | change(state))
@@ -222,7 +193,7 @@ def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
     assert ("restarting at epoch 1" in caplog.text) is both
 
 
-def interrupt_after_two(epoch: int) -> None:
+def interrupt_after_two(epoch):
     if epoch == 2:
         raise Interruption
 
@@ -245,7 +216,7 @@ print(CheckpointFolder(path.parent, TrainingConfig()).load_last())
 """
 
 
-def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_path):
     exploded = tmp_path / "exploded"
     done = subprocess.run(
         [sys.executable, "-c", BOMB, str(tmp_path / "last.pt"), str(exploded)],
@@ -261,9 +232,7 @@ def test_code_in_a_checkpoint_is_not_executed_with_any_environment_variable(tmp_
     assert "not written by khmer-tuner" in done.stderr
 
 
-def test_symbolic_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(
-    interrupted: Path, tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_symbolic_link_in_place_of_a_checkpoint_is_replaced_and_not_followed(interrupted, tiny_config, run, tmp_path):
     outside = tmp_path / "outside.pt"
     outside.write_text("precious")
     checkpoints = interrupted / "checkpoints"

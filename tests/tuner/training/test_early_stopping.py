@@ -1,12 +1,10 @@
-from __future__ import annotations
-
 import pytest
 
 from search_spaces import TrainingConfig
 from tuner.training.early_stopping import EarlyStopping
 
 
-def updated(values: list[float], *, mode: str = "max", min_delta: float = 0.0, patience: int = 2) -> EarlyStopping:
+def updated(values, *, mode="max", min_delta=0.0, patience=2):
     """Update early stopping with the values until training should stop."""
     stopping = EarlyStopping(mode=mode, min_delta=min_delta, patience=patience)
     for epoch, value in enumerate(values, start=1):
@@ -30,9 +28,7 @@ def updated(values: list[float], *, mode: str = "max", min_delta: float = 0.0, p
     ],
     ids=["rising", "falling", "equal", "new best", "small gains", "small gains add up", "two gains add up"],
 )
-def test_patience_counts_gains_above_min_delta_and_best_counts_all_gains(
-    mode: str, values: list[float], min_delta: float, best_epoch: int, waited: int
-) -> None:
+def test_patience_counts_gains_above_min_delta_and_best_counts_all_gains(mode, values, min_delta, best_epoch, waited):
     stopping = updated(values, mode=mode, min_delta=min_delta)
     assert stopping.best_epoch == best_epoch
     assert stopping.best == (values[best_epoch - 1] if mode == "max" else -values[best_epoch - 1])
@@ -40,7 +36,7 @@ def test_patience_counts_gains_above_min_delta_and_best_counts_all_gains(
     assert stopping.should_stop == (waited == 2)
 
 
-def test_update_returns_whether_the_epoch_is_the_best_so_far() -> None:
+def test_update_returns_whether_the_epoch_is_the_best_so_far():
     stopping = EarlyStopping(mode="max", min_delta=0.1, patience=5)
     assert [stopping.update(epoch, value) for epoch, value in enumerate([0.5, 0.5, 0.51, 0.4, 0.7], 1)] == [
         True,
@@ -51,7 +47,7 @@ def test_update_returns_whether_the_epoch_is_the_best_so_far() -> None:
     ]
 
 
-def test_first_value_is_the_best_even_if_it_is_zero() -> None:
+def test_first_value_is_the_best_even_if_it_is_zero():
     stopping = EarlyStopping(mode="max", min_delta=0.0, patience=1)
     assert stopping.update(1, 0.0)
     assert (stopping.best, stopping.best_epoch, stopping.should_stop) == (0.0, 1, False)
@@ -59,7 +55,7 @@ def test_first_value_is_the_best_even_if_it_is_zero() -> None:
     assert stopping.should_stop
 
 
-def test_early_stopping_uses_the_settings_of_the_configuration() -> None:
+def test_early_stopping_uses_the_settings_of_the_configuration():
     config = TrainingConfig(early_stopping_mode="min", early_stopping_min_delta=0.25, early_stopping_patience=3)
     assert EarlyStopping.of(config) == EarlyStopping(mode="min", min_delta=0.25, patience=3)
     assert EarlyStopping.of(config).best is None

@@ -1,19 +1,12 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from search_spaces import TrainingConfig
 from tuner.models import create_model_from_config
 from tuner.training.ema import EMA_EPOCHS, WeightEMA
 from tuner.training.flat_parameters import FlatParameters
 
-MakeConfig = Callable[..., TrainingConfig]
 
-
-def test_ema_starts_from_the_weights_and_its_time_constant_grows(tiny_config: MakeConfig) -> None:
+def test_ema_starts_from_the_weights_and_its_time_constant_grows(tiny_config):
     model = create_model_from_config(tiny_config())
     ema = WeightEMA(model, FlatParameters(model), steps_per_epoch=100)
     average, weights = (next(iter(network.parameters())) for network in (ema.module, model))
@@ -30,7 +23,7 @@ def test_ema_starts_from_the_weights_and_its_time_constant_grows(tiny_config: Ma
                 assert average.mean().item() == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
-def test_ema_includes_normalisation_statistics(tiny_config: MakeConfig) -> None:
+def test_ema_includes_normalisation_statistics(tiny_config):
     model = create_model_from_config(tiny_config())
     ema = WeightEMA(model, FlatParameters(model), steps_per_epoch=10)
     names = [name for name, _ in model.named_buffers() if name.endswith("running_mean")]

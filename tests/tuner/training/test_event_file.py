@@ -1,29 +1,22 @@
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from tuner.training.event_file import EventFile
 
-Fill = Callable[[Path, int], Path]
 
-
-def point(value: float, tag: str = "loss") -> Summary:
+def point(value, tag="loss"):
     return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
 
 
-def points(folder: Path, tag: str = "loss") -> list[tuple[int, float]]:
+def points(folder, tag="loss"):
     """Return the curve that TensorBoard shows."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_added_events_are_readable_immediately(tmp_path: Path) -> None:
+def test_added_events_are_readable_immediately(tmp_path):
     file = EventFile(tmp_path)
     for step in range(3):
         file.add(step, point(step))
@@ -32,7 +25,7 @@ def test_added_events_are_readable_immediately(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first_repeated", [2, 3, 4])
-def test_later_file_replaces_each_curve_from_its_first_step(first_repeated: int, tmp_path: Path) -> None:
+def test_later_file_replaces_each_curve_from_its_first_step(first_repeated, tmp_path):
     """Two curves with different step axes, like those of epochs and training steps, written alternately."""
     for first, last in ((0, 4), (first_repeated, 6)):
         file = EventFile(tmp_path)
@@ -45,7 +38,7 @@ def test_later_file_replaces_each_curve_from_its_first_step(first_repeated: int,
     assert points(tmp_path, "step") == [(step, step) for step in range(12)]
 
 
-def test_unwritten_events_are_written_with_the_next_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritten_events_are_written_with_the_next_one(tmp_path, caplog):
     folder = tmp_path / "tensorboard"
     folder.write_text("in the way")
     file = EventFile(folder)
@@ -57,7 +50,7 @@ def test_unwritten_events_are_written_with_the_next_one(tmp_path: Path, caplog: 
     assert points(folder) == [(1, 0.5), (2, 0.25)]
 
 
-def test_full_disk_raises_an_error(disk: Path, fill: Fill) -> None:
+def test_full_disk_raises_an_error(disk, fill):
     file = EventFile(disk / "tensorboard")
     ballast = fill(disk, 0)
     with pytest.raises(OSError, match="No space left"):

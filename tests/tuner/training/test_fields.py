@@ -1,11 +1,7 @@
 """Every field of `TrainingConfig` has an effect: changing it changes something that a user can observe."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,13 +10,9 @@ from search_spaces import TrainingConfig
 from tuner.data.generation import generate_dataset
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.device import setup_training_environment
-from tuner.training.history import TrainingResult
-
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
 
 # Field, a value other than its default, and the other fields with which the change has an effect.
-RESULT: list[tuple[str, Any, dict[str, Any]]] = [
+RESULT = [
     ("model_name", "tiny_ctc", {"loss_type": "ctc", "model_name": "tiny_ctc"}),
     ("train_split", "test", {}),
     ("val_split", "test", {}),
@@ -46,7 +38,7 @@ RESULT: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 FALLING_LOSS = {"early_stopping_monitor": "train_loss", "early_stopping_mode": "min"}
 # Field, two values, and the other fields. The training loss falls in each epoch.
-STOPPING: list[tuple[str, Any, Any, dict[str, Any]]] = [
+STOPPING = [
     ("num_epochs", 4, 2, {}),
     ("early_stopping_patience", 3, 1, {"early_stopping_min_delta": 1.0}),
     ("early_stopping_min_delta", 0.0, 1.0, {"early_stopping_patience": 1, **FALLING_LOSS}),
@@ -67,12 +59,12 @@ TESTED_ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, Any]:
+def results():
     """Results keyed by configuration, because many fields are compared with the same result."""
     return {}
 
 
-def result_of(config: TrainingConfig, run: Run, folder: Path, results: dict[str, Any]) -> Any:
+def result_of(config, run, folder, results):
     """Return a result without its measured times: losses and rates of all epochs, and the last weights."""
     if str(config) not in results:
         result = run(config, folder)
@@ -88,15 +80,7 @@ def result_of(config: TrainingConfig, run: Run, folder: Path, results: dict[str,
 
 
 @pytest.mark.parametrize(("field", "value", "others"), RESULT, ids=[field for field, _, _ in RESULT])
-def test_field_changes_the_trained_weights(
-    field: str,
-    value: Any,
-    others: dict[str, Any],
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-    results: dict[str, Any],
-) -> None:
+def test_field_changes_the_trained_weights(field, value, others, tiny_config, run, tmp_path, results):
     common = {"num_epochs": 3, "batch_size": 16} | others
     base = common | ({"model_name": "tiny", "loss_type": "crossentropy"} if field == "model_name" else {})
     plain = result_of(tiny_config(**base), run, tmp_path / "plain", results)
@@ -105,9 +89,7 @@ def test_field_changes_the_trained_weights(
 
 
 @pytest.mark.parametrize(("field", "plain", "changed", "others"), STOPPING, ids=[field for field, *_ in STOPPING])
-def test_field_changes_the_best_or_the_last_epoch(
-    field: str, plain: Any, changed: Any, others: dict[str, Any], tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_field_changes_the_best_or_the_last_epoch(field, plain, changed, others, tiny_config, run, tmp_path):
     common = {"num_epochs": 4, "learning_rate": 0.01, "augmentation": False} | others
     ends = set()
     for value in (plain, changed):
@@ -116,14 +98,14 @@ def test_field_changes_the_best_or_the_last_epoch(
     assert len(ends) == 2
 
 
-def test_metadata_path_selects_the_dataset(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_metadata_path_selects_the_dataset(tiny_config, run, tmp_path):
     other = generate_dataset(tmp_path / "generated_data", samples=20, test_samples=1, seed=5)
     plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
     changed = run(tiny_config(num_epochs=1, metadata_path=str(other)), tmp_path / "changed")
     assert plain.history[0].val_loss != changed.history[0].val_loss
 
 
-def test_model_config_path_selects_the_model_definitions(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_model_config_path_selects_the_model_definitions(tiny_config, run, tmp_path):
     wider = tmp_path / "wider.yaml"
     wider.write_text(Path(tiny_config().model_config_path).read_text().replace("width: 16", "width: 20"))
     plain = run(tiny_config(num_epochs=1), tmp_path / "plain")
@@ -131,7 +113,7 @@ def test_model_config_path_selects_the_model_definitions(tiny_config: MakeConfig
     assert changed.parameters > plain.parameters
 
 
-def test_snapshot_fields_set_their_interval_and_number(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_snapshot_fields_set_their_interval_and_number(tiny_config, run, tmp_path):
     run(tiny_config(num_epochs=5, save_every_n_epochs=2, keep_n_checkpoints=5), tmp_path / "all")
     run(tiny_config(num_epochs=5, save_every_n_epochs=1, keep_n_checkpoints=2), tmp_path / "newest")
     found = {
@@ -140,7 +122,7 @@ def test_snapshot_fields_set_their_interval_and_number(tiny_config: MakeConfig, 
     assert found == {"all": ["epoch_0002.pt", "epoch_0004.pt"], "newest": ["epoch_0004.pt", "epoch_0005.pt"]}
 
 
-def test_every_field_is_tested() -> None:
+def test_every_field_is_tested():
     own_tests = {
         "metadata_path",
         "model_config_path",
@@ -157,9 +139,7 @@ def test_every_field_is_tested() -> None:
     not setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))[1],
     reason="this CPU has no native bfloat16",
 )
-def test_mixed_precision_changes_the_loss_and_keeps_the_weights_in_float32(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_mixed_precision_changes_the_loss_and_keeps_the_weights_in_float32(tiny_config, run, tmp_path):
     half = run(tiny_config(num_epochs=1, mixed_precision=True), tmp_path / "half")
     assert half.history[0].train_loss != run(tiny_config(num_epochs=1), tmp_path / "single").history[0].train_loss
     weights = load_checkpoint(tmp_path / "half" / "checkpoints" / "best.pt")["model"].values()

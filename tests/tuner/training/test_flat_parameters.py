@@ -1,30 +1,24 @@
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from search_spaces import TrainingConfig
-from tuner.models import OCRNetwork, create_model_from_config
+from tuner.models import create_model_from_config
 from tuner.training.flat_parameters import FlatParameters, weight_decay_groups
 from tuner.training.optimizers import create_optimizer, optimizer_for
 
-MakeConfig = Callable[..., TrainingConfig]
-
 
 @pytest.fixture
-def model(tiny_config: MakeConfig) -> OCRNetwork:
+def model(tiny_config):
     return create_model_from_config(tiny_config())
 
 
-def copies(model: nn.Module) -> dict[str, Tensor]:
+def copies(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_flattening_keeps_weights_scores_and_strides(model: OCRNetwork) -> None:
+def test_flattening_keeps_weights_scores_and_strides(model):
     images = torch.rand(4, 1, 64, 128)
     before, scores = copies(model), model.eval()(images)
     weights = FlatParameters(model)
@@ -40,7 +34,7 @@ def test_flattening_keeps_weights_scores_and_strides(model: OCRNetwork) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_optimizer_updates_flat_parameters_like_separate_parameters(tiny_config: MakeConfig, optimizer: str) -> None:
+def test_optimizer_updates_flat_parameters_like_separate_parameters(tiny_config, optimizer):
     config = tiny_config(optimizer_type=optimizer, weight_decay=0.01, learning_rate=1e-3)
     images = torch.rand(8, 1, 64, 128, generator=torch.Generator().manual_seed(1))
     single, flattened = create_model_from_config(config), create_model_from_config(config)
@@ -63,7 +57,7 @@ def test_optimizer_updates_flat_parameters_like_separate_parameters(tiny_config:
     )
 
 
-def test_gradients_of_several_passes_add_up_and_are_cleared(model: OCRNetwork) -> None:
+def test_gradients_of_several_passes_add_up_and_are_cleared(model):
     weights = FlatParameters(model)
     first = weight_decay_groups(model)[0][0]
     for factor in (1.0, 2.0):
@@ -77,7 +71,7 @@ def test_gradients_of_several_passes_add_up_and_are_cleared(model: OCRNetwork) -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_loading_a_checkpoint_updates_the_flat_parameters(model: OCRNetwork) -> None:
+def test_loading_a_checkpoint_updates_the_flat_parameters(model):
     weights = FlatParameters(model)
     content = io.BytesIO()
     torch.save({name: tensor + 1 for name, tensor in model.state_dict().items()}, content)
@@ -88,7 +82,7 @@ def test_loading_a_checkpoint_updates_the_flat_parameters(model: OCRNetwork) -> 
     assert all(torch.equal(new, old + 1) for new, old in zip(after, before, strict=True))
 
 
-def test_saved_file_contains_the_weights_once(model: OCRNetwork) -> None:
+def test_saved_file_contains_the_weights_once(model):
     plain, flat = io.BytesIO(), io.BytesIO()
     torch.save(model.state_dict(), plain)
     FlatParameters(model)
@@ -96,7 +90,7 @@ def test_saved_file_contains_the_weights_once(model: OCRNetwork) -> None:
     assert len(flat.getvalue()) < len(plain.getvalue())
 
 
-def test_only_weights_before_a_normalisation_have_no_weight_decay(tiny_config: MakeConfig) -> None:
+def test_only_weights_before_a_normalisation_have_no_weight_decay(tiny_config):
     model = create_model_from_config(tiny_config())
     decayed, undecayed = weight_decay_groups(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

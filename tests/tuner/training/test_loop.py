@@ -1,11 +1,6 @@
-from __future__ import annotations
-
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,17 +12,12 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.models import build_model
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.device import setup_training_environment
-from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import train_step
-from tuner.training.history import EpochMetrics, TrainingResult
+from tuner.training.history import EpochMetrics
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import score_split
 
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
-LastState = Callable[[Path], str]
-
-KINDS: dict[str, dict[str, Any]] = {
+KINDS = {
     "plateau": {"scheduler_type": "plateau", "patience": 0, "early_stopping_min_delta": 0.5},
     "cosine": {"scheduler_type": "cosine", "warmup_epochs": 1, "optimizer_type": "adamw"},
     "steplr": {"scheduler_type": "steplr", "step_size": 1, "loss_type": "focal"},
@@ -39,19 +29,19 @@ class Interruption(BaseException):
     """Like KeyboardInterrupt, not an `Exception`."""
 
 
-def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]:
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+def stop_after_epoch(last):
+    def on_epoch_end(metrics, early_stopping):
         if metrics.epoch == last:
             raise Interruption
 
     return on_epoch_end
 
 
-def stop_at_batch(number: int) -> Callable[[int, int], None]:
+def stop_at_batch(number):
     """Interrupt training in the n-th batch of this process, counted over all its epochs."""
     seen = 0
 
-    def on_batch(done: int, total: int) -> None:
+    def on_batch(done, total):
         nonlocal seen
         seen += 1
         if seen == number:
@@ -60,7 +50,7 @@ def stop_at_batch(number: int) -> Callable[[int, int], None]:
     return on_batch
 
 
-def test_training_reduces_the_loss(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_training_reduces_the_loss(tiny_config, run, tmp_path):
     result = run(
         tiny_config(num_epochs=40, early_stopping_patience=40, learning_rate=0.01, augmentation=False), tmp_path
     )
@@ -71,9 +61,7 @@ def test_training_reduces_the_loss(tiny_config: MakeConfig, run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
-    kind: str, tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
-) -> None:
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(kind, tiny_config, run, last_state, tmp_path):
     config = tiny_config(num_epochs=4, **KINDS[kind])
     uninterrupted = run(config, tmp_path / "uninterrupted")
     interrupted = tmp_path / "interrupted"
@@ -91,7 +79,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
     assert all(torch.equal(best["model"][name], other["model"][name]) for name in other["model"])
 
 
-def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config, run, tmp_path):
     # Ensures that the test above restores changed rates.
     for kind in ("plateau", "cosine", "steplr"):
         rates = [
@@ -100,17 +88,13 @@ def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config: MakeCo
         assert len(set(rates)) > 1
 
 
-def test_different_seeds_give_different_weights(
-    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
-) -> None:
+def test_different_seeds_give_different_weights(tiny_config, run, last_state, tmp_path):
     run(tiny_config(num_epochs=1, seed=1), tmp_path / "one")
     run(tiny_config(num_epochs=1, seed=2), tmp_path / "other")
     assert last_state(tmp_path / "one") != last_state(tmp_path / "other")
 
 
-def test_training_interrupted_in_its_first_epoch_restarts(
-    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
-) -> None:
+def test_training_interrupted_in_its_first_epoch_restarts(tiny_config, run, last_state, tmp_path):
     with pytest.raises(Interruption):
         run(tiny_config(), tmp_path / "interrupted", on_batch=stop_at_batch(2))
     run(tiny_config(), tmp_path / "interrupted")
@@ -118,9 +102,7 @@ def test_training_interrupted_in_its_first_epoch_restarts(
     assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
-def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(
-    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
-) -> None:
+def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(tiny_config, run, last_state, tmp_path):
     config = tiny_config(num_epochs=3)
     run(config, tmp_path / "uninterrupted")
     with pytest.raises(Interruption):
@@ -130,9 +112,7 @@ def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(
     assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
-def test_checkpoint_with_other_settings_is_not_resumed(
-    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_checkpoint_with_other_settings_is_not_resumed(tiny_config, run, last_state, tmp_path, caplog):
     with pytest.raises(Interruption):
         run(tiny_config(learning_rate=0.01), tmp_path / "interrupted", on_epoch_end=stop_after_epoch(1))
     with caplog.at_level(logging.INFO, "tuner"):
@@ -142,10 +122,10 @@ def test_checkpoint_with_other_settings_is_not_resumed(
     assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
-def test_epochs_before_an_interruption_are_reported_again(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    reported: list[tuple[int, float | None]] = []
+def test_epochs_before_an_interruption_are_reported_again(tiny_config, run, tmp_path):
+    reported = []
 
-    def record(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+    def record(metrics, early_stopping):
         reported.append((metrics.epoch, early_stopping.best))
 
     config = tiny_config(num_epochs=3)
@@ -175,8 +155,8 @@ def test_epochs_before_an_interruption_are_reported_again(tiny_config: MakeConfi
     ids=["last epoch", "early stopping", "pruned", "last epoch before pruning", "early stopping before pruning"],
 )
 def test_training_ends_for_the_expected_reason_and_again_when_rerun(
-    settings: dict[str, Any], callbacks: dict[str, Any], why: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+    settings, callbacks, why, tiny_config, run, tmp_path
+):
     config = tiny_config(**settings)
     first = run(config, tmp_path, **callbacks)
     assert (first.why_ended, len(first.history)) == (why, 2)
@@ -185,12 +165,10 @@ def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     assert replace(again, best=first.best) == first  # the speed is measured again
 
 
-def test_should_prune_is_called_once_after_each_epoch_except_the_last(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
-    calls: list[int] = []
+def test_should_prune_is_called_once_after_each_epoch_except_the_last(tiny_config, run, tmp_path):
+    calls = []
 
-    def should_prune(epoch: int) -> bool:
+    def should_prune(epoch):
         calls.append(epoch)
         return False
 
@@ -198,17 +176,15 @@ def test_should_prune_is_called_once_after_each_epoch_except_the_last(
     assert calls == [1, 2, 3]
 
 
-def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
-    calls: list[str] = []
+def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(tiny_config, run, tmp_path):
+    calls = []
 
-    def should_prune(epoch: int) -> bool:
+    def should_prune(epoch):
         saved = load_checkpoint(tmp_path / "checkpoints" / "last.pt")["history"]
         calls.append(f"should_prune {epoch}, {len(saved)} saved")
         return epoch == 2
 
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+    def on_epoch_end(metrics, early_stopping):
         calls.append(f"reported {metrics.epoch}")
 
     run(tiny_config(num_epochs=4), tmp_path, on_epoch_end=on_epoch_end, should_prune=should_prune)
@@ -216,16 +192,14 @@ def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(
 
 
 @pytest.mark.parametrize("when", ["after the epoch", "in the next epoch"])
-def test_resumed_training_calls_should_prune_again_for_its_last_epoch(
-    when: str, tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_resumed_training_calls_should_prune_again_for_its_last_epoch(when, tiny_config, run, tmp_path):
     config = tiny_config(num_epochs=5)
     stop = {"on_epoch_end": stop_after_epoch(3)} if when == "after the epoch" else {"on_batch": stop_at_batch(17)}
     with pytest.raises(Interruption):
         run(config, tmp_path, **stop)
-    calls: list[int] = []
+    calls = []
 
-    def should_prune(epoch: int) -> bool:
+    def should_prune(epoch):
         calls.append(epoch)
         return True
 
@@ -233,9 +207,7 @@ def test_resumed_training_calls_should_prune_again_for_its_last_epoch(
     assert (result.why_ended, len(result.history), calls) == ("pruned", 3, [3])
 
 
-def test_pruned_training_keeps_its_epochs_and_best_checkpoint(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_pruned_training_keeps_its_epochs_and_best_checkpoint(tiny_config, run, tmp_path):
     config = tiny_config(num_epochs=6)
     pruned = run(config, tmp_path / "pruned", should_prune=lambda epoch: epoch == 3)
     unpruned = run(config, tmp_path / "unpruned")
@@ -247,25 +219,23 @@ def test_pruned_training_keeps_its_epochs_and_best_checkpoint(
     assert best["metrics"]["epoch"] == pruned.best_epoch
 
 
-def test_should_prune_is_not_called_before_the_first_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_should_prune_is_not_called_before_the_first_epoch(tiny_config, run, tmp_path):
     assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch: True).why_ended == "max_epochs"
 
 
-def test_nonfinite_loss_ends_the_training(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_nonfinite_loss_ends_the_training(tiny_config, run, tmp_path):
     result = run(tiny_config(learning_rate=1e30), tmp_path)
     assert (result.why_ended, result.history, result.best_epoch) == ("nonfinite_loss", (), 0)
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-def test_monitored_metric_selects_the_best_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_monitored_metric_selects_the_best_epoch(tiny_config, run, tmp_path):
     result = run(tiny_config(num_epochs=4, early_stopping_monitor="val_loss", early_stopping_mode="min"), tmp_path)
     losses = [epoch.val_loss for epoch in result.history]
     assert result.best_epoch == 1 + losses.index(min(losses))
 
 
-def test_best_checkpoint_suffices_to_reproduce_the_readings(
-    tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
-) -> None:
+def test_best_checkpoint_suffices_to_reproduce_the_readings(tiny_config, tiny_dataset, run, tmp_path):
     config = tiny_config(num_epochs=3)
     result = run(config, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
@@ -286,7 +256,7 @@ def test_best_checkpoint_suffices_to_reproduce_the_readings(
     assert not torch.equal(distorted.confidence, score.confidence)
 
 
-def test_scores_do_not_depend_on_the_batch_size(tiny_config: MakeConfig, tiny_dataset: Path) -> None:
+def test_scores_do_not_depend_on_the_batch_size(tiny_config, tiny_dataset):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     split = open_pixel_cache(tiny_dataset, ["train"])["train"]
     scores = []
@@ -300,9 +270,7 @@ def test_scores_do_not_depend_on_the_batch_size(tiny_config: MakeConfig, tiny_da
 
 
 @pytest.mark.parametrize(("limit", "norm"), [(0.01, 0.01), (1e6, None), (0.0, None)])
-def test_gradients_are_clipped_to_the_norm(
-    limit: float, norm: float | None, tiny_config: MakeConfig, tiny_dataset: Path
-) -> None:
+def test_gradients_are_clipped_to_the_norm(limit, norm, tiny_config, tiny_dataset):
     config = tiny_config(gradient_clip_norm=limit)
     training = TrainingState.create(config, steps_per_epoch=4)
     cache = open_pixel_cache(tiny_dataset, ["train", "val"])
@@ -315,15 +283,13 @@ def test_gradients_are_clipped_to_the_norm(
         assert found == pytest.approx(norm, rel=1e-3)
 
 
-def test_on_batch_is_called_before_the_first_and_after_each_batch(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
-    counted: list[tuple[int, int]] = []
+def test_on_batch_is_called_before_the_first_and_after_each_batch(tiny_config, run, tmp_path):
+    counted = []
     run(tiny_config(num_epochs=1), tmp_path, on_batch=lambda done, total: counted.append((done, total)))
     assert counted == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_mixed_precision_trains_if_the_cpu_supports_it(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_mixed_precision_trains_if_the_cpu_supports_it(tiny_config, run, tmp_path):
     config = tiny_config(mixed_precision=True)
     half = run(config, tmp_path / "half").history[-1].train_loss
     single = run(tiny_config(), tmp_path / "single").history[-1].train_loss
@@ -331,7 +297,7 @@ def test_mixed_precision_trains_if_the_cpu_supports_it(tiny_config: MakeConfig, 
     assert (half != single) == setup_training_environment(config)[1]
 
 
-def test_metrics_file_contains_every_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_metrics_file_contains_every_epoch(tiny_config, run, tmp_path):
     result = run(tiny_config(num_epochs=3), tmp_path)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert tuple(EpochMetrics(**json.loads(line)) for line in lines) == result.history
@@ -339,9 +305,7 @@ def test_metrics_file_contains_every_epoch(tiny_config: MakeConfig, run: Run, tm
 
 
 @pytest.mark.slow
-def test_built_in_model_on_several_threads_is_resumed_bit_for_bit(
-    tiny_config: MakeConfig, run: Run, last_state: LastState, tmp_path: Path
-) -> None:
+def test_built_in_model_on_several_threads_is_resumed_bit_for_bit(tiny_config, run, last_state, tmp_path):
     config = tiny_config(
         model_name="small", model_config_path=TrainingConfig.model_config_path, num_epochs=4, batch_size=16
     )
@@ -370,9 +334,7 @@ def test_built_in_model_on_several_threads_is_resumed_bit_for_bit(
         ({"scheduler_type": "plateau", "min_lr": 6e-4}, [0.6, 0.6, 0.75] + [1] * 9),
     ],
 )
-def test_learning_rate_rises_step_by_step_in_the_warm_up(
-    schedule: dict[str, Any], shares: list[float], tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_learning_rate_rises_step_by_step_in_the_warm_up(schedule, shares, tiny_config, run, tmp_path):
     config = tiny_config(
         **{"num_epochs": 3, "log_every_n_steps": 1, "use_tensorboard": True, "learning_rate": 1e-3, "min_lr": 0.0}
         | schedule

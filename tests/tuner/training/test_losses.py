@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import itertools
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
@@ -21,17 +18,17 @@ LABELS = torch.tensor([[3, 7, EOS, PAD], [5, EOS, PAD, PAD]])
 COUNTED = 5  # label positions up to and including the end marks
 
 
-def random_logits(*shape: int) -> Tensor:
+def random_logits(*shape):
     return torch.randn(*shape, CLASSES, generator=torch.Generator().manual_seed(0))
 
 
-def true_class_probabilities(logits: Tensor) -> list[float]:
+def true_class_probabilities(logits):
     probabilities = logits.softmax(-1)
     positions = [(0, 0, 3), (0, 1, 7), (0, 2, EOS), (1, 0, 5), (1, 1, EOS)]
     return [float(probabilities[position]) for position in positions]
 
 
-def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark() -> None:
+def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark():
     logits = random_logits(2, 4)
     expected = -sum(map(math.log, true_class_probabilities(logits))) / COUNTED
     assert CrossEntropy(13)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
@@ -40,40 +37,40 @@ def test_cross_entropy_is_the_mean_over_positions_up_to_the_end_mark() -> None:
 @pytest.mark.parametrize(
     "loss", [CrossEntropy(13), CrossEntropy(13, 0.1), FocalLoss(13)], ids=["plain", "smoothed", "focal"]
 )
-def test_scores_at_padding_do_not_affect_the_loss(loss: CrossEntropy | FocalLoss) -> None:
+def test_scores_at_padding_do_not_affect_the_loss(loss):
     logits = random_logits(2, 4)
     changed = logits.clone()
     changed[LABELS == PAD] = 100 * random_logits(3)
     assert torch.equal(loss(logits, LABELS), loss(changed, LABELS))
 
 
-def test_label_smoothing_mixes_in_the_mean_over_all_classes() -> None:
+def test_label_smoothing_mixes_in_the_mean_over_all_classes():
     logits = random_logits(2, 4)
     uniform = -logits.log_softmax(-1)[LABELS != PAD].mean().item()
     expected = 0.8 * CrossEntropy(13)(logits, LABELS).item() + 0.2 * uniform
     assert CrossEntropy(13, 0.2)(logits, LABELS).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_focal_loss_equals_its_formula() -> None:
+def test_focal_loss_equals_its_formula():
     logits = random_logits(2, 4)
     terms = [-0.25 * (1 - p) ** 1.5 * math.log(p) for p in true_class_probabilities(logits)]
     assert FocalLoss(13, alpha=0.25, gamma=1.5)(logits, LABELS).item() == pytest.approx(sum(terms) / COUNTED, rel=1e-5)
 
 
-def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
+def test_focal_loss_with_gamma_zero_is_cross_entropy():
     logits = random_logits(2, 4)
     assert torch.allclose(FocalLoss(13, alpha=1, gamma=0)(logits, LABELS), CrossEntropy(13)(logits, LABELS))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_loss_of_certain_readings_has_finite_gradients(gamma: float) -> None:
+def test_focal_loss_of_certain_readings_has_finite_gradients(gamma):
     logits = (1000 * torch.nn.functional.one_hot(LABELS, CLASSES).float()).requires_grad_()
     FocalLoss(13, gamma=gamma)(logits, LABELS).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 
-def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit() -> None:
+def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit():
     steps, length = 4, 4
     labels = torch.tensor([[2, 2, EOS, PAD], [1, EOS, PAD, PAD]])
     logits = random_logits(2, steps)
@@ -94,9 +91,7 @@ def test_ctc_loss_equals_the_sum_over_all_alignments_per_digit() -> None:
     [(CrossEntropy(13), COUNTED), (FocalLoss(13), COUNTED), (CTCLoss(13), 2)],
     ids=["plain", "focal", "ctc"],
 )
-def test_batch_means_weighted_by_count_give_the_overall_mean(
-    loss: CrossEntropy | FocalLoss | CTCLoss, count: int
-) -> None:
+def test_batch_means_weighted_by_count_give_the_overall_mean(loss, count):
     logits = random_logits(2, 9)
     labels = torch.nn.functional.pad(LABELS, (0, 5), value=PAD)
     assert loss.count(labels).item() == count
@@ -105,7 +100,7 @@ def test_batch_means_weighted_by_count_give_the_overall_mean(
     assert torch.allclose(loss(logits, labels), torch.as_tensor(mean), rtol=1e-5)
 
 
-def test_configuration_selects_the_loss() -> None:
+def test_configuration_selects_the_loss():
     smoothed = create_loss_function(TrainingConfig(label_smoothing=0.3))
     assert isinstance(smoothed, CrossEntropy)
     assert smoothed.label_smoothing == 0.3
@@ -117,5 +112,5 @@ def test_configuration_selects_the_loss() -> None:
         create_loss_function(TrainingConfig(loss_type="hinge"))
 
 
-def test_every_loss_is_supported_by_a_decoder() -> None:
+def test_every_loss_is_supported_by_a_decoder():
     assert set(LOSSES) == set(itertools.chain.from_iterable(LOSSES_OF_DECODER.values()))

@@ -1,31 +1,27 @@
-from __future__ import annotations
-
 import copy
 import pickle
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from search_spaces import ConfigurationError, TrainingConfig
 from tuner.training.optimizers import create_optimizer, create_scheduler, step_scheduler, uncompiled
 
 
-def make(**fields: Any) -> tuple[torch.optim.Optimizer, LRScheduler]:
+def make(**fields):
     config = TrainingConfig(**fields)
     optimizer = create_optimizer(nn.Linear(2, 1), config)
     return optimizer, create_scheduler(optimizer, config)
 
 
-def rate(optimizer: torch.optim.Optimizer) -> float:
+def rate(optimizer):
     return float(optimizer.param_groups[0]["lr"])
 
 
-def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: list[float]) -> list[float]:
+def rates(optimizer, scheduler, monitored):
     """Return the learning rate of each epoch: the initial rate, then the rate after each monitored value."""
     found = [rate(optimizer)]
     for value in monitored:
@@ -36,7 +32,7 @@ def rates(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, monitored: l
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-def test_configuration_selects_the_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
+def test_configuration_selects_the_optimizer(name, kind):
     optimizer, _ = make(optimizer_type=name, optimizer_betas=[0.8, 0.95], weight_decay=0.02, learning_rate=0.004)
     assert isinstance(optimizer, kind)
     assert type(optimizer).__name__ == kind.__name__  # AdamW is an Adam too
@@ -45,7 +41,7 @@ def test_configuration_selects_the_optimizer(name: str, kind: type[torch.optim.O
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(name: str) -> None:
+def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(name):
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)
     config = TrainingConfig(optimizer_type=name, learning_rate=0.1, weight_decay=0.5)
@@ -57,7 +53,7 @@ def test_weight_decay_is_in_the_gradient_for_adam_and_on_the_weights_for_adamw(n
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_weights_before_a_normalisation_do_not_decay(name: str) -> None:
+def test_weights_before_a_normalisation_do_not_decay(name):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = create_optimizer(model, TrainingConfig(optimizer_type=name, learning_rate=0.1, weight_decay=0.5))
@@ -69,38 +65,38 @@ def test_weights_before_a_normalisation_do_not_decay(name: str) -> None:
     assert unchanged == [True, False, False, True, False, False]
 
 
-def test_unknown_optimizer_and_scheduler_are_rejected() -> None:
+def test_unknown_optimizer_and_scheduler_are_rejected():
     with pytest.raises(ConfigurationError, match="optimizer_type: found 'sgd'; use one of adam, adamw"):
         make(optimizer_type="sgd")
     with pytest.raises(ConfigurationError, match="scheduler_type: found 'linear'; use one of cosine, plateau, steplr"):
         make(scheduler_type="linear")
 
 
-def test_steplr_multiplies_by_gamma_every_step_size_epochs_down_to_min_lr() -> None:
+def test_steplr_multiplies_by_gamma_every_step_size_epochs_down_to_min_lr():
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="steplr", step_size=2, gamma=0.1, min_lr=5e-4)
     expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
     assert rates(optimizer, scheduler, [0.0] * 8) == pytest.approx(expected)
 
 
-def test_cosine_rises_in_the_warm_up_and_falls_to_min_lr() -> None:
+def test_cosine_rises_in_the_warm_up_and_falls_to_min_lr():
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=2, num_epochs=6, min_lr=0.02)
     half, eighth = 0.5, 0.8535533905932737  # (1 + cos(pi/4)) / 2
     falls = [0.02 + 0.08 * share for share in (1, eighth, half, 1 - eighth, 0)]
     assert rates(optimizer, scheduler, [0.0] * 7) == pytest.approx([0.05, 0.1, *falls, 0.02])
 
 
-def test_cosine_without_warm_up_starts_at_the_full_rate() -> None:
+def test_cosine_without_warm_up_starts_at_the_full_rate():
     optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", num_epochs=4, min_lr=0.0)
     assert rates(optimizer, scheduler, [0.0] * 2) == pytest.approx([0.1, 0.08535533905932737, 0.05])
 
 
-def test_min_lr_also_applies_in_the_warm_up() -> None:
+def test_min_lr_also_applies_in_the_warm_up():
     optimizer, _ = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=10, min_lr=0.03)
     assert rate(optimizer) == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
-def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode: str, sign: int) -> None:
+def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode, sign):
     optimizer, scheduler = make(
         learning_rate=0.1,
         scheduler_type="plateau",
@@ -117,7 +113,7 @@ def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode
 
 
 @pytest.mark.parametrize("kind", ["cosine", "steplr", "plateau"])
-def test_restored_schedule_continues_at_its_last_epoch(kind: str) -> None:
+def test_restored_schedule_continues_at_its_last_epoch(kind):
     fields = {"scheduler_type": kind, "warmup_epochs": 2, "num_epochs": 8, "step_size": 2, "patience": 1}
     monitored = [0.5, 0.4, 0.4, 0.4, 0.6, 0.5, 0.5]
     uninterrupted = rates(*make(**fields), monitored)
@@ -131,8 +127,8 @@ def test_restored_schedule_continues_at_its_last_epoch(kind: str) -> None:
 
 @pytest.mark.parametrize("copy_of", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_copied_model_and_optimizer_train_like_the_originals(name: str, copy_of: Any) -> None:
-    def step(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> torch.Tensor:
+def test_copied_model_and_optimizer_train_like_the_originals(name, copy_of):
+    def step(model, optimizer, scheduler):
         for _ in range(2):
             optimizer.zero_grad()
             model(torch.arange(4.0)).square().sum().backward()
@@ -149,7 +145,7 @@ def test_copied_model_and_optimizer_train_like_the_originals(name: str, copy_of:
     assert torch.equal(step(other, other_optimizer, create_scheduler(other_optimizer, config)), ours)
 
 
-def trained(kind: Any) -> list[torch.Tensor]:
+def trained(kind):
     """Return the weights after ten steps; the last four use an optimizer restored from a saved state."""
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 3)
@@ -166,12 +162,12 @@ def trained(kind: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
-def test_uncompiled_optimizer_steps_like_the_original(kind: type[torch.optim.Optimizer]) -> None:
+def test_uncompiled_optimizer_steps_like_the_original(kind):
     for one, other in zip(trained(uncompiled(kind)), trained(kind), strict=True):
         assert torch.equal(one, other)
 
 
-def test_training_step_does_not_import_the_compiler() -> None:
+def test_training_step_does_not_import_the_compiler():
     program = (
         "import sys, torch\n"
         "from search_spaces import TrainingConfig\n"

@@ -1,18 +1,13 @@
-from __future__ import annotations
-
 import json
 import logging
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
@@ -20,12 +15,8 @@ from tuner.inference.out_of_distribution import OODDetector
 from tuner.training import out_of_memory as memory
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.epoch import train_step
-from tuner.training.history import TrainingResult
 from tuner.training.out_of_memory import MemoryExhaustedError, is_out_of_memory
 from tuner.training.training_state import TrainingState
-
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
 
 # Trains two epochs in batches of 512 with the address space limited to its current use plus `spare` bytes.
 LIMITED = """
@@ -75,7 +66,7 @@ print(json.dumps([by_default, faults()]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space, as Linux does")
-def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tmp_path: Path) -> None:
+def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tmp_path):
     generate = [sys.executable, "-m", "tuner", "data", "--samples", "1280", "--test-samples", "10"]
     subprocess.run([*generate, "--out", str(tmp_path / "data")], check=True, capture_output=True)
     # In this process, because building the cache fragments freed memory, and oneDNN does not recover from a failure.
@@ -94,9 +85,7 @@ def test_epoch_that_runs_out_of_memory_is_repeated_with_smaller_micro_batches(tm
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_ctc"])
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
-def test_micro_batches_add_up_to_the_gradient_of_their_batch(
-    kind: str, micro_batch_size: int, tiny_config: MakeConfig, tiny_dataset: Path
-) -> None:
+def test_micro_batches_add_up_to_the_gradient_of_their_batch(kind, micro_batch_size, tiny_config, tiny_dataset):
     config = tiny_config(model_name=kind, loss_type="ctc" if kind == "tiny_ctc" else "crossentropy")
     data = TrainingData.of(config, open_pixel_cache(tiny_dataset, ["train", "val"]), torch.device("cpu"))
     batch = next(data.train.epoch(1))
@@ -115,9 +104,7 @@ def test_micro_batches_add_up_to_the_gradient_of_their_batch(
     assert torch.allclose(*gradients, atol=1e-6)
 
 
-def test_halve_micro_batch_is_applied_and_logged(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_halve_micro_batch_is_applied_and_logged(tiny_config, run, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "tuner"):
         result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
     assert result.micro_batch_size == 4
@@ -126,12 +113,10 @@ def test_halve_micro_batch_is_applied_and_logged(
     assert "accumulated over batches of 8" in caplog.text
 
 
-def test_memory_reserve_is_released_when_memory_runs_out(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_memory_reserve_is_released_when_memory_runs_out(tiny_config, run, tmp_path, caplog):
     reserved = []
 
-    def fail_once(done: int, total: int) -> None:
+    def fail_once(done, total):
         reserved.append(bool(memory._reserve))
         if len(reserved) == 2:
             raise MemoryError  # the error of Python and NumPy
@@ -142,8 +127,8 @@ def test_memory_reserve_is_released_when_memory_runs_out(
     assert "not enough memory for a micro-batch of 8 images: MemoryError" in caplog.text
 
 
-def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    def stop(metrics: object, early_stopping: object) -> None:
+def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config, run, tmp_path):
+    def stop(metrics, early_stopping):
         raise KeyboardInterrupt
 
     config = tiny_config(num_epochs=3, batch_size=8)
@@ -155,10 +140,8 @@ def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config: MakeConfi
     assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in uninterrupted.history]
 
 
-def test_training_fails_if_memory_does_not_suffice_for_one_image(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def allocate_too_much(*_: object) -> torch.Tensor:
+def test_training_fails_if_memory_does_not_suffice_for_one_image(tiny_config, run, tmp_path, monkeypatch):
+    def allocate_too_much(*_):
         return torch.empty(1 << 50)
 
     monkeypatch.setattr("tuner.models.network.normalise", allocate_too_much)
@@ -167,13 +150,9 @@ def test_training_fails_if_memory_does_not_suffice_for_one_image(
 
 
 def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def allocate_too_much(*_: object) -> torch.Tensor:
+    tiny_config, run, tmp_path, monkeypatch, caplog
+):
+    def allocate_too_much(*_):
         return torch.empty(1 << 50)
 
     monkeypatch.setattr("tuner.models.OCRNetwork.tta_confidence", allocate_too_much)
@@ -185,7 +164,7 @@ def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     assert not OODDetector.of(validation, Vocabulary()).is_complete
 
 
-def error_of(allocate: Callable[[], object]) -> Exception:
+def error_of(allocate):
     try:
         allocate()
     except Exception as error:
@@ -209,12 +188,12 @@ def error_of(allocate: Callable[[], object]) -> Exception:
         (lambda: OSError(28, os.strerror(28)), False),
     ],
 )
-def test_out_of_memory_errors_are_recognised(error: Callable[[], Exception], expected: bool) -> None:
+def test_out_of_memory_errors_are_recognised(error, expected):
     assert is_out_of_memory(error()) is expected
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_freed_tensor_memory_is_reused() -> None:
+def test_freed_tensor_memory_is_reused():
     # In a separate process, because earlier allocations affect the count.
     counted = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     by_default, kept = json.loads(counted.stdout)

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import logging
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -37,14 +34,7 @@ sys.exit(main(sys.argv[1:]))
         pytest.param([0.3, 0.3, 0.3], 1.0, 100.0, 0, id="short epochs"),
     ],
 )
-def test_warning_if_other_programs_use_the_cpu(
-    fractions: list[float],
-    seconds: float,
-    machine: float,
-    warnings: int,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_warning_if_other_programs_use_the_cpu(fractions, seconds, machine, warnings, caplog, monkeypatch):
     monkeypatch.setattr("psutil.cpu_percent", lambda: machine)
     processor_share = ProcessorShare()
     with caplog.at_level(logging.WARNING):
@@ -54,9 +44,7 @@ def test_warning_if_other_programs_use_the_cpu(
     assert len(caplog.records) == warnings
 
 
-def test_more_threads_than_cores_cause_no_warning(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_threads_than_cores_cause_no_warning(caplog, monkeypatch):
     monkeypatch.setattr("psutil.cpu_percent", lambda: 100.0)  # this training alone
     threads = torch.get_num_threads()
     torch.set_num_threads(2 * usable_cores())
@@ -70,16 +58,14 @@ def test_more_threads_than_cores_cause_no_warning(
 
 
 @pytest.mark.slow
-def test_warning_about_slow_training_names_cause_and_remedy(
-    tiny_dataset: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_warning_about_slow_training_names_cause_and_remedy(tiny_dataset, tmp_path, environment):
     experiments = tmp_path / "experiments.yaml"
     experiments.write_text(
         f"experiments:\n  starved:\n    model: {{name: small}}\n    data: {{metadata_path: {tiny_dataset}}}\n"
         "    training: {batch_size: 32, num_epochs: 3, learning_rate: 0.001}\n"
     )
     command = [sys.executable, "-c", TRAIN, "run", "--config", str(experiments), "--output-dir", "out"]
-    busy: list[subprocess.Popen[bytes]] = []
+    busy = []
     try:
         for _ in range(3 * (os.cpu_count() or 1)):
             busy.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
@@ -108,9 +94,7 @@ def test_warning_about_slow_training_names_cause_and_remedy(
     ("variables", "spins"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
-def test_idle_threads_spin_briefly_unless_the_user_sets_openmp_variables(
-    variables: dict[str, str], spins: str | None, environment: dict[str, str]
-) -> None:
+def test_idle_threads_spin_briefly_unless_the_user_sets_openmp_variables(variables, spins, environment):
     settings = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "GOMP_"))}
     program = "import os, sys, tuner; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run([sys.executable, "-c", program], env=settings | variables, capture_output=True, text=True)

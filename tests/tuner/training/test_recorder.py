@@ -1,10 +1,6 @@
-from __future__ import annotations
-
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,27 +8,21 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from search_spaces import TrainingConfig
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.plots import Plots
 from tuner.training.recorder import log_file
 from tuner.training.tensorboard_run import TAGS
 
 VOCABULARY = Vocabulary()
 EOS, PAD, BLANK = VOCABULARY.special
 
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
 
 # 32 images in batches of 8.
 STEPS = 4
 
 
-def curves(folder: Path) -> dict[str, dict[int, float]]:
+def curves(folder):
     """Return all curves that TensorBoard shows for an experiment: values keyed by step; steps must be unique."""
     events = events_of(folder)
     found = {}
@@ -43,13 +33,13 @@ def curves(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
-def events_of(folder: Path) -> EventAccumulator:
+def events_of(folder):
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
     events.Reload()
     return events
 
 
-def images(folder: Path) -> dict[str, dict[int, bytes]]:
+def images(folder):
     """Return all plots that TensorBoard shows for an experiment, keyed by step; steps must be unique."""
     events = events_of(folder)
     found = {}
@@ -60,18 +50,18 @@ def images(folder: Path) -> dict[str, dict[int, bytes]]:
     return found
 
 
-def stop_after_epoch(last: int) -> Callable[[EpochMetrics, EarlyStopping], None]:
-    def on_epoch_end(metrics: EpochMetrics, early_stopping: EarlyStopping) -> None:
+def stop_after_epoch(last):
+    def on_epoch_end(metrics, early_stopping):
         if metrics.epoch == last:
             raise KeyboardInterrupt
 
     return on_epoch_end
 
 
-def stop_at_batch(number: int) -> Callable[[int, int], None]:
-    calls: list[int] = []
+def stop_at_batch(number):
+    calls = []
 
-    def on_batch(done: int, total: int) -> None:
+    def on_batch(done, total):
         calls.append(done)
         if len(calls) == number:
             raise KeyboardInterrupt
@@ -79,7 +69,7 @@ def stop_at_batch(number: int) -> Callable[[int, int], None]:
     return on_batch
 
 
-def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_tensorboard_shows_every_documented_metric(tiny_config, run, tmp_path):
     result = run(tiny_config(use_tensorboard=True), tmp_path)
     found = curves(tmp_path)
     assert found.pop("model/parameters") == {0: result.parameters}
@@ -89,14 +79,12 @@ def test_tensorboard_shows_every_documented_metric(tiny_config: MakeConfig, run:
         assert found[tag] == expected
 
 
-def test_experiment_is_one_tensorboard_run(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_experiment_is_one_tensorboard_run(tiny_config, run, tmp_path):
     run(tiny_config(use_tensorboard=True, num_epochs=1), tmp_path / "one")
     assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "one" / "tensorboard"}
 
 
-def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=1, learning_rate=0.00123, scheduler_type="steplr")
     run(config, tmp_path)
     contents = events_of(tmp_path).summary_metadata
@@ -112,8 +100,8 @@ def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(
     assert "_hparams_/session_end_info" in plugin
 
 
-def test_tensorboard_shows_the_final_readings(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
-    shown: list[Plots] = []
+def test_tensorboard_shows_the_final_readings(tiny_config, run, tmp_path):
+    shown = []
     run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_plots=shown.append)
     assert images(tmp_path) == {
         "readings/worst": {2: shown[-1]["worst_readings.png"]},
@@ -121,7 +109,7 @@ def test_tensorboard_shows_the_final_readings(tiny_config: MakeConfig, run: Run,
     }
 
 
-def test_rerun_of_finished_training_adds_no_second_readings(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_rerun_of_finished_training_adds_no_second_readings(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=2)
     for _ in range(2):
         run(config, tmp_path)
@@ -131,9 +119,7 @@ def test_rerun_of_finished_training_adds_no_second_readings(tiny_config: MakeCon
         }
 
 
-def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=4, log_every_n_steps=1)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_epoch_end=stop_after_epoch(2))
@@ -151,9 +137,7 @@ def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(
     assert not found
 
 
-def test_epoch_without_events_is_added_when_the_training_is_resumed(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_epoch_without_events_is_added_when_the_training_is_resumed(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=2)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_epoch_end=stop_after_epoch(1))
@@ -165,7 +149,7 @@ def test_epoch_without_events_is_added_when_the_training_is_resumed(
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_attempt_without_a_finished_epoch_leaves_no_curve(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_attempt_without_a_finished_epoch_leaves_no_curve(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1)
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_batch=stop_at_batch(3))
@@ -174,19 +158,17 @@ def test_attempt_without_a_finished_epoch_leaves_no_curve(tiny_config: MakeConfi
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [2, 3]), (100, [3])])
-def test_steps_are_logged_every_n_steps_and_at_the_end_of_an_epoch(
-    every: int, steps: list[int], tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_steps_are_logged_every_n_steps_and_at_the_end_of_an_epoch(every, steps, tiny_config, run, tmp_path):
     run(tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=every), tmp_path)
     assert list(curves(tmp_path)["loss/train_step"]) == steps
 
 
-def test_no_event_files_are_written_without_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_no_event_files_are_written_without_tensorboard(tiny_config, run, tmp_path):
     run(tiny_config(num_epochs=1, use_tensorboard=False), tmp_path)
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_effective_configuration_is_saved_with_all_fields(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_effective_configuration_is_saved_with_all_fields(tiny_config, run, tmp_path):
     config = tiny_config(num_epochs=1, experiment_name="ខ្មែរ")
     run(config, tmp_path)
     text = (tmp_path / "configs" / "training_config.yaml").read_text(encoding="utf-8")
@@ -195,12 +177,10 @@ def test_effective_configuration_is_saved_with_all_fields(tiny_config: MakeConfi
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_epoch_that_ran_out_of_memory_leaves_no_duplicate_steps(
-    failing: int, tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_epoch_that_ran_out_of_memory_leaves_no_duplicate_steps(failing, tiny_config, run, tmp_path):
     done_so_far = []
 
-    def run_out_of_memory(done: int, total: int) -> None:
+    def run_out_of_memory(done, total):
         done_so_far.append(done)
         if done == STEPS - 1 and done_so_far.count(done) == failing:
             raise MemoryError
@@ -213,7 +193,7 @@ def test_epoch_that_ran_out_of_memory_leaves_no_duplicate_steps(
     assert list(found["loss/val"]) == [1, 2, 3]
 
 
-def test_log_file_contains_the_messages_of_its_context(tmp_path: Path) -> None:
+def test_log_file_contains_the_messages_of_its_context(tmp_path):
     log = logging.getLogger("tuner.somewhere")
     for text in ("first", "second"):
         with log_file(tmp_path):
@@ -223,7 +203,7 @@ def test_log_file_contains_the_messages_of_its_context(tmp_path: Path) -> None:
     assert [line.split()[2:] for line in lines] == [["INFO", "first"], ["INFO", "second"]]
 
 
-def test_log_file_has_the_same_steps_as_tensorboard(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_log_file_has_the_same_steps_as_tensorboard(tiny_config, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=2, log_every_n_steps=3)
     with log_file(tmp_path):
         run(config, tmp_path)
@@ -237,15 +217,13 @@ def test_log_file_has_the_same_steps_as_tensorboard(tiny_config: MakeConfig, run
         assert found[tag] == expected
 
 
-def test_log_file_escapes_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_log_file_escapes_file_names_that_are_not_utf8(tmp_path):
     with log_file(tmp_path):
         logging.getLogger("tuner.somewhere").info("cannot read %s", "image_\udcff.png")
     assert r"cannot read image_\udcff.png" in (tmp_path / "logs" / "training.log").read_text(encoding="utf-8")
 
 
-def test_epoch_loss_is_the_mean_over_characters_not_over_batches(
-    tiny_config: MakeConfig, tiny_dataset: Path, run: Run, tmp_path: Path
-) -> None:
+def test_epoch_loss_is_the_mean_over_characters_not_over_batches(tiny_config, tiny_dataset, run, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1, batch_size=20)
     result = run(config, tmp_path)
     losses = list(curves(tmp_path)["loss/train_step"].values())
@@ -258,9 +236,7 @@ def test_epoch_loss_is_the_mean_over_characters_not_over_batches(
     assert result.history[0].train_loss != pytest.approx(sum(losses) / 2, rel=1e-6)
 
 
-def test_full_disk_for_the_log_file_is_only_a_warning(
-    disk: Path, fill: Callable[[Path, int], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_for_the_log_file_is_only_a_warning(disk, fill, caplog, monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)  # as the command line does
     log = logging.getLogger("tuner.somewhere")
     (disk / "logs").mkdir()

@@ -1,42 +1,30 @@
 """The speed at which a trained model reads images."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from search_spaces import TrainingConfig
-from tuner.data.batches import SplitBatches, validation_batches
+from tuner.data.batches import validation_batches
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training import loop
-from tuner.training.history import TrainingResult
 from tuner.training.throughput import reading_images_per_s
 from tuner.training.training_state import TrainingState
 
-MakeConfig = Callable[..., TrainingConfig]
-Run = Callable[..., TrainingResult]
-
 
 @pytest.fixture
-def val(tiny_dataset: Path) -> SplitBatches:
+def val(tiny_dataset):
     """Fewer than 64 validation images."""
     return validation_batches(open_pixel_cache(tiny_dataset, ["val"])["val"], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_ctc"])
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_batches_of_any_size_are_timed_until_the_limit(
-    batch_size: int, kind: str, tiny_config: MakeConfig, val: SplitBatches
-) -> None:
+def test_batches_of_any_size_are_timed_until_the_limit(batch_size, kind, tiny_config, val):
     loss = "ctc" if kind == "tiny_ctc" else "crossentropy"
     training = TrainingState.create(tiny_config(model_name=kind, loss_type=loss), steps_per_epoch=4)
-    sizes: list[int] = []
+    sizes = []
     training.ema.module.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     state, started = torch.get_rng_state(), time.perf_counter()
     speed = reading_images_per_s(training, val, batch_size, 0.1)
@@ -48,9 +36,7 @@ def test_batches_of_any_size_are_timed_until_the_limit(
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_fastest_pass_after_the_warm_up_counts(
-    tiny_config: MakeConfig, val: SplitBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fastest_pass_after_the_warm_up_counts(tiny_config, val, monkeypatch):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     # The limit, the durations of the passes (1, 8, 4 and 5 s) and the checks of the limit.
     times = iter([0.0, 0.0, 1.0, 1.0, 9.0, 9.0, 9.0, 13.0, 13.0, 13.0, 18.0, 18.0])
@@ -58,28 +44,26 @@ def test_fastest_pass_after_the_warm_up_counts(
     assert reading_images_per_s(training, val, 64, 20.0) == 64 / 4
 
 
-def test_at_least_one_pass_is_timed(tiny_config: MakeConfig, val: SplitBatches) -> None:
+def test_at_least_one_pass_is_timed(tiny_config, val):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     assert reading_images_per_s(training, val, 1, 0.0)
 
 
-def test_speed_is_unknown_if_memory_does_not_suffice(
-    tiny_config: MakeConfig, val: SplitBatches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speed_is_unknown_if_memory_does_not_suffice(tiny_config, val, monkeypatch):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     training.micro_batch_size = 32
     assert reading_images_per_s(training, val, 1, 0.0)
     assert reading_images_per_s(training, val, 64, 0.0) is None
     training.micro_batch_size = None
 
-    def exhaust(module: Any, inputs: Any) -> None:
+    def exhaust(module, inputs):
         raise MemoryError
 
     training.ema.module.register_forward_pre_hook(exhaust)
     assert reading_images_per_s(training, val, 1, 0.0) is None
 
 
-def test_training_measures_its_best_epoch(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_training_measures_its_best_epoch(tiny_config, run, tmp_path):
     best = run(tiny_config(num_epochs=2), tmp_path).best
     assert best.checkpoint_bytes == (tmp_path / "checkpoints" / "best.pt").stat().st_size
     assert best.images_per_s_batch_1 is not None
@@ -87,21 +71,16 @@ def test_training_measures_its_best_epoch(tiny_config: MakeConfig, run: Run, tmp
     assert 0 < best.images_per_s_batch_1 < best.images_per_s_batch_64
 
 
-def test_equal_trainings_have_checkpoints_of_equal_size(tiny_config: MakeConfig, run: Run, tmp_path: Path) -> None:
+def test_equal_trainings_have_checkpoints_of_equal_size(tiny_config, run, tmp_path):
     sizes = {run(tiny_config(num_epochs=2), tmp_path / name).best.checkpoint_bytes for name in ("a", "b")}
     assert len(sizes) == 1
 
 
 @pytest.mark.parametrize(("epoch_seconds", "seconds"), [(10.0, 0.1), (1000.0, 0.5)])
 def test_measurement_takes_one_percent_of_the_training_time_and_at_most_one_second(
-    epoch_seconds: float,
-    seconds: float,
-    tiny_config: MakeConfig,
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def take_time(*arguments: Any) -> Any:
+    epoch_seconds, seconds, tiny_config, run, tmp_path, monkeypatch
+):
+    def take_time(*arguments):
         metrics, score = run_epoch(*arguments)
         return replace(metrics, epoch_seconds=epoch_seconds), score
 
@@ -113,8 +92,6 @@ def test_measurement_takes_one_percent_of_the_training_time_and_at_most_one_seco
     assert (result.best.images_per_s_batch_1, result.best.images_per_s_batch_64) == (None, None)
 
 
-def test_training_without_a_finished_epoch_has_no_measurements(
-    tiny_config: MakeConfig, run: Run, tmp_path: Path
-) -> None:
+def test_training_without_a_finished_epoch_has_no_measurements(tiny_config, run, tmp_path):
     best = run(tiny_config(learning_rate=1e30), tmp_path).best
     assert (best.checkpoint_bytes, best.images_per_s_batch_1, best.images_per_s_batch_64) == (None, None, None)

@@ -4,13 +4,11 @@ memory_worker.py CONFIG SPACE FOLDER TRIALS: train the configuration and TRIALS 
 trial, print the memory of the process in MiB, without shared memory.
 """
 
-from __future__ import annotations
-
 import sys
 
 import psutil
 
-from studies import SearchRequest, TrialRecord
+from studies import SearchRequest
 from tuner import HyperparameterTuner
 from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
@@ -19,13 +17,13 @@ from tuner.session.run_options import RunOptions
 class MemoryPrinter(Display):
     """A display that prints the memory usage after each trial."""
 
-    def trial_ended(self, record: TrialRecord) -> None:
+    def trial_ended(self, record):
         memory = psutil.Process().memory_info()
         # Without mapped files: other processes decide how much of PyTorch's library counts as shared.
         print((memory.rss - getattr(memory, "shared", 0)) / 2**20, flush=True)
 
 
-def main(config: str, space: str, folder: str, trials: int) -> None:
+def main(config, space, folder, trials):
     HyperparameterTuner(
         config,
         options=RunOptions(output_dir=folder, space_file=space, search=SearchRequest(at_least=trials)),

@@ -6,20 +6,15 @@ next one; print the wait status of each process. If MEMORY_GROUP, the folder of 
 joins that group and exhausts its memory instead.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
 from signal import SIGKILL
 
-from search_spaces import TrainingConfig
 from studies import SearchRequest
 from tuner import HyperparameterTuner
 from tuner.display.base import Display
 from tuner.session.run_options import RunOptions
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
 
 GROUP = os.environ.get("MEMORY_GROUP")
 
@@ -27,23 +22,23 @@ GROUP = os.environ.get("MEMORY_GROUP")
 class SelfKiller(Display):
     """A display that kills this process in the middle of an epoch, or after the last one."""
 
-    def __init__(self, name: str, epochs: int) -> None:
+    def __init__(self, name, epochs):
         self._name = name
         self._epochs = epochs
         self._number = -1
         self._finished = 0
         self._last = 0
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
+    def trial_started(self, number, name, config, *, resumed):
         if name == self._name:
             self._number, self._finished, self._last = number, 0, config.num_epochs
 
-    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+    def epoch_ended(self, number, metrics, signal):
         self._finished = metrics.epoch
         if number == self._number and metrics.epoch == self._epochs == self._last:
             os.kill(os.getpid(), SIGKILL)
 
-    def batch(self, number: int, done: int, total: int) -> None:
+    def batch(self, number, done, total):
         if number == self._number and self._finished == self._epochs and done == total // 2:
             if GROUP is not None:
                 Path("/proc/self/oom_score_adj").write_text("1000")
@@ -51,7 +46,7 @@ class SelfKiller(Display):
             os.kill(os.getpid(), SIGKILL)
 
 
-def main(config: str, folder: str, name: str, *epochs: int) -> None:
+def main(config, folder, name, *epochs):
     for finished in epochs:
         pid = os.fork()
         if pid == 0:

@@ -1,7 +1,5 @@
 """The number of workers that `--workers auto` chooses from measured throughputs."""
 
-from __future__ import annotations
-
 import pytest
 
 from tuner.workers.auto_count import counts_to_measure, may_be_faster, smallest_near_fastest
@@ -22,9 +20,7 @@ from tuner.workers.auto_count import counts_to_measure, may_be_faster, smallest_
         (64, 5, True, [1, 2, 4, 5]),
     ],
 )
-def test_powers_of_two_and_the_largest_useful_count_are_measured(
-    threads: int, pending: int, on_gpu: bool, counts: list[int]
-) -> None:
+def test_powers_of_two_and_the_largest_useful_count_are_measured(threads, pending, on_gpu, counts):
     assert counts_to_measure(threads, pending, on_gpu=on_gpu) == counts
 
 
@@ -41,7 +37,7 @@ def test_powers_of_two_and_the_largest_useful_count_are_measured(
         ({1: 1000.0, 2: 990.0, 4: 1200.0}, 4),
     ],
 )
-def test_smallest_count_near_the_fastest_is_chosen(rates: dict[int, float], chosen: int) -> None:
+def test_smallest_count_near_the_fastest_is_chosen(rates, chosen):
     assert smallest_near_fastest(rates) == chosen
 
 
@@ -58,5 +54,5 @@ def test_smallest_count_near_the_fastest_is_chosen(rates: dict[int, float], chos
         ({1: 800.0, 2: 1100.0, 4: 1090.0, 8: 1095.0}, False),
     ],
 )
-def test_larger_counts_are_measured_while_they_may_be_faster(rates: dict[int, float], continues: bool) -> None:
+def test_larger_counts_are_measured_while_they_may_be_faster(rates, continues):
     assert may_be_faster(rates) is continues

@@ -1,28 +1,21 @@
 """Trials whose processes are killed: same results bit for bit, micro-batches after OOM kills, or a failure."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from studies import MAX_CRASHES, RowState, SearchRequest, TrialRecord, latest_records, load_study, study_status
+from studies import MAX_CRASHES, RowState, SearchRequest, latest_records, load_study, study_status
 from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
 from tuner.__main__ import main
 from tuner.session.run_options import RunOptions
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 GROUPS = Path("/proc/self/cgroup").read_text() if Path("/proc/self/cgroup").exists() else ""
 WORKER = Path(__file__).parent / "mortal_worker.py"
@@ -30,7 +23,7 @@ WORKER = Path(__file__).parent / "mortal_worker.py"
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def kill_in_epochs(config: Path, name: str, *finished: int) -> None:
+def kill_in_epochs(config, name, *finished):
     """Start processes that are killed in the middle of an epoch, each after a number of finished epochs of a trial."""
     command = [sys.executable, str(WORKER), str(config), str(OUT), name, *map(str, finished)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # the number of threads of this process
@@ -38,12 +31,12 @@ def kill_in_epochs(config: Path, name: str, *finished: int) -> None:
     assert done.stdout.split() == ["9"] * len(finished), done.stderr
 
 
-def record_of(name: str) -> TrialRecord:
+def record_of(name):
     return next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == name)
 
 
 @pytest.fixture
-def memory_group() -> Iterator[Path]:
+def memory_group():
     """A control group with little memory, for the processes that `kill_in_epochs` starts."""
     groups = {controllers: group for _, controllers, group in (line.split(":", 2) for line in GROUPS.splitlines())}
     root, limit = Path("/sys/fs/cgroup"), "memory.max"
@@ -64,14 +57,14 @@ def memory_group() -> Iterator[Path]:
     folder.rmdir()
 
 
-def metrics_of(name: str, out: Path = OUT) -> list[dict[str, Any]]:
+def metrics_of(name, out=OUT):
     """Return the metrics of a trial's epochs, without the metrics that vary from run to run."""
     epochs = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
     varying = {"epoch_seconds", "memory_mb", "cpu_percent"}
     return [{key: value for key, value in epoch.items() if key not in varying} for epoch in epochs]
 
 
-def test_result_is_unchanged_after_four_kills_in_one_epoch(write_config: WriteConfig) -> None:
+def test_result_is_unchanged_after_four_kills_in_one_epoch(write_config):
     config = write_config({"one": {"training": {"num_epochs": 3, "batch_size": 16}}})
     HyperparameterTuner(str(config), options=RunOptions(output_dir="reference")).run_experiments()
     kill_in_epochs(config, "one", *[1] * 4)
@@ -85,9 +78,7 @@ def test_result_is_unchanged_after_four_kills_in_one_epoch(write_config: WriteCo
 
 
 @pytest.mark.slow
-def test_trial_fails_after_ten_kills_in_one_epoch_and_the_others_are_trained(
-    write_config: WriteConfig, make_watcher: MakeWatcher, read_results: Any
-) -> None:
+def test_trial_fails_after_ten_kills_in_one_epoch_and_the_others_are_trained(write_config, make_watcher, read_results):
     config = write_config({"deadly": {"training": {"num_epochs": 4}}, "other": {"training": {"num_epochs": 1}}})
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(config), display=make_watcher(after_epoch=2)).run_experiments()
@@ -120,7 +111,7 @@ def test_trial_fails_after_ten_kills_in_one_epoch_and_the_others_are_trained(
 
 
 @pytest.mark.slow
-def test_error_message_names_missing_metrics_of_another_machine(write_config: WriteConfig) -> None:
+def test_error_message_names_missing_metrics_of_another_machine(write_config):
     config = write_config({"deadly": {"training": {"num_epochs": 4}}})
     kill_in_epochs(config, "deadly", *[2] * MAX_CRASHES)
     shutil.rmtree(OUT / "deadly")
@@ -133,7 +124,7 @@ def test_error_message_names_missing_metrics_of_another_machine(write_config: Wr
 
 
 @pytest.mark.slow
-def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch(write_config: WriteConfig) -> None:
+def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch(write_config):
     config = write_config({"one": {"training": {"num_epochs": 2}}})
     kill_in_epochs(config, "one", *[2] * MAX_CRASHES)
     assert record_of("one").consecutive_crashes == MAX_CRASHES - 1  # the next process records the last crash
@@ -143,9 +134,7 @@ def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch
 
 
 @pytest.mark.usefixtures("memory_group")
-def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(
-    write_config: WriteConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(write_config, capsys):
     config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
     kill_in_epochs(config, "large", 1, 1)
     # The second process sees the counter of its control group; this process, in another group, sees the machine's.
@@ -164,7 +153,7 @@ def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(
 
 
 @pytest.mark.usefixtures("memory_group")
-def test_trial_fails_after_three_oom_kills_in_one_epoch(write_config: WriteConfig) -> None:
+def test_trial_fails_after_three_oom_kills_in_one_epoch(write_config):
     config = write_config({"deadly": {"training": {"num_epochs": 2}}})
     kill_in_epochs(config, "deadly", 0, 0, 0)
     (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
@@ -175,7 +164,7 @@ def test_trial_fails_after_three_oom_kills_in_one_epoch(write_config: WriteConfi
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("memory_group")
-def test_one_oom_kill_among_other_kills_leaves_the_batch_size_unchanged(write_config: WriteConfig) -> None:
+def test_one_oom_kill_among_other_kills_leaves_the_batch_size_unchanged(write_config):
     config = write_config({"one": {"training": {"num_epochs": 2, "batch_size": 16}}})
     kill_in_epochs(config, "one", 0)
     with pytest.MonkeyPatch.context() as patch:
@@ -190,7 +179,7 @@ def test_one_oom_kill_among_other_kills_leaves_the_batch_size_unchanged(write_co
 
 
 @pytest.mark.slow
-def test_kills_with_finished_epochs_between_them_are_not_counted_together(write_config: WriteConfig) -> None:
+def test_kills_with_finished_epochs_between_them_are_not_counted_together(write_config):
     config = write_config({"one": {"training": {"num_epochs": 4}}})
     kill_in_epochs(config, "one", 0, 0, 1, 2)
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
@@ -199,7 +188,7 @@ def test_kills_with_finished_epochs_between_them_are_not_counted_together(write_
 
 
 @pytest.mark.slow
-def test_search_trial_fails_after_ten_kills_in_one_epoch(write_config: WriteConfig, write_space: WriteSpace) -> None:
+def test_search_trial_fails_after_ten_kills_in_one_epoch(write_config, write_space):
     config = write_config({"one": {"training": {"num_epochs": 1}}})
     HyperparameterTuner(str(config), options=RunOptions(space_file=str(write_space()))).run_experiments()
     kill_in_epochs(config, "search_0001", *[0] * MAX_CRASHES)

@@ -1,10 +1,6 @@
 """The number of threads per worker and the parallelism, which are fixed when training starts."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,15 +13,13 @@ from tuner.session.session import Session
 from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads
 from tuner.workers.loop import work
 
-WriteConfig = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 @pytest.fixture
-def _four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _four_threads(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     monkeypatch.setattr("tuner.workers.fixed_settings.usable_cores", lambda: 2)
@@ -34,11 +28,11 @@ def _four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def open_session(write_config: WriteConfig) -> Callable[..., Session]:
+def open_session(write_config):
     """Return a function that opens a study with one preset of one epoch."""
     config = write_config({"one": {"training": {"num_epochs": 1}}})
 
-    def open_it(display: Any, **options: Any) -> Session:
+    def open_it(display, **options):
         request = RunRequest.from_file(load_experiments(config), options=RunOptions(**options))
         return Session.open(request, display)
 
@@ -48,14 +42,7 @@ def open_session(write_config: WriteConfig) -> Callable[..., Session]:
 @pytest.mark.usefixtures("_four_threads")
 class TestThreads:
     @pytest.mark.parametrize(("workers", "wanted", "threads"), [(1, None, 4), (2, None, 2), (3, None, 1), (1, 2, 2)])
-    def test_first_worker_fixes_the_number_of_the_study(
-        self,
-        workers: int,
-        wanted: int | None,
-        threads: int,
-        open_session: Callable[..., Session],
-        make_watcher: MakeWatcher,
-    ) -> None:
+    def test_first_worker_fixes_the_number_of_the_study(self, workers, wanted, threads, open_session, make_watcher):
         watcher = make_watcher()
         assert fix_worker_threads(open_session(watcher), workers, wanted) == threads
         assert study_threads(load_study(OUT)[0]) == threads
@@ -71,14 +58,8 @@ class TestThreads:
         ],
     )
     def test_later_workers_use_the_number_of_the_study_and_say_if_they_cannot(
-        self,
-        fixed: int,
-        workers: int,
-        threads: int,
-        note: str,
-        open_session: Callable[..., Session],
-        make_watcher: MakeWatcher,
-    ) -> None:
+        self, fixed, workers, threads, note, open_session, make_watcher
+    ):
         watcher = make_watcher()
         session = open_session(watcher)
         fix_worker_threads(session, 1, fixed)
@@ -87,9 +68,7 @@ class TestThreads:
         expected = f"the study's workers train with {note}; CPU results may differ slightly"
         assert watcher.notes == ([expected] if note else [])
 
-    def test_trials_train_with_the_number_of_the_study_and_the_process_keeps_its_own(
-        self, open_session: Callable[..., Session], make_watcher: MakeWatcher
-    ) -> None:
+    def test_trials_train_with_the_number_of_the_study_and_the_process_keeps_its_own(self, open_session, make_watcher):
         session = open_session(make_watcher())
         work(session, TrialFilter(), StopConditions(), threads=3)
         assert torch.get_num_threads() == 4
@@ -98,9 +77,7 @@ class TestThreads:
 
 
 @pytest.mark.parametrize(("parallelism", "workers", "note"), [(1, 1, ""), (4, 4, ""), (4, 2, ""), (2, 3, "2")])
-def test_more_workers_than_the_parallelism_are_named(
-    parallelism: int, workers: int, note: str, open_session: Callable[..., Session], make_watcher: MakeWatcher
-) -> None:
+def test_more_workers_than_the_parallelism_are_named(parallelism, workers, note, open_session, make_watcher):
     watcher = make_watcher()
     session = open_session(watcher, search=SearchRequest(at_least=1, parallelism=parallelism))
     watcher.notes.clear()
@@ -113,9 +90,7 @@ def test_more_workers_than_the_parallelism_are_named(
 
 
 @pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), ("auto", None)])
-def test_new_search_has_the_default_parallelism(
-    workers: Any, parallelism: int | None, open_session: Callable[..., Session], make_watcher: MakeWatcher
-) -> None:
+def test_new_search_has_the_default_parallelism(workers, parallelism, open_session, make_watcher):
     session = open_session(make_watcher(), search=SearchRequest(at_least=1), workers=workers)
     settings = search_settings(session.study)
     assert settings is not None

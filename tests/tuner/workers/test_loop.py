@@ -1,26 +1,19 @@
-from __future__ import annotations
-
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from optuna.exceptions import StorageInternalError
 
-from search_spaces import ExperimentFailedError, TrainingConfig, load_experiments
+from search_spaces import ExperimentFailedError, load_experiments
 from studies import (
     OutputFolder,
     RowState,
     SearchRequest,
-    StatusRow,
-    StudyStatus,
     TrialPhase,
-    TrialRecord,
     add_search_trials,
     latest_records,
     load_study,
@@ -28,7 +21,7 @@ from studies import (
     request_stop,
     study_status,
 )
-from studies.trials.claims import Claim, claim_next
+from studies.trials.claims import claim_next
 from studies.trials.leases import this_worker
 from tuner.display.base import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
@@ -39,9 +32,6 @@ from tuner.workers import loop
 from tuner.workers.loop import finished_trials, planned_trials, work, work_here
 from tuner.workers.run_study import run_study
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 # Met by every trial that finishes an epoch.
@@ -50,7 +40,7 @@ EASY_TARGETS = {"training_time_per_epoch": 1000}
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def open_session(config: Path, display: Any, *, space: Path | None = None, trials: int = 0) -> Session:
+def open_session(config, display, *, space=None, trials=0):
     options = RunOptions(space_file=None if space is None else str(space))
     session = Session.open(RunRequest.from_file(load_experiments(config), options=options), display)
     if trials:
@@ -58,20 +48,18 @@ def open_session(config: Path, display: Any, *, space: Path | None = None, trial
     return session
 
 
-def failing(error: Exception) -> Callable[[], object]:
-    def fail() -> None:
+def failing(error):
+    def fail():
         raise error
 
     return fail
 
 
-def rows() -> dict[str, StatusRow]:
+def rows():
     return {row.name: row for row in study_status(*load_study(OUT)).rows}
 
 
-def test_all_trials_are_trained_although_one_fails(
-    write_config: WriteConfig, make_watcher: MakeWatcher, fail: Callable[[], object]
-) -> None:
+def test_all_trials_are_trained_although_one_fails(write_config, make_watcher, fail):
     watcher = make_watcher(after_epoch=1, action=fail)
     session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
     assert finished_trials(session, TrialFilter()) == []
@@ -85,7 +73,7 @@ class TestErrors:
     """A trial stays pending after an error of its environment; the same error twice in a row stops the command."""
 
     @staticmethod
-    def states() -> list[str]:
+    def states():
         return [row.state.value for row in rows().values()]
 
     @pytest.mark.parametrize(
@@ -93,9 +81,7 @@ class TestErrors:
         [({"in_batch": 2}, ValueError("simulated error")), ({"after_epoch": 1}, OSError(74, "Bad message"))],
         ids=["before the first epoch", "operating system error after an epoch"],
     )
-    def test_trial_stays_pending_and_the_next_command_resumes_it(
-        self, when: dict[str, int], error: Exception, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_trial_stays_pending_and_the_next_command_resumes_it(self, when, error, write_config, make_watcher):
         config, trial_filter = write_config({"one": {}, "two": ONE_EPOCH}), TrialFilter()
         watcher = make_watcher(**when, action=failing(error))
         work(open_session(config, watcher), trial_filter, StopConditions())
@@ -108,12 +94,10 @@ class TestErrors:
         assert (again.started, self.states()) == ([("one", 0, True)], ["completed", "completed"])
         assert [attempt.after for attempt in latest_records(load_study(OUT)[0])[0].attempts] == ["waiting", "stop"]
 
-    def test_memory_error_before_the_first_epoch_fails_the_trial(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_memory_error_before_the_first_epoch_fails_the_trial(self, write_config, make_watcher):
         watcher = make_watcher()
 
-        def fill(number: int, *rest: Any) -> None:
+        def fill(number, *rest):
             if number == 0:
                 raise MemoryError
 
@@ -121,12 +105,10 @@ class TestErrors:
         work(open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert self.states() == ["failed", "completed"]
 
-    def test_gpu_memory_error_at_the_start_leaves_the_trial_pending(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_gpu_memory_error_at_the_start_leaves_the_trial_pending(self, write_config, make_watcher):
         watcher = make_watcher()
 
-        def fill(number: int, *rest: Any, **more: Any) -> None:
+        def fill(number, *rest, **more):
             if number == 0:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -135,12 +117,10 @@ class TestErrors:
         assert self.states() == ["interrupted", "completed"]
 
     @pytest.mark.parametrize("epochs", [0, 1], ids=["pending trials", "failed trials"])
-    def test_same_error_twice_in_a_row_stops_the_command(
-        self, epochs: int, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_same_error_twice_in_a_row_stops_the_command(self, epochs, write_config, make_watcher):
         watcher = make_watcher()
 
-        def fail(number: int, *rest: Any) -> None:
+        def fail(number, *rest):
             raise RuntimeError(f"no space for /tmp/{number}.pt in slot {number}")
 
         setattr(watcher, "epoch_ended" if epochs else "batch", fail)
@@ -151,12 +131,10 @@ class TestErrors:
             work(session, TrialFilter(), StopConditions())
         assert self.states() == [*["failed" if epochs else "interrupted"] * 2, "waiting"]
 
-    def test_different_errors_or_a_success_between_errors_do_not_stop_the_command(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_different_errors_or_a_success_between_errors_do_not_stop_the_command(self, write_config, make_watcher):
         watcher, errors = make_watcher(), [ValueError("a"), ValueError("b"), None, ValueError("b"), KeyError("b")]
 
-        def fail(number: int, *rest: Any) -> None:
+        def fail(number, *rest):
             if (error := errors[number]) is not None:
                 raise error
 
@@ -166,9 +144,7 @@ class TestErrors:
         assert self.states() == ["interrupted", "interrupted", "completed", "interrupted", "interrupted"]
         assert len(watcher.started) == 5
 
-    def test_each_worker_process_tries_a_pending_trial_once(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_each_worker_process_tries_a_pending_trial_once(self, write_config, make_watcher):
         session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), make_watcher(in_batch=2))
         with pytest.raises(KeyboardInterrupt):
             work(session, TrialFilter(), StopConditions())
@@ -180,9 +156,7 @@ class TestErrors:
         assert len(latest_records(session.study)[0].attempts) <= 3
 
 
-def test_only_matching_trials_are_trained(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_only_matching_trials_are_trained(write_config, write_space, make_watcher):
     open_session(write_config({"one": {}}), make_watcher(), space=write_space(), trials=1)
     watcher = make_watcher()
     session = open_session(write_config({"two": ONE_EPOCH}), watcher)
@@ -198,9 +172,7 @@ def test_only_matching_trials_are_trained(
     assert (watcher.planned_trials, watcher.notes) == (["two"], [])
 
 
-def test_trial_of_another_process_is_not_trained_but_noted(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
+def test_trial_of_another_process_is_not_trained_but_noted(write_config, make_watcher):
     watcher = make_watcher()
     session = open_session(write_config({"one": {}, "two": ONE_EPOCH}), watcher)
     claim = claim_next(session.study, OutputFolder(OUT))
@@ -211,9 +183,7 @@ def test_trial_of_another_process_is_not_trained_but_noted(
     assert [record.experiment_name for record in finished_trials(session, TrialFilter())] == ["two"]
 
 
-def test_interrupted_trials_come_first_then_presets_then_the_search(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_interrupted_trials_come_first_then_presets_then_the_search(write_config, write_space, make_watcher):
     space = write_space(base={"num_epochs": 1})
     session = open_session(write_config({"one": ONE_EPOCH}), make_watcher(in_batch=8), space=space, trials=1)
     with pytest.raises(KeyboardInterrupt):
@@ -228,9 +198,7 @@ def test_interrupted_trials_come_first_then_presets_then_the_search(
     ]
 
 
-def test_search_trials_of_the_budget_are_enqueued_after_a_kill(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_search_trials_of_the_budget_are_enqueued_after_a_kill(write_config, write_space, make_watcher):
     watcher = make_watcher()
     session = open_session(
         write_config({"one": ONE_EPOCH}), watcher, space=write_space(base={"num_epochs": 1}), trials=1
@@ -243,9 +211,7 @@ def test_search_trials_of_the_budget_are_enqueued_after_a_kill(
     assert watcher.planned_trials == watcher.finished == names
 
 
-def test_planned_trials_have_settings_unless_they_must_be_sampled(
-    write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-) -> None:
+def test_planned_trials_have_settings_unless_they_must_be_sampled(write_config, write_space, make_watcher):
     session = open_session(
         write_config({"one": {"training": {"log_every_n_steps": 3}}}), make_watcher(), space=write_space(), trials=1
     )
@@ -255,13 +221,13 @@ def test_planned_trials_have_settings_unless_they_must_be_sampled(
     assert configs["search_0001"] is None
 
 
-def test_lease_is_updated_during_a_long_epoch(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_is_updated_during_a_long_epoch(write_config, monkeypatch):
     monkeypatch.setattr("studies.trials.leases._SECONDS_BETWEEN_TOUCHES", 0.0)
     lease = OutputFolder(OUT).lease_path(0)
-    ages: list[float] = []
+    ages = []
 
     class Aging(Display):
-        def batch(self, number: int, done: int, total: int) -> None:
+        def batch(self, number, done, total):
             ages.append(time.time() - lease.stat().st_mtime)
             os.utime(lease, (0, 0))
 
@@ -274,29 +240,27 @@ class TestWaitForOthers:
     """The test process claims a trial in place of another process, so that no worker can claim the trial."""
 
     @pytest.fixture(autouse=True)
-    def _no_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _no_pauses(self, monkeypatch):
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 0.01)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CLAIMS", 0.01)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_RETRIES", 0.0)
 
     @staticmethod
-    def run(session: Session, workers: int = 1) -> None:
+    def run(session, workers=1):
         run_study(session, TrialFilter(), StopConditions(), workers=workers, results_file="r.json")
 
     @staticmethod
-    def claim_trial(session: Session) -> Claim:
+    def claim_trial(session):
         claim = claim_next(session.study, OutputFolder(OUT))
         assert claim is not None
         return claim
 
-    def test_trial_released_just_after_the_last_claim_is_taken_over(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_trial_released_just_after_the_last_claim_is_taken_over(self, write_config, make_watcher, monkeypatch):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         claim = self.claim_trial(session)
 
-        def work_then_release(*arguments: Any) -> bool:
+        def work_then_release(*arguments):
             has_trained = work_here(*arguments)
             claim.release()
             return has_trained
@@ -305,14 +269,12 @@ class TestWaitForOthers:
         self.run(session)
         assert (watcher.finished, watcher.notes) == (["one"], [])
 
-    def test_command_waits_for_a_trial_that_another_process_claims_again(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_command_waits_for_a_trial_that_another_process_claims_again(self, write_config, make_watcher, monkeypatch):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         claims = [self.claim_trial(session)]
 
-        def count_then_claim(*arguments: Any) -> int:
+        def count_then_claim(*arguments):
             if len(claims) == 1:
                 claims[0].release()
                 found = trials_to_start(session, TrialFilter())
@@ -326,14 +288,14 @@ class TestWaitForOthers:
         assert watcher.finished == ["one"]
 
     def test_command_waits_for_a_trial_added_and_claimed_between_two_reads(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, write_config, make_watcher, monkeypatch
+    ):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         more = write_config({"two": ONE_EPOCH}, file_name="more.yaml")
-        claims: list[Claim] = []
+        claims = []
 
-        def latest_records_then_claim(study: Any) -> list[TrialRecord]:
+        def latest_records_then_claim(study):
             if watcher.finished != ["one"] or claims:
                 return latest_records(study)
             open_session(more, make_watcher())
@@ -341,7 +303,7 @@ class TestWaitForOthers:
             claims.append(self.claim_trial(session))
             return records
 
-        def release_when_noted(text: str) -> None:
+        def release_when_noted(text):
             assert text.startswith("waiting for ")
             claims[0].release()
 
@@ -350,15 +312,13 @@ class TestWaitForOthers:
         self.run(session)
         assert watcher.finished == ["one", "two"]
 
-    def test_short_database_error_does_not_end_the_wait(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_short_database_error_does_not_end_the_wait(self, write_config, make_watcher, monkeypatch):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         claim = self.claim_trial(session)
         errors = [StorageInternalError("database is locked")]
 
-        def fail_once(*arguments: Any) -> int:
+        def fail_once(*arguments):
             if errors:
                 raise errors.pop()
             claim.release()
@@ -371,9 +331,7 @@ class TestWaitForOthers:
         assert note.endswith("trying again in 0 s")
 
     @pytest.mark.slow
-    def test_worker_process_trains_a_taken_over_trial(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_worker_process_trains_a_taken_over_trial(self, write_config, make_watcher):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher)
         claim = self.claim_trial(session)
@@ -385,18 +343,18 @@ class TestWaitForOthers:
         assert this_worker() not in {one.attempts[1].worker, two.attempts[0].worker}
 
     def test_study_is_read_only_when_the_display_polls_it_and_a_stop_request_ends_the_wait(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, write_config, make_watcher, monkeypatch
+    ):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH}), watcher)
         monkeypatch.setattr(loop, "_SECONDS_BETWEEN_POLLS", 3600.0)
-        events: list[str] = []
+        events = []
 
-        def count(*arguments: Any) -> int:
+        def count(*arguments):
             events.append("read")
             return trials_to_start(session, TrialFilter())
 
-        def sleep(seconds: float) -> None:
+        def sleep(seconds):
             events.append("sleep")
             if len(events) == 5:
                 request_stop(load_study_for_changes(OUT)[0])
@@ -417,15 +375,11 @@ class TestTimeLimit:
         "when", [{"after_epoch": 2}, {"in_batch": 5 + 3}], ids=["after an epoch", "in the middle of an epoch"]
     )
     def test_running_trial_is_interrupted_after_its_epoch_and_resumed(
-        self,
-        when: dict[str, int],
-        write_config: WriteConfig,
-        make_watcher: MakeWatcher,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+        self, when, write_config, make_watcher, monkeypatch
+    ):
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
 
-        def advance_clock() -> None:
+        def advance_clock():
             monkeypatch.setattr(
                 "tuner.session.run_options.time", SimpleNamespace(monotonic=lambda: time.monotonic() + 7200)
             )
@@ -446,7 +400,7 @@ class TestTimeLimit:
         assert one.outcome is not None
         assert one.outcome.total_epochs == 4
 
-    def test_no_trial_starts_after_the_time_limit(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_no_trial_starts_after_the_time_limit(self, write_config, make_watcher):
         watcher = make_watcher()
         work(open_session(write_config({"one": {}}), watcher), TrialFilter(), StopConditions(deadline=time.monotonic()))
         assert watcher.started == []
@@ -454,9 +408,7 @@ class TestTimeLimit:
 
 
 class TestStopRequest:
-    def test_running_trial_is_interrupted_after_its_epoch_and_resumed(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_running_trial_is_interrupted_after_its_epoch_and_resumed(self, write_config, make_watcher):
         config = write_config({"one": {"training": {"num_epochs": 4}}, "two": ONE_EPOCH})
         watcher = make_watcher(in_batch=5 + 3, action=lambda: request_stop(load_study_for_changes(OUT)[0]))
         session = open_session(config, watcher)
@@ -476,7 +428,7 @@ class TestStopRequest:
         (one_record, _) = finished_trials(open_session(config, again), TrialFilter())
         assert [attempt.after for attempt in one_record.attempts] == ["waiting", "stop"]
 
-    def test_no_other_trial_starts(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_no_other_trial_starts(self, write_config, make_watcher):
         watcher = make_watcher(after_epoch=1, action=lambda: request_stop(load_study_for_changes(OUT)[0]))
         work(open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), watcher), TrialFilter(), StopConditions())
         assert (watcher.finished, watcher.interrupted) == (["one"], [])
@@ -486,22 +438,22 @@ class TestStopRequest:
 class StatusRecorder(Display):
     """A display that records the trial states of each polled status, keyed by name."""
 
-    def __init__(self) -> None:
-        self.statuses: list[dict[str, RowState]] = []
-        self.events: list[str] = []
+    def __init__(self):
+        self.statuses = []
+        self.events = []
 
-    def run_started(self, planned_trials: Mapping[str, TrainingConfig | None], finished: Sequence[TrialRecord]) -> None:
+    def run_started(self, planned_trials, finished):
         self.events.append("started")
 
-    def trial_ended(self, record: TrialRecord) -> None:
+    def trial_ended(self, record):
         self.events.append("finished")
 
-    def status_polled(self, status: StudyStatus) -> None:
+    def status_polled(self, status):
         self.events.append("polled")
         self.statuses.append({row.name: row.state for row in status.rows})
 
 
-def test_status_is_polled_at_the_start_and_after_each_trial(write_config: WriteConfig) -> None:
+def test_status_is_polled_at_the_start_and_after_each_trial(write_config):
     display = StatusRecorder()
     work(open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), display), TrialFilter(), StopConditions())
     assert display.events == ["started", "polled", "finished", "polled", "finished", "polled"]
@@ -512,7 +464,7 @@ def test_status_is_polled_at_the_start_and_after_each_trial(write_config: WriteC
     ]
 
 
-def test_status_is_polled_during_training(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_is_polled_during_training(write_config, monkeypatch):
     monkeypatch.setattr("tuner.workers.loop._SECONDS_BETWEEN_POLLS", 0.0)
     monkeypatch.setattr("tuner.session.status_poller._MAX_FRACTION", 1e9)
     display = StatusRecorder()
@@ -521,9 +473,7 @@ def test_status_is_polled_during_training(write_config: WriteConfig, monkeypatch
 
 
 class TestUntilTargets:
-    def test_no_trial_starts_once_a_trial_has_met_the_targets(
-        self, write_config: WriteConfig, write_space: WriteSpace, make_watcher: MakeWatcher
-    ) -> None:
+    def test_no_trial_starts_once_a_trial_has_met_the_targets(self, write_config, write_space, make_watcher):
         watcher = make_watcher()
         config = write_config({"one": ONE_EPOCH, "two": {}, "three": {}}, targets=EASY_TARGETS)
         session = open_session(config, watcher, space=write_space(), trials=2)
@@ -535,9 +485,7 @@ class TestUntilTargets:
         work(session, TrialFilter(), StopConditions(until_targets=True))
         assert watcher.finished == ["one"]
 
-    def test_all_trials_are_trained_without_until_targets(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_all_trials_are_trained_without_until_targets(self, write_config, make_watcher):
         watcher = make_watcher()
         work(
             open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=EASY_TARGETS), watcher),
@@ -547,9 +495,7 @@ class TestUntilTargets:
         assert watcher.finished == ["one", "two"]
 
     @pytest.mark.parametrize("targets", [{}, EASY_TARGETS | {"character_accuracy": 1.0}], ids=["none", "missed"])
-    def test_all_trials_are_trained_if_none_meets_the_targets(
-        self, targets: dict[str, float], write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_all_trials_are_trained_if_none_meets_the_targets(self, targets, write_config, make_watcher):
         watcher = make_watcher()
         session = open_session(write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets=targets), watcher)
         work(session, TrialFilter(), StopConditions(until_targets=True))

@@ -1,23 +1,15 @@
-from __future__ import annotations
-
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
 
 TRIALS = 100
 WORKER = Path(__file__).with_name("memory_worker.py")
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_from_twenty_to_a_hundred_trials(
-    write_config: WriteConfig, write_space: WriteSpace, tmp_path: Path
-) -> None:
+def test_memory_does_not_grow_from_twenty_to_a_hundred_trials(write_config, write_space, tmp_path):
     config = write_config({"one": {"training": {"num_epochs": 1, "use_tensorboard": True}}})
     space = write_space(base={"num_epochs": 1})
     done = subprocess.run(

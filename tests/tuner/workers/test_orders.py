@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from search_spaces import TrainingConfig
@@ -11,7 +9,7 @@ CONFIG = TrainingConfig(experiment_name="ខ្មែរ", learning_rate=1e-3, o
 
 @pytest.mark.parametrize("trial_filter", [TrialFilter(), TrialFilter(frozenset({"ខ្មែរ", "two"}), search=False)])
 @pytest.mark.parametrize(("device", "deadline"), [(None, None), ("cpu", 0.0), ("cuda", 12.5)])
-def test_orders_survive_the_round_trip(trial_filter: TrialFilter, device: str | None, deadline: float | None) -> None:
+def test_orders_survive_the_round_trip(trial_filter, device, deadline):
     orders = WorkerOrders(
         output_dir="out\udcff",  # a byte that is not valid UTF-8
         study="study",
@@ -29,17 +27,17 @@ def test_orders_survive_the_round_trip(trial_filter: TrialFilter, device: str | 
     assert read_orders(line.encode()) == orders
 
 
-def test_probe_orders_are_distinguished_from_worker_orders() -> None:
+def test_probe_orders_are_distinguished_from_worker_orders():
     orders = ProbeOrders(CONFIG, threads=1)
     assert read_orders(to_line(orders).encode()) == orders
 
 
-def test_probe_messages_survive_the_round_trip() -> None:
+def test_probe_messages_survive_the_round_trip():
     for message in (ProbeWindow(2, 1.25, 3.5), ProbeRate(812.5, 0, 2**40)):
         assert from_line(type(message), to_line(message)) == message
 
 
-def test_other_lines_are_rejected_as_orders() -> None:
+def test_other_lines_are_rejected_as_orders():
     for line in (b"", b"{}", b"null", to_line(ProbeWindow(2, 1.0, 2.0)).encode()):
         with pytest.raises(ValueError, match=r"."):
             read_orders(line)

@@ -1,14 +1,11 @@
 """A study of several worker processes equals the study of one worker, bit for bit, on SQLite and on PostgreSQL."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +17,7 @@ OPTIONS = ("--parallelism", "4", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
-def small_study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def small_study(tmp_path_factory):
     """Return the definition of a small study with presets, a search and pruning."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "scripts"))
@@ -30,7 +27,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield small
 
 
-def trained(small_study: Any, name: str, workers: int, storage: str | None = None) -> dict[str, str]:
+def trained(small_study, name, workers, storage=None):
     """Train the study with this number of workers; return the contents of its items, keyed by name."""
     folder = small_study.folder / name
     folder.mkdir()
@@ -42,12 +39,12 @@ def trained(small_study: Any, name: str, workers: int, storage: str | None = Non
     with pytest.MonkeyPatch.context() as patch:
         if storage is not None:
             patch.setenv(STORAGE, storage)
-        items: dict[str, str] = importlib.import_module("harness.snapshot").take_snapshot(folder)
+        items = importlib.import_module("harness.snapshot").take_snapshot(folder)
     return items
 
 
 @pytest.fixture(scope="module")
-def reference(small_study: Any) -> dict[str, str]:
+def reference(small_study):
     """Return the items of the study that one worker has trained."""
     items = trained(small_study, "one_worker", 1)
     ends = json.loads(items["study: why trials ended"])
@@ -58,9 +55,7 @@ def reference(small_study: Any) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "database"), [(2, "sqlite"), (4, "sqlite"), (2, "postgresql")])
-def test_any_number_of_workers_gives_the_same_study(
-    workers: int, database: str, small_study: Any, reference: dict[str, str], request: pytest.FixtureRequest
-) -> None:
+def test_any_number_of_workers_gives_the_same_study(workers, database, small_study, reference, request):
     storage = request.getfixturevalue("new_database")() if database == "postgresql" else None
     found = trained(small_study, f"{workers}_workers_{database}", workers, storage)
     different = [name for name in {**reference, **found} if reference.get(name) != found.get(name)]

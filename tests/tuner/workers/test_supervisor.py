@@ -1,7 +1,5 @@
 """Several worker processes on one study, with real processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -9,16 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from search_spaces import ConfigurationError, TrainingConfig, load_experiments
-from studies import RowState, StatusRow, TrialRecord, fix_threads, latest_records, load_study, study_status
+from search_spaces import ConfigurationError, load_experiments
+from studies import RowState, fix_threads, latest_records, load_study, study_status
 from tuner.__main__ import main
 from tuner.display.base import Display
 from tuner.session.run_options import StopConditions, TrialFilter
@@ -26,15 +22,10 @@ from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.status_poller import StatusPoller
 from tuner.session.study_setup import ExistingStudy
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
 from tuner.workers.loop import work
 from tuner.workers.process import threads_per_worker
 from tuner.workers.supervisor import _Supervisor
 
-WriteConfig = Callable[..., Path]
-WriteSpace = Callable[..., Path]
-MakeWatcher = Callable[..., Any]
 OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 # Long enough for another process to act on the training process, on a busy machine, too.
@@ -45,28 +36,26 @@ SECONDS_TO_STOP = 10
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def open_session(config: Path, display: Any) -> Session:
+def open_session(config, display):
     return Session.open(RunRequest.from_file(load_experiments(config)), display)
 
 
-def rows() -> dict[str, StatusRow]:
+def rows():
     return {row.name: row for row in study_status(*load_study(OUT)).rows}
 
 
-def epochs_of(name: str) -> list[int]:
+def epochs_of(name):
     return [json.loads(line)["epoch"] for line in (OUT / name / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
     ("threads", "workers", "each"), [(8, 2, 4), (8, 3, 2), (2, 2, 1), (1, 3, 1), (5, 1, 5), (7, 4, 1)]
 )
-def test_all_workers_get_the_same_number_of_threads(threads: int, workers: int, each: int) -> None:
+def test_all_workers_get_the_same_number_of_threads(threads, workers, each):
     assert threads_per_worker(threads, workers) == each
 
 
-def test_workers_train_each_trial_once_and_standard_output_is_only_json(
-    write_config: WriteConfig, write_space: WriteSpace, read_results: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_workers_train_each_trial_once_and_standard_output_is_only_json(write_config, write_space, read_results, capfd):
     for module in ("yaml", "torch", "studies"):  # files in the working directory must not shadow modules
         Path(f"{module}.py").write_text("raise RuntimeError('imported from the working directory')")
     argv = ["run", "--config", str(write_config({"one": {}})), "--space", str(write_space()), "--trials", "4"]
@@ -90,7 +79,7 @@ def test_workers_train_each_trial_once_and_standard_output_is_only_json(
     assert len(re.findall(r"^(?:one|search_000\d)?  \d/2  char", captured.err, re.MULTILINE)) == 10
 
 
-def test_killed_worker_is_replaced_and_its_trial_resumed(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_killed_worker_is_replaced_and_its_trial_resumed(write_config, make_watcher):
     open_session(write_config({"three": {}}, file_name="three.yaml"), make_watcher())
     # `one` has been interrupted, and its last checkpoint is damaged.
     first = open_session(write_config({"one": LONG, "two": ONE_EPOCH}), make_watcher(of_trial=1, after_epoch=2))
@@ -99,7 +88,7 @@ def test_killed_worker_is_replaced_and_its_trial_resumed(write_config: WriteConf
         work(first, trial_filter, StopConditions())
     (OUT / "one" / "checkpoints" / "last.pt").write_bytes(b"damaged")
 
-    def kill_its_worker() -> None:
+    def kill_its_worker():
         os.kill(rows()["one"].worker_pid or 0, signal.SIGKILL)
 
     watcher = make_watcher(of_trial=1, after_epoch=4, action=kill_its_worker)
@@ -127,33 +116,33 @@ def test_killed_worker_is_replaced_and_its_trial_resumed(write_config: WriteConf
 class TrialAdder(Display):
     """Adds trials after the first epoch, and requests a stop after the first finished trial."""
 
-    def __init__(self, add: Callable[[], object]) -> None:
-        self._add: Callable[[], object] | None = add
-        self.finished: list[str] = []
-        self.lost: list[int] = []
+    def __init__(self, add):
+        self._add = add
+        self.finished = []
+        self.lost = []
         self.most_running = 0
-        self._running: set[int] = set()
+        self._running = set()
 
-    def epoch_ended(self, number: int, metrics: EpochMetrics, signal: EarlyStopping) -> None:
+    def epoch_ended(self, number, metrics, signal):
         if self._add is not None:
             self._add()
             self._add = None
 
-    def trial_started(self, number: int, name: str, config: TrainingConfig, *, resumed: bool) -> None:
+    def trial_started(self, number, name, config, *, resumed):
         self._running.add(number)
         self.most_running = max(self.most_running, len(self._running))
 
-    def trial_ended(self, record: TrialRecord) -> None:
+    def trial_ended(self, record):
         self._running.discard(record.number)
         self.finished.append(record.experiment_name)
         assert main(["stop", "--output-dir", str(OUT)]) == 0
 
-    def worker_lost(self, number: int) -> None:
+    def worker_lost(self, number):
         self.lost.append(number)
 
 
 @pytest.mark.slow
-def test_more_workers_start_when_trials_are_added(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_more_workers_start_when_trials_are_added(write_config, make_watcher):
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     open_session(write_config({"one": endless}), make_watcher())
     more = write_config({"two": {"training": {"num_epochs": 3}}}, file_name="more.yaml")
@@ -172,10 +161,8 @@ def test_more_workers_start_when_trials_are_added(write_config: WriteConfig, mak
 
 
 @pytest.mark.slow
-def test_workers_stopped_by_a_signal_are_not_replaced_and_their_trials_are_interrupted(
-    write_config: WriteConfig, make_watcher: MakeWatcher
-) -> None:
-    def stop_all() -> None:
+def test_workers_stopped_by_a_signal_are_not_replaced_and_their_trials_are_interrupted(write_config, make_watcher):
+    def stop_all():
         for child in psutil.Process().children():
             child.send_signal(signal.SIGTERM)
 
@@ -191,7 +178,7 @@ def test_workers_stopped_by_a_signal_are_not_replaced_and_their_trials_are_inter
 class TestStopping:
     """A command with workers that is interrupted or killed."""
 
-    def start(self, *argv: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    def start(self, *argv):
         """Start a command with two workers; return all three processes once a worker has finished an epoch."""
         command = [sys.executable, "-m", "tuner", *argv, "--output-dir", str(OUT), "--workers", "2"]
         parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -206,7 +193,7 @@ class TestStopping:
         pytest.fail("".join(lines))
 
     @pytest.mark.slow
-    def test_workers_exit_with_their_parent_and_their_trials_are_resumed(self, write_config: WriteConfig) -> None:
+    def test_workers_exit_with_their_parent_and_their_trials_are_resumed(self, write_config):
         config = str(write_config({"one": LONG, "two": LONG}))
         parent, children = self.start("run", "--config", config, "--results-file", "stopped.json")
         with parent:
@@ -243,13 +230,13 @@ class TestStopping:
         assert epochs_of("one") == epochs_of("two") == list(range(1, EPOCHS + 1))
 
 
-def run_at_startup(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def run_at_startup(folder, monkeypatch, code):
     """Run code at the start of every Python process from now on."""
     (folder / "sitecustomize.py").write_text(f"import os, sys; {code}")
     monkeypatch.syspath_prepend(folder)
 
 
-def test_khmer_names_work_in_any_locale(write_config: WriteConfig, in_tmp: Path) -> None:
+def test_khmer_names_work_in_any_locale(write_config, in_tmp):
     config = write_config({"ខ្មែរ": {}, "ពីរ": {}})
     command = [sys.executable, "-m", "tuner", "run", "--config", str(config), "--workers", "2"]
     environment = os.environ | {"PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}
@@ -261,8 +248,8 @@ def test_khmer_names_work_in_any_locale(write_config: WriteConfig, in_tmp: Path)
 
 @pytest.mark.slow
 def test_worker_uses_micro_batches_after_kills_by_sigabrt_and_sigsegv(
-    write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    write_config, make_watcher, tmp_path, monkeypatch
+):
     """A worker that trains whole batches kills itself in the second epoch: by SIGABRT, then by SIGSEGV."""
     code = """
 import signal
@@ -293,7 +280,7 @@ loop.run_epoch = run_or_die
 
 
 class TestFailingWorkers:
-    def test_common_problem_is_reported_once(self, write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+    def test_common_problem_is_reported_once(self, write_config, make_watcher):
         watcher = make_watcher()
         session = open_session(write_config({"one": {}, "two": {}}), watcher)
         fix_threads(session.study, session.context.folder, 1)
@@ -312,14 +299,8 @@ class TestFailingWorkers:
         ],
     )
     def test_worker_that_exits_before_its_start_is_an_error_of_the_command(
-        self,
-        stderr_text: bytes,
-        problem: str,
-        write_config: WriteConfig,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str],
-    ) -> None:
+        self, stderr_text, problem, write_config, tmp_path, monkeypatch, capfd
+    ):
         config = str(write_config({"one": {}, "two": {}}))
         run_at_startup(tmp_path, monkeypatch, f"os.write(2, {stderr_text!r}); os._exit(3)")
         assert main(["run", "--config", config, "--workers", "2", "--results-file", "r.json"]) == 1
@@ -329,13 +310,7 @@ class TestFailingWorkers:
         assert "Traceback" not in "".join(lines)
         assert {row.state for row in rows().values()} == {RowState.WAITING}
 
-    def test_traceback_of_a_worker_is_shown_with_debug(
-        self,
-        write_config: WriteConfig,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str],
-    ) -> None:
+    def test_traceback_of_a_worker_is_shown_with_debug(self, write_config, tmp_path, monkeypatch, capfd):
         run_at_startup(tmp_path, monkeypatch, "sys.modules['torch'] = None")
         argv = ["run", "--config", str(write_config({"one": {}, "two": {}})), "--workers", "2", "--debug"]
         assert main([*argv, "--results-file", "r.json"]) == 1
@@ -344,9 +319,7 @@ class TestFailingWorkers:
         assert "in a worker process:\nTraceback (most recent call last):" in stderr
         assert "worker_main.py" in stderr
 
-    def test_problem_of_a_worker_is_raised_while_trials_are_pending(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher
-    ) -> None:
+    def test_problem_of_a_worker_is_raised_while_trials_are_pending(self, write_config, make_watcher):
         session = open_session(write_config({"one": {}, "two": {}}), make_watcher())
         poller = StatusPoller(session, every_s=1.0)
         supervisor = _Supervisor(session, TrialFilter(), StopConditions(), 0, 1, poller, None)
@@ -358,8 +331,8 @@ class TestFailingWorkers:
         supervisor.watch()
 
     def test_workers_killed_at_startup_are_replaced_at_most_three_times(
-        self, write_config: WriteConfig, make_watcher: MakeWatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, write_config, make_watcher, tmp_path, monkeypatch
+    ):
         watcher = make_watcher()
         session = open_session(write_config({"one": {}, "two": {}}), watcher)
         run_at_startup(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)")
@@ -369,7 +342,7 @@ class TestFailingWorkers:
 
 
 @pytest.mark.slow
-def test_workers_interrupt_their_trials_at_the_time_limit(write_config: WriteConfig, make_watcher: MakeWatcher) -> None:
+def test_workers_interrupt_their_trials_at_the_time_limit(write_config, make_watcher):
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     watcher = make_watcher()
     session = open_session(write_config({"one": endless, "two": endless}), watcher)

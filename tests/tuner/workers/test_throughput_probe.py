@@ -1,29 +1,20 @@
 """The throughput of parallel training processes, measured with real processes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import psutil
 import pytest
 
-from search_spaces import TrainingConfig
 from tuner.workers import throughput_probe
 from tuner.workers.throughput_probe import MeasurementError, ThroughputProbe, free_memory
-
-MakeConfig = Callable[..., TrainingConfig]
-Children = Callable[[], set[psutil.Process]]
 
 LONG_S = 300  # enough on a busy machine, too
 
 
 @pytest.fixture
-def child_processes() -> Iterator[Children]:
+def child_processes():
     """Return a function that lists the processes started by a test; at its end, all must have exited."""
     before = psutil.Process().children(recursive=True)
 
-    def children() -> set[psutil.Process]:
+    def children():
         return {*psutil.Process().children(recursive=True)} - {*before}
 
     yield children
@@ -31,9 +22,7 @@ def child_processes() -> Iterator[Children]:
 
 
 class TestMeasuring:
-    def test_processes_are_reused_for_all_measurements(
-        self, child_processes: Children, tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_processes_are_reused_for_all_measurements(self, child_processes, tiny_config, monkeypatch):
         with ThroughputProbe(tiny_config(), threads_for=lambda count: max(1, 2 // count), seconds=LONG_S) as processes:
             processes.start(2)
             both = child_processes()
@@ -50,14 +39,14 @@ class TestMeasuring:
             assert child_processes() == both
 
     @pytest.mark.usefixtures("child_processes")
-    def test_error_of_a_process_is_reported(self, tiny_config: MakeConfig) -> None:
+    def test_error_of_a_process_is_reported(self, tiny_config):
         with (
             ThroughputProbe(tiny_config(model_name="none"), threads_for=lambda count: 1, seconds=LONG_S) as processes,
             pytest.raises(MeasurementError, match="'none'"),
         ):
             processes.start(1)
 
-    def test_killed_process_is_reported(self, child_processes: Children, tiny_config: MakeConfig) -> None:
+    def test_killed_process_is_reported(self, child_processes, tiny_config):
         with ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=LONG_S) as processes:
             processes.start(1)
             child_processes().pop().kill()
@@ -65,7 +54,7 @@ class TestMeasuring:
                 processes.images_per_s(1)
 
     @pytest.mark.usefixtures("child_processes")
-    def test_time_limit_ends_the_measurement(self, tiny_config: MakeConfig) -> None:
+    def test_time_limit_ends_the_measurement(self, tiny_config):
         with (
             ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=0.1) as processes,
             pytest.raises(MeasurementError, match="time limit"),
@@ -73,8 +62,8 @@ class TestMeasuring:
             processes.start(1)
 
     @pytest.mark.usefixtures("child_processes")
-    def test_interruption_stops_all_processes(self, tiny_config: MakeConfig) -> None:
-        def measure() -> None:
+    def test_interruption_stops_all_processes(self, tiny_config):
+        def measure():
             with ThroughputProbe(tiny_config(), threads_for=lambda count: 1, seconds=LONG_S) as processes:
                 processes.start(1)
                 raise KeyboardInterrupt
@@ -92,14 +81,12 @@ class TestMeasuring:
         ("3000", "2000", "", None),
     ],
 )
-def test_container_limit_bounds_the_free_memory(
-    tmp_path: Path, most: str, used: str, statistics: str, expected: int | None
-) -> None:
+def test_container_limit_bounds_the_free_memory(tmp_path, most, used, statistics, expected):
     for name, text in {"max": most, "current": used, "stat": statistics}.items():
         (tmp_path / f"memory.{name}").write_text(text)
     free = free_memory(tmp_path)
     assert free == expected if expected is not None else free > 10**6
 
 
-def test_machine_memory_is_used_without_a_container(tmp_path: Path) -> None:
+def test_machine_memory_is_used_without_a_container(tmp_path):
     assert free_memory(tmp_path) > 10**6

@@ -4,24 +4,15 @@ The rule: exit code 2; a line for each problem with its location, what was found
 traceback; nothing on standard output; no file created or changed.
 """
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 
-Refused = Callable[..., list[str]]
-
 
 @pytest.fixture
-def paths(
-    working_dir: Path, write_config: Callable[..., Path], tiny_dataset: Path, tiny_models: Path
-) -> dict[str, str]:
+def paths(working_dir, write_config, tiny_dataset, tiny_models):
     """The paths that replace the placeholders of the corpus."""
     return {
         "<here>": str(working_dir),
@@ -34,10 +25,10 @@ def paths(
 
 
 @pytest.fixture
-def refused(cli: Callable[..., Any], paths: Mapping[str, str], tmp_path: Path) -> Refused:
+def refused(cli, paths, tmp_path):
     """Call a command, check the rule, and return the problems that it reports."""
 
-    def call(argv: Sequence[str]) -> list[str]:
+    def call(argv):
         before = _content(tmp_path)
         outcome = cli(*(with_paths(word, paths) for word in argv))
         lines = outcome.err.splitlines()
@@ -55,25 +46,25 @@ def refused(cli: Callable[..., Any], paths: Mapping[str, str], tmp_path: Path) -
     return call
 
 
-def _content(folder: Path) -> dict[str, str]:
+def _content(folder):
     """Return all paths below a folder, with the digest and the modification time of each file."""
     return {str(path.relative_to(folder)): _state(path) for path in sorted(folder.rglob("*"))}
 
 
-def _state(path: Path) -> str:
+def _state(path):
     if not path.is_file():
         return "no file"
     return f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
-def with_paths(text: str, paths: Mapping[str, str]) -> str:
+def with_paths(text, paths):
     """Return a text of the corpus with its placeholders replaced."""
     for name, path in paths.items():
         text = text.replace(name, path)
     return text
 
 
-def _with_placeholders(text: str, paths: Mapping[str, str]) -> str:
+def _with_placeholders(text, paths):
     # Longer paths first, because one path can contain another.
     for name, path in sorted(paths.items(), key=lambda item: -len(item[1])):
         text = text.replace(path, name)

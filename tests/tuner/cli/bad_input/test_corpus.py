@@ -4,11 +4,7 @@ Each YAML file in this folder is an area: a command (`argv`), the file for the i
 An input has a `text` (or bytes) for the file, or its own `argv`, and the expected `problems`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +12,7 @@ import yaml
 AREAS = sorted(Path(__file__).parent.glob("*.yaml"))
 
 
-def _inputs() -> Iterator[Any]:
+def _inputs():
     for path in AREAS:
         area = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name, entry in area["inputs"].items():
@@ -24,7 +20,7 @@ def _inputs() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("area", "entry"), list(_inputs()))
-def test_bad_input_is_refused_with_the_expected_problems(area, entry, working_dir, paths, refused) -> None:
+def test_bad_input_is_refused_with_the_expected_problems(area, entry, working_dir, paths, refused):
     for name, text in area.get("files", {}).items():
         write(working_dir / name, text, paths)
     if "text" in entry:
@@ -32,14 +28,14 @@ def test_bad_input_is_refused_with_the_expected_problems(area, entry, working_di
     assert refused(entry.get("argv", area.get("argv"))) == entry["problems"]
 
 
-def write(path: Path, text: str | bytes, paths: dict[str, str]) -> None:
+def write(path, text, paths):
     if isinstance(text, str):
         for placeholder, actual in paths.items():
             text = text.replace(placeholder, actual)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def test_corpus_is_large_and_every_problem_has_a_remedy() -> None:
+def test_corpus_is_large_and_every_problem_has_a_remedy():
     entries = [param.values[1] for param in _inputs()]
     assert len(entries) >= 300
     assert {path.stem for path in AREAS} >= {

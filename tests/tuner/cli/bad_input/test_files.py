@@ -1,9 +1,6 @@
 """Configuration files that are not regular or readable, invalid paths, and contradictions with an existing study."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +8,7 @@ COMMANDS = [["run", "--config"], ["validate"]]
 
 
 @pytest.fixture
-def odd_files(working_dir: Path) -> None:
+def odd_files(working_dir):
     (working_dir / "folder").mkdir()
     (working_dir / "folder" / "inside.yaml").write_text("experiments: {a: {}}")
     (working_dir / "loop.yaml").symlink_to("loop.yaml")

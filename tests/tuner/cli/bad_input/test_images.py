@@ -1,11 +1,8 @@
 """Files that are not images, damaged images and decompression bombs, in a dataset and as input of `predict`."""
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +10,11 @@ FORMATS = "it is in none of the formats PNG, JPEG, BMP, GIF, PPM, TIFF, WEBP, AV
 TOO_MANY_PIXELS = "it has more than 50 million pixels"
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, pixels: bytes = b"", *, extra: bytes = b"") -> bytes:
+def png(width, height, pixels=b"", *, extra=b""):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
@@ -45,12 +42,12 @@ IMAGES = {
 }
 
 
-def named(number: int) -> str:
+def named(number):
     return f"{number:02}.png"
 
 
 @pytest.fixture
-def images(working_dir: Path) -> list[Path]:
+def images(working_dir):
     paths = [working_dir / named(number) for number in range(len(IMAGES))]
     for path, (content, _) in zip(paths, IMAGES.values(), strict=True):
         path.write_bytes(content)
@@ -92,7 +89,7 @@ def test_predict_names_paths_that_are_not_files(refused, working_dir, run_study)
 
 
 @pytest.fixture
-def dataset(working_dir: Path, images: list[Path]) -> list[Path]:
+def dataset(working_dir, images):
     """A dataset whose training images are all unreadable; its configuration is `c.yaml`."""
     samples = "".join(f"  - {{image_path: {path.name}, label: ១}}\n" for path in images)
     (working_dir / "good.png").write_bytes(GOOD)

@@ -1,10 +1,7 @@
 """Bad input of the installed program in a separate process, without a terminal and in the C locale."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +21,7 @@ import pytest
         (["predict", "x.png"], "there is no such folder"),
     ],
 )
-def test_bad_input_in_a_process(argv, expected, working_dir: Path):
+def test_bad_input_in_a_process(argv, expected, working_dir):
     (working_dir / "wrong.yaml").write_text("experiments: {a: {training: {lr: 0.1}}}")
     command = [sys.executable, "-m", "tuner", *argv]
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin:/bin"}

@@ -1,19 +1,16 @@
 """`clean`: the files of a study that it deletes, also during training, and those that it keeps."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from search_spaces import TrainingConfig
 from studies import SearchRequest, TrialOutcome, WhyEnded, add_search_trials, load_study_for_changes
-from studies.trials.claims import Claim, claim_next
+from studies.trials.claims import claim_next
 
 OUT = Path("training_output")
 EVENTS = "tensorboard/events.out.tfevents.1.host.1"
@@ -28,7 +25,7 @@ FINISHED = {
 
 
 @pytest.fixture
-def study_with_files(working_dir: Path, run_study) -> Iterator[Claim]:
+def study_with_files(working_dir, run_study):
     """The study of `run_study` with seven search trials, of which all but the last have files."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)
@@ -59,7 +56,7 @@ def study_with_files(working_dir: Path, run_study) -> Iterator[Claim]:
     claims[4].release()
 
 
-def files() -> dict[str, bytes]:
+def files():
     return {str(path.relative_to(OUT)): path.read_bytes() for path in sorted(OUT.rglob("*")) if path.is_file()}
 
 

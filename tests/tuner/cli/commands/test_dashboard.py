@@ -1,7 +1,5 @@
 """`dashboard`, called in a separate process."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import signal
@@ -9,9 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +17,7 @@ LINE = re.compile(r"(http://\S+)(/dashboard/studies/1) shows study khmer-ocr; pr
 
 
 @contextmanager
-def dashboard(folder: Path, *options: str, code: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+def dashboard(folder, *options, code=""):
     """Serve a study on a free port; yield the process and the URL without a path."""
     start = ["-c", code] if code else ["-m", "tuner"]
     command = [sys.executable, *start, "dashboard", "--port", "0", "--output-dir", str(folder), *options]
@@ -37,7 +33,7 @@ def dashboard(folder: Path, *options: str, code: str = "") -> Iterator[tuple[sub
             process.kill()
 
 
-def get(url: str) -> str:
+def get(url):
     with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
@@ -136,7 +132,7 @@ def test_busy_port_is_reported(cli, run_study):
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_without_a_study_nothing_is_created(cli, working_dir, tree: Callable[[Path], dict[str, float]], exists):
+def test_without_a_study_nothing_is_created(cli, working_dir, tree, exists):
     if exists:
         (working_dir / "out").mkdir()
     before = tree(working_dir)

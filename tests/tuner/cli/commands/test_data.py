@@ -1,11 +1,7 @@
 """`khmer-tuner data`: what its options put into the dataset, and what it prints."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pytest
@@ -14,13 +10,11 @@ import yaml
 from tuner.data.generation import generate_dataset
 from tuner.data.vocabulary import SPECIAL_SYMBOLS
 
-Cli = Callable[..., Any]
-
 FEW = ["--samples", "20", "--test-samples", "10"]
 DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
 
 
-def test_characters_and_lengths_are_those_of_the_options(cli: Cli, working_dir: Path) -> None:
+def test_characters_and_lengths_are_those_of_the_options(cli, working_dir):
     (working_dir / "letters").write_text("\ufeffក ខ គ\n", encoding="utf-8")
     for characters, expected in (("letters", "កខគ"), ("XYZ", "XYZ")):
         outcome = cli("data", *FEW, "--characters", characters, "--max-length", "3", "--out", expected)
@@ -30,14 +24,14 @@ def test_characters_and_lengths_are_those_of_the_options(cli: Cli, working_dir: 
         assert {len(sample["label"]) for sample in content["train"]["samples"]} == {1, 2, 3}
 
 
-def test_default_options_are_those_of_the_default_dataset(cli: Cli, tmp_path: Path) -> None:
+def test_default_options_are_those_of_the_default_dataset(cli, tmp_path):
     generate_dataset(tmp_path / "generated_data", samples=20, test_samples=10)
     assert cli("data", *FEW).code == 0
     for name in ("metadata.yaml", "recipe.json"):
         assert Path("generated_data", name).read_bytes() == Path(tmp_path, "generated_data", name).read_bytes()
 
 
-def test_held_out_designs_are_printed_also_for_an_existing_dataset(cli: Cli) -> None:
+def test_held_out_designs_are_printed_also_for_an_existing_dataset(cli):
     command = ["data", *FEW, "--characters", "AB", "--fonts-dir", DEJAVU, "--hold-out-fonts", "2", "--seed", "3"]
     outcome = cli(*command)
     info = yaml.safe_load(Path("generated_data", "metadata.yaml").read_text(encoding="utf-8"))["dataset_info"]
@@ -58,9 +52,7 @@ def test_held_out_designs_are_printed_also_for_an_existing_dataset(cli: Cli) -> 
         (b"a,b,c", "letters: found ',' 2 times"),
     ],
 )
-def test_file_that_is_not_a_list_of_characters_is_invalid_input(
-    content: bytes, problem: str, cli: Cli, working_dir: Path
-) -> None:
+def test_file_that_is_not_a_list_of_characters_is_invalid_input(content, problem, cli, working_dir):
     (working_dir / "letters").write_bytes(content)
     outcome = cli("data", *FEW, "--characters", "letters")
     assert (outcome.code, outcome.out) == (2, "")

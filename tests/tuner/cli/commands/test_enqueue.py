@@ -1,21 +1,17 @@
 """`enqueue`: adds trials to a study, also while workers train."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from search_spaces import load_model_definitions
-from studies import StatusRow, load_study, search_settings, study_status, study_targets
+from studies import load_study, search_settings, study_status, study_targets
 from tuner import HyperparameterTuner
 from tuner.display.base import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
@@ -27,16 +23,16 @@ OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 
 
-def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+def rows(folder=OUT):
     return {row.name: row for row in study_status(*load_study(folder)).rows}
 
 
-def states() -> dict[str, str]:
+def states():
     return {name: row.state.value for name, row in rows().items()}
 
 
 @pytest.fixture
-def interrupted_study(working_dir: Path, write_config: Callable[..., Path], make_watcher: Callable[..., Any]) -> Path:
+def interrupted_study(working_dir, write_config, make_watcher):
     """A study whose only preset `one` is interrupted before its first epoch; return its configuration."""
     config = write_config({"one": ONE_EPOCH}, targets={"character_accuracy": 0.99})
     with pytest.raises(KeyboardInterrupt):

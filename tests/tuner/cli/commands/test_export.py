@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -17,12 +15,12 @@ from studies.trials.claims import claim_next
 from tuner.training.history import METRIC_NAMES
 
 
-def read_file(path: Path) -> list[dict[str, str]]:
+def read_file(path):
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 
 
-def read_text(text: str) -> list[dict[str, str]]:
+def read_text(text):
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
@@ -89,7 +87,7 @@ def test_preset_waiting_for_a_retry_exports_its_last_epochs(cli, run_study, copy
     retry_failed_trials(study, folder)
     export = ["export", "--output-dir", copy_of_the_study, "--format", "epochs-csv", "--results-file", "-"]
 
-    def numbers() -> list[tuple[str, str]]:
+    def numbers():
         return [(row["number"], row["experiment_name"]) for row in read_text(cli(*export).out)]
 
     assert numbers() == [("0", "broken"), ("1", "ខ្មែរ"), ("1", "ខ្មែរ")]

@@ -1,7 +1,5 @@
 """`khmer-tuner export-model`, and the commands that read its file."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

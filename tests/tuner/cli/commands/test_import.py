@@ -1,7 +1,5 @@
 """`import` recreates a study that looks the same in every command and trains its pending trials to the same results."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -10,10 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from optuna_dashboard import get_note
@@ -27,19 +23,12 @@ from tuner.session.study_files import load_earlier_studies
 from tuner.session.study_setup import ExistingStudy
 from tuner.workers.run_study import run_study
 
-Outcomes = list[tuple[Any, ...]]
-
 ROOT = Path(__file__).parents[4]
 ONCE = ("tables created", "renaming to study.db", "database created", "renaming to owner.json", "folder claimed")
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory,
-    configs_in: Callable[[Path], Callable[..., Path]],
-    spaces_in: Callable[[Path], Callable[..., Path]],
-    make_watcher: Callable[..., Any],
-) -> Path:
+def trained(tmp_path_factory, configs_in, spaces_in, make_watcher):
     """A study with a preset, two finished search trials and two waiting ones, and a prior."""
     folder = tmp_path_factory.mktemp("trained")
     config, space = configs_in(folder)({"ខ្មែរ": {}}), spaces_in(folder)()
@@ -53,11 +42,11 @@ def trained(
 
 
 @pytest.fixture
-def original(trained: Path, tmp_path: Path) -> Path:
+def original(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "original"))
 
 
-def seen(cli: Any, folder: Path, *options: str) -> dict[str, Any]:
+def seen(cli, folder, *options):
     """Return what the reading commands show of a study, without disk usage, times of the command and locations."""
     study = ["--output-dir", folder, *options]
     status = json.loads(cli("status", "--json", *study).out)
@@ -76,7 +65,7 @@ def seen(cli: Any, folder: Path, *options: str) -> dict[str, Any]:
     return {"status": status, "results": results, "report": sections, **tables}
 
 
-def rewrite(path: Path, number: int, change: Callable[[dict[str, Any]], object]) -> None:
+def rewrite(path, number, change):
     """Change one line of a study file, and its digest."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]
     data = json.loads(lines[number])
@@ -86,7 +75,7 @@ def rewrite(path: Path, number: int, change: Callable[[dict[str, Any]], object])
     path.write_text("".join(lines) + json.dumps({"sha256": digest}) + "\n", encoding="utf-8")
 
 
-def test_imported_study_looks_the_same(cli: Any, original: Path, working_dir: Path) -> None:
+def test_imported_study_looks_the_same(cli, original, working_dir):
     exported = cli("export", "--format", "study", "--output-dir", original)
     (path,) = working_dir.glob("study_*.jsonl")
     assert (exported.code, exported.out, exported.err) == (0, "", f"study with 5 trials written to {path.name}\n")
@@ -111,10 +100,10 @@ def test_imported_study_looks_the_same(cli: Any, original: Path, working_dir: Pa
     assert cli("status", "--output-dir", "new").out.count("prior: 3 observations from earlier (best ") == 1
 
 
-def test_pending_trials_are_trained_to_the_same_results(cli: Any, original: Path, working_dir: Path) -> None:
+def test_pending_trials_are_trained_to_the_same_results(cli, original, working_dir):
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
     cli("import", "s.jsonl", "--output-dir", "new")
-    outcomes: list[Outcomes] = []
+    outcomes = []
     for folder in (original, working_dir / "new"):
         assert cli("resume", "--output-dir", folder, "--results-file", f"{folder.name}.json").code == 0
         trials = load_study(folder)[0].get_trials()
@@ -124,9 +113,7 @@ def test_pending_trials_are_trained_to_the_same_results(cli: Any, original: Path
     assert best[0]["name"] == best[1]["name"]
 
 
-def test_study_on_a_server_is_exported_without_its_password(
-    cli: Any, original: Path, working_dir: Path, new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_study_on_a_server_is_exported_without_its_password(cli, original, working_dir, new_database, monkeypatch):
     url = new_database()
     password = url.split(":")[2].split("@")[0]
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
@@ -141,7 +128,7 @@ def test_study_on_a_server_is_exported_without_its_password(
     assert seen(cli, working_dir / "server")["status"]["counts"]["completed"] >= 1
 
 
-def test_dataset_elsewhere_is_named_in_the_next_command(cli: Any, original: Path, working_dir: Path) -> None:
+def test_dataset_elsewhere_is_named_in_the_next_command(cli, original, working_dir):
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
     moved = {"metadata_path": "/elsewhere/metadata.yaml"}
     rewrite(Path("s.jsonl"), 0, lambda header: header["attributes"]["invariants"]["dataset"].update(moved))
@@ -149,7 +136,7 @@ def test_dataset_elsewhere_is_named_in_the_next_command(cli: Any, original: Path
     assert "run `khmer-tuner resume --output-dir new --metadata FILE` to train the pending trials" in done.out
 
 
-def test_export_names_interrupted_trials(cli: Any, original: Path, make_watcher: Callable[..., Any]) -> None:
+def test_export_names_interrupted_trials(cli, original, make_watcher):
     session = Session.reopen(ExistingStudy.load(original), make_watcher(after_epoch=1))
     with pytest.raises(KeyboardInterrupt):
         run_study(session, TrialFilter(), StopConditions(), results_file=str(original.parent / "r.json"))
@@ -160,7 +147,7 @@ def test_export_names_interrupted_trials(cli: Any, original: Path, make_watcher:
 
 
 @pytest.mark.parametrize("epoch", [{"epoch": "one"}, {}, {"epoch": 1, "train_loss": None}])
-def test_damaged_metrics_are_refused(epoch: Any, cli: Any, original: Path, working_dir: Path) -> None:
+def test_damaged_metrics_are_refused(epoch, cli, original, working_dir):
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
     rewrite(Path("s.jsonl"), 1, lambda trial: trial["epochs"].insert(0, epoch))
     done = cli("import", "s.jsonl", "--output-dir", "new")
@@ -168,7 +155,7 @@ def test_damaged_metrics_are_refused(epoch: Any, cli: Any, original: Path, worki
     assert done.err.startswith("error: s.jsonl: damaged (")
 
 
-def test_warm_start_from_a_folder_and_from_its_file_are_equal(original: Path, cli: Any) -> None:
+def test_warm_start_from_a_folder_and_from_its_file_are_equal(original, cli):
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
     (from_folder,), (from_file,) = (load_earlier_studies([path], "new") for path in (str(original), "s.jsonl"))
     assert (from_folder.name, from_file.name) == ("original", "s.jsonl")
@@ -177,7 +164,7 @@ def test_warm_start_from_a_folder_and_from_its_file_are_equal(original: Path, cl
         load_earlier_studies([str(original)], original)
 
 
-def test_option_may_be_repeated_and_the_plan_names_all_studies(cli: Any, original: Path, trained: Path) -> None:
+def test_option_may_be_repeated_and_the_plan_names_all_studies(cli, original, trained):
     config = trained.parent / "experiments.yaml"
     arguments = ["run", "--config", config, "--trials", "2", "--output-dir", "new", "--dry-run"]
     plan = cli(*arguments, "--warm-start", original, "--warm-start", trained.parent / "earlier")
@@ -189,19 +176,13 @@ def test_option_may_be_repeated_and_the_plan_names_all_studies(cli: Any, origina
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
 def test_import_that_is_killed_again_and_again_leaves_no_study_until_it_is_complete(
-    storage: str,
-    cli: Any,
-    original: Path,
-    working_dir: Path,
-    new_database: Callable[[], str],
-    environment: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    storage, cli, original, working_dir, new_database, environment, monkeypatch
+):
     cli("export", "--format", "study", "--output-dir", original, "--results-file", "s.jsonl")
     script = "import json, sys; from kills.child import *; sys.exit(perform(Task(**json.loads(sys.argv[1]))))"
     variables = environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
 
-    def run(start: int, folder: str, **kill_at: int) -> int:
+    def run(start, folder, **kill_at):
         if storage == "postgresql":
             variables["KHMER_TUNER_STORAGE"] = urls[folder]
         task = {"command": ["import", "s.jsonl", "--output-dir", folder], "start": start, "kill_at": kill_at}

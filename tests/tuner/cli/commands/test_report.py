@@ -1,7 +1,5 @@
 """`report`: the file that it writes and the paths that it refuses."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`run --trials`, `search`, `resume` and `worker` on the same study."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -10,15 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from search_spaces import load_model_definitions
-from studies import RowState, SearchRequest, StatusRow, load_study, search_settings, study_status
+from studies import RowState, SearchRequest, load_study, search_settings, study_status
 from studies.sampling.pruning import Pruning
 from tuner import HyperparameterTuner
 from tuner.session.run_options import RunOptions
@@ -27,16 +23,16 @@ OUT = Path("training_output")
 ONE_EPOCH = {"training": {"num_epochs": 1}}
 
 
-def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+def rows(folder=OUT):
     return {row.name: row for row in study_status(*load_study(folder)).rows}
 
 
-def states(folder: Path = OUT) -> dict[str, str]:
+def states(folder=OUT):
     return {name: row.state.value for name, row in rows(folder).items()}
 
 
 @pytest.fixture
-def project_dir(working_dir: Path, tiny_dataset: Path, tiny_models: Path, make_watcher: Callable[..., Any]) -> Path:
+def project_dir(working_dir, tiny_dataset, tiny_models, make_watcher):
     """A working directory with an interrupted study and its input files, which the study names by relative paths.
 
     Preset `one` is interrupted after an epoch; preset `two` and a search trial are waiting.
@@ -297,7 +293,7 @@ def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, w
     assert cli("run", "--config", config, "--trials", "1", "--space", space).code == 0
     with monkeypatch.context() as patch:
 
-        def fail(*arguments: Any) -> None:
+        def fail(*arguments):
             raise RuntimeError("simulated error")
 
         patch.setattr("tuner.display.plain.ProgressDisplay.epoch_ended", fail)

@@ -1,7 +1,5 @@
 """`--set`: overrides on the command line, which the study stores like the settings of a file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

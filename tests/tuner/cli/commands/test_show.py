@@ -1,11 +1,7 @@
 """`show`: prints all information about one trial."""
 
-from __future__ import annotations
-
 import json
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,11 +13,11 @@ from tuner.cli.commands.show import _STARTED_AFTER
 _STATISTICS = ("running_", "num_batches_tracked")
 
 
-def test_every_reason_of_an_attempt_has_a_text() -> None:
+def test_every_reason_of_an_attempt_has_a_text():
     assert set(_STARTED_AFTER) == set(StartedAfter)
 
 
-def section(out: str, title: str) -> list[str]:
+def section(out, title):
     """Return the lines below a title, up to the next blank line."""
     lines = out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(title))
@@ -30,7 +26,7 @@ def section(out: str, title: str) -> list[str]:
 
 
 @pytest.mark.parametrize("trial", ["1", "ខ្មែរ"])
-def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, run_study: Any) -> None:
+def test_a_trial_is_found_by_its_number_and_by_its_name(trial, cli, run_study):
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.err) == (0, "")
     headline, size_and_speed, *_ = shown.out.splitlines()
@@ -54,16 +50,16 @@ def test_a_trial_is_found_by_its_number_and_by_its_name(trial: str, cli: Any, ru
     assert shown.out.rstrip().endswith(f"folder: {run_study.folder / 'ខ្មែរ'}")
 
 
-def parameters_of_tiny(folder: Path) -> int:
+def parameters_of_tiny(folder):
     model = torch.load(folder / "ខ្មែរ" / "checkpoints" / "best.pt", weights_only=True)["model"]
     return sum(tensor.numel() for name, tensor in model.items() if not name.rpartition(".")[2].startswith(_STATISTICS))
 
 
-def best_epoch(epochs: list[str]) -> str:
+def best_epoch(epochs):
     return next(line for line in epochs if line.lstrip().startswith("*")).split()[1]
 
 
-def test_error_of_a_failed_trial_is_shown_with_its_traceback(cli: Any, run_study: Any) -> None:
+def test_error_of_a_failed_trial_is_shown_with_its_traceback(cli, run_study):
     shown = cli("show", "broken", "--output-dir", run_study.folder)
     assert shown.code == 0
     headline, error, *_ = shown.out.splitlines()
@@ -72,7 +68,7 @@ def test_error_of_a_failed_trial_is_shown_with_its_traceback(cli: Any, run_study
     assert any("RuntimeError: simulated error" in line for line in section(shown.out, "last lines of the training log"))
 
 
-def test_json_has_all_data_and_agrees_with_the_results_file(cli: Any, run_study: Any) -> None:
+def test_json_has_all_data_and_agrees_with_the_results_file(cli, run_study):
     shown = cli("show", "1", "--json", "--output-dir", run_study.folder)
     trial = json.loads(shown.out)
     results = json.loads(run_study.results.read_text(encoding="utf-8"))
@@ -87,7 +83,7 @@ def test_json_has_all_data_and_agrees_with_the_results_file(cli: Any, run_study:
     assert trial["log"][-1].split("ended: ")[1].startswith("max_epochs")
 
 
-def test_waiting_trial_has_no_settings_yet(cli: Any, copy_of_the_study: Any) -> None:
+def test_waiting_trial_has_no_settings_yet(cli, copy_of_the_study):
     assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
     shown = cli("show", "search_0002", "--output-dir", copy_of_the_study)
     assert shown.code == 0
@@ -98,14 +94,14 @@ def test_waiting_trial_has_no_settings_yet(cli: Any, copy_of_the_study: Any) -> 
     ]
 
 
-def test_nothing_in_a_log_moves_the_cursor(cli: Any, copy_of_the_study: Any) -> None:
+def test_nothing_in_a_log_moves_the_cursor(cli, copy_of_the_study):
     with (copy_of_the_study / "ខ្មែរ" / "logs" / "training.log").open("a") as log:
         log.write("evil \x1b[2J\x1b]0;title\x07 end")
     shown = cli("show", "1", "--output-dir", copy_of_the_study).out
     assert section(shown, "last lines of the training log")[-1] == r"  evil \x1b[2J\x1b]0;title\x07 end"
 
 
-def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_study: Any) -> None:
+def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli, copy_of_the_study):
     metrics = copy_of_the_study / "ខ្មែរ" / "metrics.jsonl"
     epoch = json.loads(metrics.read_text().splitlines()[0])
     lines = [json.dumps(epoch | {"epoch": number, "val_char_accuracy": number / 101}) for number in range(1, 102)]
@@ -122,7 +118,7 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli: Any, copy_of_the_st
 @pytest.mark.parametrize(
     ("trial", "expected"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
 )
-def test_unknown_trial_is_reported(trial: str, expected: str, cli: Any, run_study: Any) -> None:
+def test_unknown_trial_is_reported(trial, expected, cli, run_study):
     shown = cli("show", trial, "--output-dir", run_study.folder)
     assert (shown.code, shown.out) == (2, "")
     assert expected in shown.err

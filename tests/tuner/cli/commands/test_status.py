@@ -1,7 +1,5 @@
 """`status`: the state of a running study, a finished study and a study with many trials."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty
@@ -9,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import Claim, SearchRequest, TrialOutcome, WhyEnded, add_search_trials, load_study_for_changes
+from studies import SearchRequest, TrialOutcome, WhyEnded, add_search_trials, load_study_for_changes
 from studies.trials.claims import claim_next
 from tuner.training.history import EpochMetrics
 
@@ -34,7 +31,7 @@ PRUNED = TrialOutcome(
 
 
 @pytest.fixture
-def running_claim(working_dir: Path, run_study) -> Iterator[Claim]:
+def running_claim(working_dir, run_study):
     """A study with two finished experiments and 30 search trials, of which this process trains the first."""
     shutil.copytree(run_study.folder, OUT)
     study, folder = load_study_for_changes(OUT)

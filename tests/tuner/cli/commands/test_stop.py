@@ -1,7 +1,5 @@
 """`stop`: stops the workers of a study, whose trials can be resumed."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -9,14 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from studies import StatusRow, load_study, study_status
+from studies import load_study, study_status
 from tuner import ExperimentFailedError, HyperparameterTuner
 from tuner.cli.commands import stop
 from tuner.cli.errors import stop_message
@@ -32,25 +29,24 @@ TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")
 EPOCHS = 60
 LONG = {"training": {"num_epochs": EPOCHS, "batch_size": 4}, "early_stopping": {"patience": 100}}
 ONE_EPOCH = {"training": {"num_epochs": 1}}
-StartCommand = Callable[..., "subprocess.Popen[str]"]
 
 
-def rows(folder: Path = OUT) -> dict[str, StatusRow]:
+def rows(folder=OUT):
     return {row.name: row for row in study_status(*load_study(folder)).rows}
 
 
-def curve(name: str, folder: Path) -> list[dict[str, float]]:
+def curve(name, folder):
     """Return the metrics of a trial's epochs, without the metrics that differ between runs."""
     lines = (folder / name / "metrics.jsonl").read_text().splitlines()
     return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
 
 
 @pytest.fixture
-def start_command(working_dir: Path) -> Iterator[StartCommand]:
+def start_command(working_dir):
     """Start a command in another process, wait for two trained epochs, and kill the process after the test."""
     processes = []
 
-    def start(*argv: str | Path) -> subprocess.Popen[str]:
+    def start(*argv):
         command = [sys.executable, "-m", "tuner", *map(str, argv)]
         one_thread = os.environ | {
             "OMP_NUM_THREADS": "1"
@@ -71,7 +67,7 @@ def start_command(working_dir: Path) -> Iterator[StartCommand]:
         process.communicate()
 
 
-def test_earlier_stop_request_does_not_stop_a_run_in_a_new_folder(cli: Any, write_config: Any, tmp_path: Path) -> None:
+def test_earlier_stop_request_does_not_stop_a_run_in_a_new_folder(cli, write_config, tmp_path):
     storage = f"sqlite:///{tmp_path}/other.db"
     first = write_config({"one": ONE_EPOCH}, file_name="first.yaml")
     assert cli("run", "--config", first, "--storage", storage, "--results-file", "r.json").code == 0
@@ -82,8 +78,8 @@ def test_earlier_stop_request_does_not_stop_a_run_in_a_new_folder(cli: Any, writ
     assert "a stop was requested" not in done.out + done.err
 
 
-def test_wait_ignores_trials_that_start_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    def row(number: int, attempts: int) -> Any:
+def test_wait_ignores_trials_that_start_later(monkeypatch):
+    def row(number, attempts):
         return SimpleNamespace(number=number, attempts=attempts)
 
     polls = [[row(0, 1)], [row(0, 1)], [row(0, 1), row(1, 1)], [row(0, 2), row(1, 1)]]
@@ -97,14 +93,14 @@ def test_wait_ignores_trials_that_start_later(monkeypatch: pytest.MonkeyPatch) -
     ("stop_requested", "expected"),
     [(False, "stopped"), (True, "stopped waiting; the trials still stop after their current epoch")],
 )
-def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested: bool, expected: str) -> None:
+def test_ctrl_c_during_stop_says_whether_stop_was_requested(stop_requested, expected):
     assert stop_message(argparse.Namespace(command="stop", stop_requested=stop_requested)) == expected
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
-    workers: int, start_command: StartCommand, cli: Any, write_config: Any, read_results: Any
-) -> None:
+    workers, start_command, cli, write_config, read_results
+):
     config = write_config({"ខ្មែរ": LONG, "two": LONG if workers == 2 else ONE_EPOCH})
     argv = ["run", "--config", config, "--results-file", "stopped.json", "--workers", str(workers)]
     running = start_command(*argv)

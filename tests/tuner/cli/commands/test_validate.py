@@ -1,9 +1,5 @@
 """`validate`: experiments files and search spaces."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 SPACE = """\
@@ -18,7 +14,7 @@ space:
 
 
 @pytest.fixture
-def space(working_dir: Path) -> Path:
+def space(working_dir):
     path = working_dir / "space.yaml"
     path.write_text(SPACE)
     return path

@@ -1,7 +1,5 @@
 """`worker`: several processes on this machine, and the checks before the connection to a Ray cluster."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -10,33 +8,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import make_url
 
 from studies import RowState, load_study, study_status
 
-WriteConfig = Callable[..., Path]
-Tree = Callable[[Path], dict[str, float]]
-
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
+def closed_port():
     """Return a port of this machine on which nothing listens."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
 
 
-def enqueue(cli: Any, config: Path) -> None:
+def enqueue(cli, config):
     done = cli("enqueue", "--config", config, "--output-dir", "out")
     assert done.code == 0, done.err
 
 
-def test_worker_processes_share_the_pending_trials(cli: Any, write_config: WriteConfig) -> None:
+def test_worker_processes_share_the_pending_trials(cli, write_config):
     assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
     enqueue(cli, write_config({name: {"training": {"num_epochs": 20}} for name in ("one", "two")}))
     done = cli("worker", "--workers", "2", "--output-dir", "out")
@@ -49,9 +41,7 @@ def test_worker_processes_share_the_pending_trials(cli: Any, write_config: Write
     assert not any(worker.endswith(f":{os.getpid()}") for worker in workers)
 
 
-def test_waiting_processes_start_when_trials_are_added(
-    cli: Any, write_config: WriteConfig, environment: dict[str, str]
-) -> None:
+def test_waiting_processes_start_when_trials_are_added(cli, write_config, environment):
     assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
     command = [sys.executable, "-m", "tuner", "worker", "--wait", "--workers", "2", "--output-dir", "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -75,9 +65,7 @@ def test_waiting_processes_start_when_trials_are_added(
 
 
 class TestRay:
-    def test_missing_package_is_named_before_anything_is_changed(
-        self, cli: Any, run_study: Any, tree: Tree, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_missing_package_is_named_before_anything_is_changed(self, cli, run_study, tree, monkeypatch):
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
         before = tree(run_study.folder)
@@ -88,7 +76,7 @@ class TestRay:
         )
         assert tree(run_study.folder) == before
 
-    def test_is_imported_only_for_its_option(self, run_study: Any, environment: dict[str, str]) -> None:
+    def test_is_imported_only_for_its_option(self, run_study, environment):
         code = f"""
 import sys
 from tuner.__main__ import main
@@ -99,14 +87,7 @@ sys.exit("ray" in sys.modules)
         assert done.returncode == 0, done.stderr
 
     @pytest.mark.parametrize("part", ["", "?password={password}"])
-    def test_password_on_the_command_line_is_refused(
-        self,
-        part: str,
-        cli: Any,
-        new_database: Callable[[], str],
-        write_config: WriteConfig,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    def test_password_on_the_command_line_is_refused(self, part, cli, new_database, write_config, monkeypatch):
         made = make_url(new_database())
         url = made.render_as_string(hide_password=False)
         config = write_config({"one": {}})
@@ -123,7 +104,7 @@ sys.exit("ray" in sys.modules)
         monkeypatch.setattr(sys, "argv", ["khmer-tuner", *argv[:-1]])
         assert "error: --ray: no connection" in cli(*argv[:-1]).err
 
-    def test_server_that_is_no_ray_server_is_refused(self, run_study: Any, environment: dict[str, str]) -> None:
+    def test_server_that_is_no_ray_server_is_refused(self, run_study, environment):
         pytest.importorskip("ray")
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -148,9 +129,7 @@ sys.exit(main(["worker", "--ray", {address!r}, "--output-dir", {str(run_study.fo
             ("https://127.0.0.1", "Invalid Ray address"),
         ],
     )
-    def test_address_without_a_cluster_is_refused(
-        self, address: str, reason: str, cli: Any, run_study: Any, tree: Tree, closed_port: int
-    ) -> None:
+    def test_address_without_a_cluster_is_refused(self, address, reason, cli, run_study, tree, closed_port):
         pytest.importorskip("ray")
         before = tree(run_study.folder)
         address = address.format(port=closed_port)

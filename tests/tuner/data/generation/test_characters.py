@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 from PIL import features
 
@@ -21,12 +17,12 @@ from tuner.data.vocabulary import KHMER_DIGITS
         ("0123456789 .abc", [*"0123456789.abc"]),
     ],
 )
-def test_text_is_split_into_characters(text: str, characters: list[str]) -> None:
+def test_text_is_split_into_characters(text, characters):
     assert read_characters(text) == tuple(characters)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_characters_are_read_from_an_existing_file(encoding: str, tmp_path: Path) -> None:
+def test_characters_are_read_from_an_existing_file(encoding, tmp_path):
     (tmp_path / "letters.txt").write_text("ក ខ គ\nក្ក\n", encoding=encoding)
     assert read_characters(str(tmp_path / "letters.txt")) == ("ក", "ខ", "គ", "ក្ក")
 
@@ -43,7 +39,7 @@ def test_characters_are_read_from_an_existing_file(encoding: str, tmp_path: Path
         ("".join(map(chr, range(0x4E00, 0x4E00 + 501))), "found 501 characters; expected 1 to 500"),
     ],
 )
-def test_text_that_is_probably_a_mistake_is_refused(text: str, message: str) -> None:
+def test_text_that_is_probably_a_mistake_is_refused(text, message):
     with pytest.raises(ConfigurationError, match=message):
         read_characters(text)
 
@@ -56,13 +52,13 @@ def test_text_that_is_probably_a_mistake_is_refused(text: str, message: str) -> 
         ("កខ".encode("utf-16"), "letters: found other bytes; expected UTF-8; save the file as UTF-8"),
     ],
 )
-def test_file_that_is_not_a_list_of_characters_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_file_that_is_not_a_list_of_characters_is_refused(content, message, tmp_path):
     (tmp_path / "letters").write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
         read_characters(str(tmp_path / "letters"))
 
 
-def test_only_shaped_characters_need_libraqm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_shaped_characters_need_libraqm(monkeypatch):
     monkeypatch.setattr(features, "check", lambda feature: feature != "raqm")  # Pillow has loaded it already
     assert read_characters("កខ") == ("ក", "ខ")
     for text in ("ក្ក", "اب", "अब"):

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -8,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pytest
@@ -26,7 +23,7 @@ DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
 
 ROOT = Path(__file__).parents[4]
 NUMBERS = {"samples": 60, "test_samples": 12, "seed": 0}
-HELD_OUT: dict[str, Any] = {
+HELD_OUT = {
     "samples": 60,
     "test_samples": 40,
     "characters": "ABC",
@@ -35,13 +32,13 @@ HELD_OUT: dict[str, Any] = {
 }
 
 
-def recipe_of(folder: Path) -> Recipe:
+def recipe_of(folder):
     recipe = Recipe.read(folder)
     assert recipe is not None
     return recipe
 
 
-def digest(folder: Path) -> str:
+def digest(folder):
     """Return the digest of the names and contents of all files in `folder` and its subfolders."""
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -49,7 +46,7 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def test_metadata_have_the_documented_keys(generated_once: Path) -> None:
+def test_metadata_have_the_documented_keys(generated_once):
     content = yaml.safe_load((generated_once / "metadata.yaml").read_text(encoding="utf-8"))
     assert list(content) == ["dataset_info", "train", "val", "test"]
     info = content["dataset_info"]
@@ -76,26 +73,24 @@ def test_metadata_have_the_documented_keys(generated_once: Path) -> None:
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", (128, 64))
 
 
-def test_all_images_of_all_splits_differ(generated_once: Path) -> None:
+def test_all_images_of_all_splits_differ(generated_once):
     images = [path.read_bytes() for path in generated_once.rglob("*.png")]
     assert len(set(images)) == len(images) == 40
 
 
-def test_same_arguments_give_the_same_bytes(
-    generated_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_arguments_give_the_same_bytes(generated_once, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     generate_dataset("generated_data", samples=30, test_samples=10)
     assert digest(tmp_path / "generated_data") == digest(generated_once)
 
 
-def test_default_dataset_is_pinned(generated_once: Path) -> None:
+def test_default_dataset_is_pinned(generated_once):
     """If this fails, existing default datasets are refused, or are not the ones that are generated now."""
     assert digest(generated_once) == "566b3fb75386c6360ed01f888bc84600f3a2821f6ae17d4e7bebbeb9741bdfef"
 
 
 @pytest.fixture(scope="session")
-def khmer_syllables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def khmer_syllables(tmp_path_factory):
     """The folder of a dataset whose characters are clusters of several code points; tests must not change it."""
     folder = tmp_path_factory.mktemp("syllables")
     (folder / "syllables.txt").write_text("ក្ក ខ្ម ស្ត្រី ក\n", encoding="utf-8-sig")
@@ -105,7 +100,7 @@ def khmer_syllables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def test_metadata_and_recipe_name_the_characters(khmer_syllables: Path) -> None:
+def test_metadata_and_recipe_name_the_characters(khmer_syllables):
     content = yaml.safe_load((khmer_syllables / "metadata.yaml").read_text(encoding="utf-8"))
     assert content["dataset_info"]["character_set"] == ["ក្ក", "ខ្ម", "ស្ត្រី", "ក", *SPECIAL_SYMBOLS]
     assert content["dataset_info"]["max_sequence_length"] == 3
@@ -121,9 +116,9 @@ def test_metadata_and_recipe_name_the_characters(khmer_syllables: Path) -> None:
     assert list(default) == ["generator_version", "samples", "test_samples", "seed", "fonts"]
 
 
-def test_dataset_with_the_same_characters_is_not_generated_again(khmer_syllables: Path) -> None:
+def test_dataset_with_the_same_characters_is_not_generated_again(khmer_syllables):
     numbers = {"samples": 40, "test_samples": 5, "max_length": 3}
-    calls: list[Any] = []
+    calls = []
     generate_dataset(khmer_syllables, characters="ក្ក ខ្ម ស្ត្រី ក", **numbers, on_progress=lambda *done: calls.append(done))
     assert not calls
     with pytest.raises(ConfigurationError, match="other characters: ស្ត្រី, ក"):
@@ -131,7 +126,7 @@ def test_dataset_with_the_same_characters_is_not_generated_again(khmer_syllables
 
 
 @pytest.mark.parametrize("characters", ["\"'\\#:-{}[]", "اب١٢", "éàß"])
-def test_metadata_of_characters_that_yaml_or_json_escape_are_read_unchanged(characters: str, tmp_path: Path) -> None:
+def test_metadata_of_characters_that_yaml_or_json_escape_are_read_unchanged(characters, tmp_path):
     path = generate_dataset(tmp_path / "data", samples=30, test_samples=1, characters=characters, fonts_dir=DEJAVU)
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert content["dataset_info"]["character_set"] == [*characters, *SPECIAL_SYMBOLS]
@@ -140,14 +135,14 @@ def test_metadata_of_characters_that_yaml_or_json_escape_are_read_unchanged(char
 
 
 @pytest.fixture(scope="session")
-def with_held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_held_out(tmp_path_factory):
     """The folder of a dataset of Latin letters with two held-out designs; tests must not change it."""
     folder = tmp_path_factory.mktemp("held_out") / "data"
     generate_dataset(folder, **HELD_OUT)
     return folder
 
 
-def test_held_out_designs_are_only_in_the_split_unseen(with_held_out: Path) -> None:
+def test_held_out_designs_are_only_in_the_split_unseen(with_held_out):
     content = yaml.safe_load((with_held_out / "metadata.yaml").read_text(encoding="utf-8"))
     fonts = {
         split: {sample["font"] for sample in content[split]["samples"]} for split in recipe_of(with_held_out).splits
@@ -164,10 +159,10 @@ def test_held_out_designs_are_only_in_the_split_unseen(with_held_out: Path) -> N
     assert len(list((with_held_out / "unseen").glob("*.png"))) == 40
 
 
-def test_seed_chooses_the_held_out_designs() -> None:
+def test_seed_chooses_the_held_out_designs():
     fonts = find_fonts("pinned", DEJAVU, tuple("ABC"))
 
-    def held_out(seed: int, max_length: int) -> str:
+    def held_out(seed, max_length):
         numbers = NUMBERS | {"seed": seed, "max_length": max_length, "hold_out_fonts": 1}
         (design,) = Recipe.of(fonts, Vocabulary(("A", "B", "C")), **numbers).held_out_designs
         return design
@@ -176,9 +171,7 @@ def test_seed_chooses_the_held_out_designs() -> None:
     assert all(held_out(seed, 8) == held_out(seed, 3) for seed in range(5))
 
 
-def test_dataset_with_held_out_fonts_is_complete_only_with_all_their_images(
-    with_held_out: Path, tmp_path: Path
-) -> None:
+def test_dataset_with_held_out_fonts_is_complete_only_with_all_their_images(with_held_out, tmp_path):
     folder = shutil.copytree(with_held_out, tmp_path / "data")
     before = digest(folder)
     generate_dataset(folder, **HELD_OUT)
@@ -190,7 +183,7 @@ def test_dataset_with_held_out_fonts_is_complete_only_with_all_their_images(
         generate_dataset(folder, **HELD_OUT)
 
 
-def test_holding_out_all_designs_is_refused(tmp_path: Path) -> None:
+def test_holding_out_all_designs_is_refused(tmp_path):
     message = r"--hold-out-fonts: found 3; expected less than .*, 3 .DejaVu Sans, DejaVu Sans Mono, Noto Sans Khmer."
     for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf"):
         shutil.copy(DEJAVU / name, tmp_path)
@@ -201,27 +194,27 @@ def test_holding_out_all_designs_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_recipe_of_other_fonts_has_their_design(with_held_out: Path) -> None:
+def test_recipe_of_other_fonts_has_their_design(with_held_out):
     fonts = json.loads((with_held_out / "recipe.json").read_text(encoding="utf-8"))["fonts"]
     assert {len(entry) for entry in fonts if entry[0].startswith("NotoSansKhmer-")} == {2}
     assert ["DejaVu Serif"] in [entry[2:] for entry in fonts]
 
 
-def test_each_sample_is_a_line_of_json(generated_once: Path) -> None:
+def test_each_sample_is_a_line_of_json(generated_once):
     lines = (generated_once / "metadata.yaml").read_text(encoding="utf-8").splitlines()
     samples = [json.loads(line.removeprefix("  - ")) for line in lines if line.startswith("  - ")]
     assert len(samples) == 40
     assert [line for line in lines if not line.startswith(" ")] == ["dataset_info:", "train:", "val:", "test:"]
 
 
-def test_another_seed_changes_every_image(generated_once: Path, tmp_path: Path) -> None:
+def test_another_seed_changes_every_image(generated_once, tmp_path):
     generate_dataset(tmp_path / "generated_data", samples=30, test_samples=10, seed=1)
     for path in generated_once.rglob("*.png"):
         other = tmp_path / "generated_data" / path.relative_to(generated_once)
         assert other.read_bytes() != path.read_bytes()
 
 
-def test_larger_dataset_starts_with_the_same_samples(generated_once: Path, tmp_path: Path) -> None:
+def test_larger_dataset_starts_with_the_same_samples(generated_once, tmp_path):
     generate_dataset(tmp_path / "more", samples=40, test_samples=12)
     for path in generated_once.rglob("*.png"):
         assert (tmp_path / "more" / path.relative_to(generated_once)).read_bytes() == path.read_bytes()
@@ -231,9 +224,7 @@ def test_larger_dataset_starts_with_the_same_samples(generated_once: Path, tmp_p
     ("out", "prefix"),
     [("data", "data"), ("deep/er/data", "deep/er/data"), ("{tmp}/outside", "outside"), ("ទិន្នន័យ: 1 #", None)],
 )
-def test_image_paths_are_relative_to_the_working_directory_of_the_generator(
-    out: str, prefix: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_paths_are_relative_to_the_working_directory_of_the_generator(out, prefix, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     out = out.format(tmp=tmp_path)
@@ -244,9 +235,9 @@ def test_image_paths_are_relative_to_the_working_directory_of_the_generator(
     assert Path(out, "train", "train_000000.png").is_file()
 
 
-def test_existing_dataset_is_not_generated_again(generated: Path) -> None:
+def test_existing_dataset_is_not_generated_again(generated):
     before = {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")}
-    calls: list[Any] = []
+    calls = []
     path = generate_dataset(generated.parent, samples=30, test_samples=10, on_progress=lambda *done: calls.append(done))
     assert path == generated
     assert {path: path.stat().st_mtime_ns for path in generated.parent.rglob("*")} == before
@@ -261,7 +252,7 @@ def test_existing_dataset_is_not_generated_again(generated: Path) -> None:
         ({"fonts_dir": pinned_font_file().parent}, "other fonts: NotoSansKhmer"),
     ],
 )
-def test_dataset_with_other_settings_is_not_overwritten(options: dict[str, Any], message: str, generated: Path) -> None:
+def test_dataset_with_other_settings_is_not_overwritten(options, message, generated):
     before = digest(generated.parent)
     with pytest.raises(ConfigurationError, match=message) as caught:
         generate_dataset(generated.parent, **{"samples": 30, "test_samples": 10, **options})
@@ -269,13 +260,13 @@ def test_dataset_with_other_settings_is_not_overwritten(options: dict[str, Any],
     assert digest(generated.parent) == before
 
 
-def test_incomplete_dataset_is_refused(generated: Path) -> None:
+def test_incomplete_dataset_is_refused(generated):
     (generated.parent / "val" / "val_000000.png").unlink()
     with pytest.raises(ConfigurationError, match="the same dataset, but with missing or additional files"):
         generate_dataset(generated.parent, samples=30, test_samples=10)
 
 
-def test_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused_and_unchanged(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("miaow")
     with pytest.raises(ConfigurationError, match=r"found other files \(cat\.jpg\)"):
@@ -286,19 +277,19 @@ def test_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("out", [".", "..", "", "/"])
-def test_working_directory_and_parents_are_refused(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_directory_and_parents_are_refused(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="expected a new or empty folder"):
         generate_dataset(out, samples=10)
     assert os.listdir(tmp_path) == []
 
 
-def test_empty_folder_is_filled(tmp_path: Path) -> None:
+def test_empty_folder_is_filled(tmp_path):
     (tmp_path / "data").mkdir()
     assert generate_dataset(tmp_path / "data", samples=10, test_samples=1).is_file()
 
 
-def test_all_numbers_out_of_range_are_reported_together(tmp_path: Path) -> None:
+def test_all_numbers_out_of_range_are_reported_together(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         generate_dataset(tmp_path / "data", samples=9, test_samples=0, seed=-1, max_length=25, hold_out_fonts=-1)
     names = ["samples", "test_samples", "seed", "max_length", "hold_out_fonts"]
@@ -308,27 +299,27 @@ def test_all_numbers_out_of_range_are_reported_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [True, 1e3, "100", None])
-def test_number_of_samples_of_another_type_is_refused(value: Any, tmp_path: Path) -> None:
+def test_number_of_samples_of_another_type_is_refused(value, tmp_path):
     with pytest.raises(ConfigurationError, match="samples: found"):
         generate_dataset(tmp_path / "data", samples=value)
 
 
-def test_progress_is_reported_every_128_samples_and_at_the_end(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
+def test_progress_is_reported_every_128_samples_and_at_the_end(tmp_path):
+    calls = []
     generate_dataset(
         tmp_path / "data", samples=290, test_samples=10, on_progress=lambda done, total: calls.append((done, total))
     )
     assert calls == [(128, 300), (256, 300), (300, 300)]
 
 
-def test_error_of_a_folder_that_is_not_writable_gives_the_required_disk_space(tmp_path: Path) -> None:
+def test_error_of_a_folder_that_is_not_writable_gives_the_required_disk_space(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataLoaderError, match=r"cannot write the dataset.*151 MB"):
         generate_dataset(tmp_path / "file" / "data")
 
 
-def test_error_during_generation_leaves_no_files(tmp_path: Path) -> None:
-    def fail(done: int, total: int) -> None:
+def test_error_during_generation_leaves_no_files(tmp_path):
+    def fail(done, total):
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
@@ -344,7 +335,7 @@ generate_dataset("data", samples=int(sys.argv[1]), on_progress=lambda *done: pri
 """
 
 
-def start_generating(folder: Path, samples: int = 20_000) -> subprocess.Popen[str]:
+def start_generating(folder, samples=20_000):
     """Start a script that generates a large dataset, and wait for its first images."""
     (folder / "script.py").write_text(PROGRAM)
     process = subprocess.Popen(
@@ -362,7 +353,7 @@ def start_generating(folder: Path, samples: int = 20_000) -> subprocess.Popen[st
     return process
 
 
-def test_ctrl_c_leaves_no_files(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_files(tmp_path):
     process = start_generating(tmp_path)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
     _, errors = process.communicate(timeout=20)
@@ -371,7 +362,7 @@ def test_ctrl_c_leaves_no_files(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["script.py"]
 
 
-def test_files_of_a_killed_process_are_removed_by_the_next_call(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed_by_the_next_call(tmp_path):
     process = start_generating(tmp_path)
     process.kill()
     process.communicate(timeout=20)
@@ -381,7 +372,7 @@ def test_files_of_a_killed_process_are_removed_by_the_next_call(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]
 
 
-def test_files_of_a_running_process_are_not_removed(tmp_path: Path) -> None:
+def test_files_of_a_running_process_are_not_removed(tmp_path):
     process = start_generating(tmp_path, samples=2000)
     generate_dataset(tmp_path / "data", samples=10, test_samples=1)
     _, errors = process.communicate(timeout=60)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shutil
 import struct
 from pathlib import Path
@@ -20,7 +18,7 @@ DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """A folder with one Khmer font, in a subfolder, and files that are no fonts."""
     fonts = tmp_path / "fonts"
     (fonts / "khmer").mkdir(parents=True)
@@ -30,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return fonts
 
 
-def font_with(characters: str, path: Path, family: str = "Made", *, glyph: str = "box") -> Path:
+def font_with(characters, path, family="Made", *, glyph="box"):
     """Write a font in which all characters have the same glyph: a box or an empty one."""
     builder = FontBuilder(1000, isTTF=True)
     builder.setupGlyphOrder([".notdef", "box", "empty"])
@@ -50,28 +48,28 @@ def font_with(characters: str, path: Path, family: str = "Made", *, glyph: str =
     return path
 
 
-def names(choice: str, folder: Path | None, characters: str | list[str] = KHMER_DIGITS) -> list[str]:
+def names(choice, folder, characters=KHMER_DIGITS):
     """Return the names of the fonts that are found, without the pinned ones."""
     return [font.name for font in find_fonts(choice, folder, tuple(characters)) if font.path]
 
 
-def test_choice_pinned_only_gives_the_pinned_fonts() -> None:
+def test_choice_pinned_only_gives_the_pinned_fonts():
     assert find_fonts("pinned", None) == pinned_fonts()
 
 
 @pytest.mark.parametrize("characters", ["ABCxyz019", "កខគ", ["ក្ក", "ខ្ម"]])
-def test_pinned_font_has_khmer_and_latin_letters(characters: str | list[str]) -> None:
+def test_pinned_font_has_khmer_and_latin_letters(characters):
     assert find_fonts("pinned", None, tuple(characters)) == pinned_fonts()
 
 
-def test_fonts_of_a_folder_are_added(folder: Path) -> None:
+def test_fonts_of_a_folder_are_added(folder):
     font_with("ABC", folder / "latin.ttf")
     added = find_fonts("pinned", folder)[len(pinned_fonts()) :]
     assert [font.name for font in added] == ["NotoSansKhmer"]
     assert len(render_glyphs(added[0], 20, tuple(KHMER_DIGITS), None)) == 10
 
 
-def test_only_fonts_with_all_characters_are_added() -> None:
+def test_only_fonts_with_all_characters_are_added():
     latin = names("pinned", DEJAVU, "AWé")
     assert {"DejaVuSans-Book", "DejaVuSerif-Bold", "DejaVuSansMono-Oblique"} <= set(latin)
     assert "cmex10" not in latin
@@ -82,24 +80,24 @@ def test_only_fonts_with_all_characters_are_added() -> None:
     assert arabic == {"DejaVu Sans", "DejaVu Sans Mono"}
 
 
-def test_fallback_font_with_a_placeholder_for_every_character_is_refused(tmp_path: Path) -> None:
+def test_fallback_font_with_a_placeholder_for_every_character_is_refused(tmp_path):
     shutil.copy(DEJAVU / "LastResortHE-Regular.ttf", tmp_path)
     with pytest.raises(ConfigurationError, match="LastResortHigh-Efficiency lacks 'A'"):
         find_fonts("pinned", tmp_path, ("A", "Ж"))
 
 
-def test_installed_fonts_are_added(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_fonts_are_added(folder, monkeypatch):
     monkeypatch.setattr(font_search, "system_font_folders", lambda: [folder, folder / "khmer", folder / "none"])
     assert names("system", folder) == ["NotoSansKhmer"]  # found three times, added once
 
 
-def test_installed_fonts_of_this_system_have_all_digits() -> None:
+def test_installed_fonts_of_this_system_have_all_digits():
     for font in find_fonts("system", None):
         glyphs = render_glyphs(font, 24, tuple(KHMER_DIGITS), None)
         assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
 
 
-def test_different_fonts_with_the_same_name_get_different_names(folder: Path) -> None:
+def test_different_fonts_with_the_same_name_get_different_names(folder):
     with TTFont(pinned_font_file()) as font:
         font["head"].unitsPerEm = 1500  # smaller glyphs
         font.save(folder / "khmer" / "Other.ttf")
@@ -107,7 +105,7 @@ def test_different_fonts_with_the_same_name_get_different_names(folder: Path) ->
     assert len(set(found)) == len(found) == 2
 
 
-def test_fonts_that_render_all_characters_alike_are_one(folder: Path) -> None:
+def test_fonts_that_render_all_characters_alike_are_one(folder):
     other = shutil.copy(folder / "khmer" / "Noto.TTF", folder / "khmer" / "other.ttf")
     renamed = TTFont(other)
     for record in renamed["name"].names:
@@ -129,20 +127,20 @@ def test_fonts_that_render_all_characters_alike_are_one(folder: Path) -> None:
         ("Black Book Serif", "Black Book Serif"),
     ],
 )
-def test_design_is_the_family_without_style_words_at_its_end(family: str, design: str, tmp_path: Path) -> None:
+def test_design_is_the_family_without_style_words_at_its_end(family, design, tmp_path):
     font_with("A", tmp_path / "font.ttf", family)
     (font,) = (font for font in find_fonts("pinned", tmp_path, ("A",)) if font.path)
     assert font.design == design
 
 
-def test_all_weights_and_slants_are_one_design() -> None:
+def test_all_weights_and_slants_are_one_design():
     designs = {font.name: font.design for font in find_fonts("pinned", DEJAVU, tuple("AB"))}
     serif = {name for name, design in designs.items() if design == "DejaVu Serif"}
     assert {"DejaVuSerif-Book", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"} == serif
     assert {font.design for font in pinned_fonts()} == {"Noto Sans Khmer"}
 
 
-def test_installed_noto_sans_khmer_is_the_pinned_design(folder: Path) -> None:
+def test_installed_noto_sans_khmer_is_the_pinned_design(folder):
     assert {font.design for font in find_fonts("pinned", folder)} == {"Noto Sans Khmer"}
 
 
@@ -154,25 +152,25 @@ def test_installed_noto_sans_khmer_is_the_pinned_design(folder: Path) -> None:
         (KHMER_DIGITS, "empty", "Made shows ០, ១, ២ and 7 more empty"),
     ],
 )
-def test_folder_without_a_suitable_font_is_refused(characters: str, glyph: str, defect: str, tmp_path: Path) -> None:
+def test_folder_without_a_suitable_font_is_refused(characters, glyph, defect, tmp_path):
     font_with(characters, tmp_path / "made.ttf", glyph=glyph)
     with pytest.raises(ConfigurationError, match=f"--fonts-dir: found no font in .* with all of ០១.*{defect}"):
         find_fonts("pinned", tmp_path)
 
 
-def test_font_with_one_empty_glyph_is_refused(tmp_path: Path) -> None:
+def test_font_with_one_empty_glyph_is_refused(tmp_path):
     font_with("A", tmp_path / "made.ttf", glyph="empty")
     with pytest.raises(ConfigurationError, match="Made shows A empty"):
         find_fonts("pinned", tmp_path, ("A",))
 
 
-def test_folder_without_fonts_is_refused(tmp_path: Path) -> None:
+def test_folder_without_fonts_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"it has no fonts.*add \.ttf or \.otf files"):
         find_fonts("pinned", tmp_path)
 
 
 @pytest.mark.parametrize(("table", "defect"), [(b"cmap", "lacks '០'"), (b"glyf", "is damaged: invalid outline")])
-def test_damaged_font_is_refused(table: bytes, defect: str, tmp_path: Path) -> None:
+def test_damaged_font_is_refused(table, defect, tmp_path):
     content = bytearray(font_with(KHMER_DIGITS, tmp_path / "made.ttf").read_bytes())
     offset, length = struct.unpack_from(">II", content, content.index(table) + 8)
     content[offset + 4 : offset + length] = b"\x7f" * (length - 4)
@@ -181,18 +179,18 @@ def test_damaged_font_is_refused(table: bytes, defect: str, tmp_path: Path) -> N
         find_fonts("pinned", tmp_path)
 
 
-def test_characters_that_no_font_has_are_refused() -> None:
+def test_characters_that_no_font_has_are_refused():
     message = r"--characters: found no font with all of AЖ .Noto Sans Khmer lacks 'Ж' .U\+0416.*--fonts system"
     with pytest.raises(ConfigurationError, match=message):
         find_fonts("pinned", None, ("A", "Ж"))
 
 
 @pytest.mark.parametrize(("choice", "message"), [("sytem", "'pinned' or 'system'"), ("", "'pinned' or 'system'")])
-def test_unknown_choice_is_refused(choice: str, message: str) -> None:
+def test_unknown_choice_is_refused(choice, message):
     with pytest.raises(ConfigurationError, match=message):
         find_fonts(choice, None)
 
 
-def test_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="expected a folder with font files"):
         find_fonts("pinned", tmp_path / "none")

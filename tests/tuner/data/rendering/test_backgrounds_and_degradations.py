@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -10,12 +8,12 @@ from tuner.data.rendering.stable_random import StableRandom
 KINDS = [background for _, background in backgrounds.BACKGROUNDS]
 
 
-def test_percentages_of_the_backgrounds_add_up_to_100() -> None:
+def test_percentages_of_the_backgrounds_add_up_to_100():
     assert sum(percent for percent, _ in backgrounds.BACKGROUNDS) == 100
 
 
 @pytest.mark.parametrize("background", KINDS, ids=lambda background: background.__name__)
-def test_backgrounds_are_light_and_within_0_to_255(background: backgrounds.Background) -> None:
+def test_backgrounds_are_light_and_within_0_to_255(background):
     for number in range(60):
         canvas = background(StableRandom(number))
         assert canvas.shape == (64, 128, 3)
@@ -25,7 +23,7 @@ def test_backgrounds_are_light_and_within_0_to_255(background: backgrounds.Backg
         assert canvas.mean() > 90
 
 
-def test_number_of_colours_and_noise_match_the_kind_of_background() -> None:
+def test_number_of_colours_and_noise_match_the_kind_of_background():
     canvases = {background.__name__: background(StableRandom(2)) for background in KINDS}
     assert len(np.unique(canvases["plain"].reshape(-1, 3), axis=0)) == 1
     assert len(np.unique(canvases["grid"].reshape(-1, 3), axis=0)) == 2
@@ -34,13 +32,13 @@ def test_number_of_colours_and_noise_match_the_kind_of_background() -> None:
     assert canvases["noisy"].std(axis=(0, 1)).min() > 12
 
 
-def test_some_backgrounds_are_tinted_and_some_grey() -> None:
+def test_some_backgrounds_are_tinted_and_some_grey():
     spreads = [np.ptp(backgrounds.plain(StableRandom(number))[0, 0]) for number in range(40)]
     assert min(spreads) == 0
     assert max(spreads) > 20
 
 
-def test_blur_spreads_a_point_by_its_kernel_and_keeps_a_plain_canvas() -> None:
+def test_blur_spreads_a_point_by_its_kernel_and_keeps_a_plain_canvas():
     canvas = np.zeros((5, 7, 3), np.int16)
     canvas[2, 3] = 160
     assert blur(canvas)[1:4, 2:5, 0].tolist() == [[10, 20, 10], [20, 40, 20], [10, 20, 10]]
@@ -49,12 +47,12 @@ def test_blur_spreads_a_point_by_its_kernel_and_keeps_a_plain_canvas() -> None:
 
 
 @pytest.mark.parametrize(("lift", "expected"), [(0, (0, 127)), (100, (127, 254)), (50, (63, 190))])
-def test_reduced_contrast_is_darker_or_lighter_depending_on_lift(lift: int, expected: tuple[int, int]) -> None:
+def test_reduced_contrast_is_darker_or_lighter_depending_on_lift(lift, expected):
     canvas = np.array([[[0, 0, 0], [255, 255, 255]]], np.int16)
     assert tuple(reduce_contrast(canvas, 50, lift)[0, :, 0]) == expected
 
 
-def test_final_image_is_clipped_to_bytes() -> None:
+def test_final_image_is_clipped_to_bytes():
     assert to_image(np.array([[[-40, 7, 300]]], np.int16)).tolist() == [[[0, 7, 255]]]
 
 
@@ -62,7 +60,7 @@ def test_final_image_is_clipped_to_bytes() -> None:
     ("ink", "noise", "size_px", "legible"),
     [(60, 0, 12, True), (150, 0, 38, False), (60, 60, 12, False), (60, 50, 38, True), (220, 0, 38, False)],
 )
-def test_text_is_legible_if_its_contrast_exceeds_the_noise(ink: int, noise: int, size_px: int, legible: bool) -> None:
+def test_text_is_legible_if_its_contrast_exceeds_the_noise(ink, noise, size_px, legible):
     mask = np.zeros((20, 40), np.uint8)
     mask[5:15, 10:14] = mask[5:15, 20:24] = 255
     uniform = StableRandom(1).byte_array(20, 40, 1).astype(np.int16) - 128

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -7,21 +5,21 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tuner.data.rendering.fonts import Font, Glyph, label_glyphs, pinned_fonts, render_glyphs, shaping_direction
+from tuner.data.rendering.fonts import Font, label_glyphs, pinned_fonts, render_glyphs, shaping_direction
 from tuner.data.vocabulary import KHMER_DIGITS
 
 DEJAVU_SANS = Font("DejaVuSans", str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")))
 
 
-def digit_glyphs(font: Font, size_px: int) -> dict[str, Glyph]:
+def digit_glyphs(font, size_px):
     return render_glyphs(font, size_px, tuple(KHMER_DIGITS), None)
 
 
-def same_ink(one: Glyph, other: Glyph) -> bool:
+def same_ink(one, other):
     return np.array_equal(one.coverage, other.coverage)
 
 
-def test_pinned_fonts_vary_in_weight_and_width() -> None:
+def test_pinned_fonts_vary_in_weight_and_width():
     fonts = pinned_fonts()
     assert len({font.name for font in fonts}) == len(fonts) == 22
     assert len({font.axes[0] for font in fonts}) >= 6
@@ -30,7 +28,7 @@ def test_pinned_fonts_vary_in_weight_and_width() -> None:
 
 
 @pytest.mark.parametrize("size_px", [12, 38])
-def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px: int) -> None:
+def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px):
     glyphs = digit_glyphs(pinned_fonts()[8], size_px)
     assert "".join(glyphs) == KHMER_DIGITS
     assert len({glyph.coverage.tobytes() for glyph in glyphs.values()}) == 10
@@ -44,7 +42,7 @@ def test_digits_are_ten_different_bitmaps_cropped_to_their_ink(size_px: int) -> 
     assert size_px / 2 < glyphs["០"].coverage.shape[0] < size_px
 
 
-def test_bitmaps_of_the_pinned_font_are_pinned() -> None:
+def test_bitmaps_of_the_pinned_font_are_pinned():
     """If this fails after an update of Pillow, FreeType renders other bitmaps now: old datasets cannot be recreated.
 
     The bitmaps are equal from Pillow 10.1 (FreeType 2.13.2) to 13.0 (2.14.3) as long as the auto-hinter is off.
@@ -75,18 +73,18 @@ def test_bitmaps_of_the_pinned_font_are_pinned() -> None:
         ("ܐܒ", "rtl"),
     ],
 )
-def test_scripts_whose_characters_change_their_neighbours_are_shaped(characters: str, direction: str | None) -> None:
+def test_scripts_whose_characters_change_their_neighbours_are_shaped(characters, direction):
     assert shaping_direction(tuple(characters)) == direction
 
 
-def test_label_without_shaping_has_the_same_glyphs_in_any_vocabulary() -> None:
+def test_label_without_shaping_has_the_same_glyphs_in_any_vocabulary():
     for characters in ("AW", "WXYAZ"):
         first, second = label_glyphs(DEJAVU_SANS, 24, ["W", "A"], tuple(characters))
         assert same_ink(first, render_glyphs(DEJAVU_SANS, 24, ("W",), None)["W"])
         assert same_ink(second, render_glyphs(DEJAVU_SANS, 24, ("A",), None)["A"])
 
 
-def test_arabic_letters_of_a_label_are_joined_from_right_to_left() -> None:
+def test_arabic_letters_of_a_label_are_joined_from_right_to_left():
     beh, alef = "\u0628", "\u0627"
     (shaped,) = label_glyphs(DEJAVU_SANS, 40, [beh, alef], (alef, beh))
     separate = label_glyphs(DEJAVU_SANS, 40, [beh], (alef, beh)) + label_glyphs(DEJAVU_SANS, 40, [alef], (alef, beh))
@@ -96,7 +94,7 @@ def test_arabic_letters_of_a_label_are_joined_from_right_to_left() -> None:
     assert tall.argmax() < shaped.width / 3  # alef, the tall second letter, is at the left
 
 
-def test_khmer_subscript_is_below_its_consonant() -> None:
+def test_khmer_subscript_is_below_its_consonant():
     font = pinned_fonts()[8]
     characters = ("\u1780", "\u1780\u17d2\u1780")
     (consonant,), (cluster,) = (label_glyphs(font, 40, [character], characters) for character in characters)

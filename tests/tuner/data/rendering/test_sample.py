@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from itertools import pairwise
@@ -7,12 +5,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from tuner.data.rendering.fonts import Font, is_mark, pinned_fonts
 from tuner.data.rendering.png import encode_png
-from tuner.data.rendering.sample import Sample, render_sample
+from tuner.data.rendering.sample import render_sample
 from tuner.data.vocabulary import Vocabulary, split_characters
 
 FONTS = pinned_fonts()
@@ -22,18 +19,18 @@ DEJAVU_SANS = Font(
 )
 
 
-def labels(vocabulary: Vocabulary, count: int, fonts: list[Font] = FONTS) -> list[list[str]]:
+def labels(vocabulary, count, fonts=FONTS):
     """Return the characters of the labels of `count` samples."""
     samples = (render_sample(fonts, vocabulary, 0, 0, number)[0] for number in range(count))
     return [vocabulary.split(sample.label) for sample in samples]
 
 
 @pytest.fixture(scope="module")
-def rendered() -> list[tuple[Sample, npt.NDArray[np.uint8]]]:
+def rendered():
     return [render_sample(FONTS, DIGITS, 0, 0, number) for number in range(600)]
 
 
-def test_bytes_are_pinned() -> None:
+def test_bytes_are_pinned():
     """If this fails, increment `_GENERATOR_VERSION` in recipe.py, or undo the change if it was unintentional."""
     digest = hashlib.sha256()
     for number in range(40):
@@ -42,16 +39,14 @@ def test_bytes_are_pinned() -> None:
     assert digest.hexdigest() == "9ad0bf5d23eeea29b53723f7b6e8829a17eacda1deb6e7a8e3f3b1d9094c7cba"
 
 
-def test_sample_only_depends_on_seed_split_and_number() -> None:
+def test_sample_only_depends_on_seed_split_and_number():
     again = render_sample(FONTS, DIGITS, 0, 0, 7)
     assert again[0] == render_sample(FONTS, DIGITS, 0, 0, 7)[0]
     others = [render_sample(FONTS, DIGITS, *key)[1] for key in [(1, 0, 7), (0, 1, 7), (0, 0, 8)]]
     assert all(not np.array_equal(again[1], other) for other in others)
 
 
-def test_lengths_digits_and_fonts_are_nearly_uniform(
-    rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
-) -> None:
+def test_lengths_digits_and_fonts_are_nearly_uniform(rendered):
     lengths = Counter(len(sample.label) for sample, _ in rendered)
     assert set(lengths) == set(range(1, 9))
     assert min(lengths.values()) > 45
@@ -61,10 +56,8 @@ def test_lengths_digits_and_fonts_are_nearly_uniform(
     assert len({sample.font for sample, _ in rendered}) == len(FONTS)
 
 
-def test_font_sizes_are_12_to_38_and_decrease_with_the_label_length(
-    rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
-) -> None:
-    sizes: dict[int, list[int]] = {}
+def test_font_sizes_are_12_to_38_and_decrease_with_the_label_length(rendered):
+    sizes = {}
     for sample, _ in rendered:
         sizes.setdefault(len(sample.label), []).append(sample.font_size)
     averages = [np.mean(sizes[length]) for length in range(1, 9)]
@@ -73,9 +66,7 @@ def test_font_sizes_are_12_to_38_and_decrease_with_the_label_length(
     assert max(sizes[1]) == 38
 
 
-def test_two_thirds_are_augmented_and_text_is_black_to_grey(
-    rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
-) -> None:
+def test_two_thirds_are_augmented_and_text_is_black_to_grey(rendered):
     assert 0.6 < np.mean([sample.augmented for sample, _ in rendered]) < 0.75
     levels = [sample.text_color for sample, _ in rendered]
     assert all(red == green == blue for red, green, blue in levels)
@@ -83,9 +74,7 @@ def test_two_thirds_are_augmented_and_text_is_black_to_grey(
     assert 80 < max(levels)[0] <= 110
 
 
-def test_text_is_inside_the_image_and_darker_than_its_surroundings(
-    rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
-) -> None:
+def test_text_is_inside_the_image_and_darker_than_its_surroundings(rendered):
     for sample, pixels in rendered:
         assert pixels.shape == (64, 128, 3)
         left, top = sample.text_position
@@ -95,15 +84,13 @@ def test_text_is_inside_the_image_and_darker_than_its_surroundings(
         assert np.percentile(window, 5) < pixels.mean() - 20
 
 
-def test_text_position_varies(
-    rendered: list[tuple[Sample, npt.NDArray[np.uint8]]],
-) -> None:
+def test_text_position_varies(rendered):
     short = [sample.text_position for sample, _ in rendered if len(sample.label) == 2]
     assert np.ptp([left for left, _ in short]) > 25
     assert np.ptp([top for _, top in short]) > 15
 
 
-def test_lengths_and_characters_of_any_vocabulary_are_nearly_uniform() -> None:
+def test_lengths_and_characters_of_any_vocabulary_are_nearly_uniform():
     found = labels(Vocabulary(tuple("ABCDE"), 12), 360)
     lengths = Counter(map(len, found))
     assert set(lengths) == set(range(1, 13))
@@ -118,7 +105,7 @@ def test_lengths_and_characters_of_any_vocabulary_are_nearly_uniform() -> None:
     [("WM", FONTS[-1]), ("កឈញណ", FONTS[-1]), ("lI|-.", DEJAVU_SANS), ("\ufdfa\ufdfb", DEJAVU_SANS)],
     ids=["wide letters", "consonants", "strokes without paper around them", "ligatures of whole sentences"],
 )
-def test_labels_of_24_characters_are_inside_the_image(characters: str, font: Font) -> None:
+def test_labels_of_24_characters_are_inside_the_image(characters, font):
     vocabulary = Vocabulary(tuple(characters), 24)
     widths = []
     for number in range(60):
@@ -134,16 +121,16 @@ def test_labels_of_24_characters_are_inside_the_image(characters: str, font: Fon
 
 
 @pytest.mark.parametrize("character", ["|", "-", ".", "█"])
-def test_stroke_without_paper_around_it_is_darker_than_the_image(character: str) -> None:
+def test_stroke_without_paper_around_it_is_darker_than_the_image(character):
     for number in range(20):
         sample, pixels = render_sample([DEJAVU_SANS], Vocabulary((character,), 1), 0, 0, number)
         left, top = sample.text_position
         assert pixels[top : top + 3, left : left + 3].mean() < pixels.mean() - 20
 
 
-def test_long_labels_are_smaller_but_vary_in_size() -> None:
+def test_long_labels_are_smaller_but_vary_in_size():
     vocabulary = Vocabulary(tuple("0123456789"), 12)
-    sizes: dict[int, list[int]] = {}
+    sizes = {}
     for number in range(400):
         sample = render_sample([DEJAVU_SANS], vocabulary, 0, 0, number)[0]
         sizes.setdefault(len(sample.label), []).append(sample.font_size)
@@ -153,13 +140,13 @@ def test_long_labels_are_smaller_but_vary_in_size() -> None:
 
 
 @pytest.mark.parametrize("characters", ["ABCDEFGHIJKLMNOPQRSTUVWXYZ", "កខគឃងចឆជឈញដឋឌឍណតថទធនបផពភមយរលវសហឡអ"])
-def test_twelve_letters_have_a_legible_size(characters: str) -> None:
+def test_twelve_letters_have_a_legible_size(characters):
     vocabulary = Vocabulary(tuple(characters), 12)
     samples = [render_sample(FONTS, vocabulary, 0, 0, number)[0] for number in range(200)]
     assert min(sample.font_size for sample in samples if len(sample.label) == 12) >= 10
 
 
-def test_marks_follow_bases_and_labels_are_read_as_the_same_characters() -> None:
+def test_marks_follow_bases_and_labels_are_read_as_the_same_characters():
     clusters = Vocabulary(("ក", "ខ", "ា", "ិ", "្ខ", "ក្ខ"), 6)  # ក and ្ខ together are read as ក្ខ
     found = labels(clusters, 150)
     assert {character for label in found for character in label} == set(clusters.characters)
@@ -169,12 +156,12 @@ def test_marks_follow_bases_and_labels_are_read_as_the_same_characters() -> None
     assert {"".join(label) for label in labels(composed, 40)} == {"e", "ee", "eee", "eeee"}
 
 
-def test_shaped_label_is_a_number_of_clusters() -> None:
+def test_shaped_label_is_a_number_of_clusters():
     vocabulary = Vocabulary(tuple(split_characters("ក្ក ខ្ម ស្ត្រី កា")), 8)
     assert {len(label) for label in labels(vocabulary, 100)} == set(range(1, 9))
 
 
-def test_designs_are_equally_frequent() -> None:
+def test_designs_are_equally_frequent():
     counts = Counter(render_sample([*FONTS, DEJAVU_SANS], Vocabulary(("A",), 1), 0, 0, n)[0].font for n in range(300))
     assert 110 < counts["DejaVuSans"] < 190  # one font of 23, but one design of two
     assert len(counts) > 20

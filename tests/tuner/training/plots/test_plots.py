@@ -1,15 +1,10 @@
-from __future__ import annotations
-
 import io
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
@@ -24,18 +19,18 @@ VOCABULARY = Vocabulary()
 ORANGE, BLUE, GREEN, RED, FAINT = (217, 119, 6), (37, 99, 235), (22, 163, 74), (220, 38, 38), (100, 116, 139)
 
 
-def decoded(png: bytes) -> npt.NDArray[np.int64]:
+def decoded(png):
     image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
     return np.asarray(image.convert("RGB")).astype(np.int64)
 
 
-def near(plot: npt.NDArray[np.int64], color: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+def near(plot, color):
     """Return a mask of the pixels with this colour; the tolerance covers the palette of a plot."""
     return (np.abs(plot - color).max(-1) < 24).astype(bool)
 
 
-def metrics(losses: Sequence[float], accuracies: Sequence[float]) -> dict[str, Sequence[float]]:
+def metrics(losses, accuracies):
     return {
         "train_loss": losses,
         "val_loss": losses,
@@ -46,7 +41,7 @@ def metrics(losses: Sequence[float], accuracies: Sequence[float]) -> dict[str, S
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 200])
-def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count: int) -> None:
+def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count):
     rising = [(number + 1) / count for number in range(count)]
     plot = decoded(draw_learning_curves(metrics([2 - value for value in rising], rising), count))
     assert plot.shape == (360, 960, 3)
@@ -54,7 +49,7 @@ def test_learning_curves_have_the_same_size_for_any_number_of_epochs(count: int)
         assert near(plot[32:318, 540:], color).any()
 
 
-def test_loss_and_accuracy_are_drawn_from_left_to_right() -> None:
+def test_loss_and_accuracy_are_drawn_from_left_to_right():
     values = [number / 10 for number in range(11)]
     plot = decoded(draw_learning_curves(metrics([1 - value for value in values], values), None))
     for half, is_rising in ((plot[40:315, 70:465], False), (plot[40:315, 545:940], True)):
@@ -63,10 +58,10 @@ def test_loss_and_accuracy_are_drawn_from_left_to_right() -> None:
         assert (right < left) == is_rising
 
 
-def test_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
+def test_best_epoch_is_marked_by_a_line_in_both_halves():
     values = metrics([0.5] * 9, [0.5] * 9)
 
-    def marks(best_epoch: int | None) -> list[float]:
+    def marks(best_epoch):
         halves = np.split(decoded(draw_learning_curves(values, best_epoch))[40:315], [480], axis=1)
         return [np.flatnonzero(near(half, FAINT).sum(0) > 80).mean() for half in halves if near(half, FAINT).any()]
 
@@ -76,7 +71,7 @@ def test_best_epoch_is_marked_by_a_line_in_both_halves() -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_nonfinite_values_are_omitted(loss: float) -> None:
+def test_nonfinite_values_are_omitted(loss):
     with_gap = decoded(draw_learning_curves(metrics([2.0, loss, 1.0], [0.1, 0.2, 0.3]), None))
     assert near(with_gap[40:315, 70:465], BLUE).any()
     empty = decoded(draw_learning_curves(metrics([loss] * 3, [loss] * 3), None))
@@ -85,17 +80,17 @@ def test_nonfinite_values_are_omitted(loss: float) -> None:
 
 
 @pytest.mark.parametrize("loss", [0.0, 1e-30, 3e38])
-def test_losses_of_any_magnitude_are_drawn(loss: float) -> None:
+def test_losses_of_any_magnitude_are_drawn(loss):
     plot = decoded(draw_learning_curves(metrics([loss, loss / 2], [0.0, 1.0]), 1))
     assert near(plot[36:320, 66:470], BLUE).any()
 
 
-def cell(plot: npt.NDArray[np.int64], true: int, read: int) -> npt.NDArray[np.int64]:
+def cell(plot, true, read):
     """Return the colour of a cell, from its upper left corner outside the number."""
     return plot[81 + int(44.3 * true) + 6, 81 + int(44.3 * read) + 6]
 
 
-def test_correct_readings_are_blue_and_confusions_red() -> None:
+def test_correct_readings_are_blue_and_confusions_red():
     counts = np.zeros((11, 11), np.int64)
     counts[2, 2], counts[5, 7], counts[3, 10], counts[10, 4] = 50, 9, 4, 4
     plot = decoded(draw_confusion_matrix(counts, KHMER_DIGITS))
@@ -107,7 +102,7 @@ def test_correct_readings_are_blue_and_confusions_red() -> None:
     assert (cell(plot, 10, 10) > cell(plot, 7, 5)).any()
 
 
-def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
+def test_rare_confusion_is_paler_than_a_frequent_one_but_visible():
     counts = np.zeros((11, 11), np.int64)
     counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
     plot = decoded(draw_confusion_matrix(counts, KHMER_DIGITS))
@@ -116,12 +111,12 @@ def test_rare_confusion_is_paler_than_a_frequent_one_but_visible() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
-def test_confusion_matrix_of_any_counts_is_drawn(count: int) -> None:
+def test_confusion_matrix_of_any_counts_is_drawn(count):
     counts = np.full((11, 11), count, np.int64)
     assert decoded(draw_confusion_matrix(counts, KHMER_DIGITS)).shape == (580, 580, 3)
 
 
-def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() -> None:
+def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits():
     plot = decoded(draw_confusion_matrix(np.zeros((11, 11), np.int64), KHMER_DIGITS))
     labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
     assert all((label < 128).any() for label in labels)
@@ -130,7 +125,7 @@ def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits() ->
     assert len({(pixels - pixels.min(0)).tobytes() for pixels in ink}) == 10
 
 
-def test_large_matrix_shows_the_characters_with_the_most_errors_and_sums_the_others() -> None:
+def test_large_matrix_shows_the_characters_with_the_most_errors_and_sums_the_others():
     counts = np.diag(np.full(101, 1000))
     counts[-1, -1] = 0
     for true in range(5, 95):
@@ -140,7 +135,7 @@ def test_large_matrix_shows_the_characters_with_the_most_errors_and_sums_the_oth
     plot = decoded(draw_confusion_matrix(counts, characters))
     first, size = int(0.14 * len(plot)) + 5, 0.84 * len(plot) / 22
 
-    def colour(true: int, read: int) -> npt.NDArray[np.int64]:
+    def colour(true, read):
         return plot[first + int(size * true), first + int(size * read)]
 
     assert all(colour(index, index)[2] > colour(index, index)[0] + 100 for index in range(20))  # blue
@@ -152,8 +147,8 @@ def test_large_matrix_shows_the_characters_with_the_most_errors_and_sums_the_oth
 
 
 @pytest.mark.parametrize("text", ["A", "Ж", "ក", "ក្ក", "ب"])
-def test_text_is_drawn_with_a_font_that_has_its_characters(text: str) -> None:
-    def ink(text: str) -> bytes:
+def test_text_is_drawn_with_a_font_that_has_its_characters(text):
+    def ink(text):
         image = Image.new("L", (60, 60), 255)
         draw_text(ImageDraw.Draw(image), (30, 30), text, 24, "black", "mm")
         return image.tobytes()
@@ -163,7 +158,7 @@ def test_text_is_drawn_with_a_font_that_has_its_characters(text: str) -> None:
     assert len({blank, code_points, ink(text), ink("B"), ink("ខ")}) == 5
 
 
-def test_character_without_a_font_is_written_as_its_code_point() -> None:
+def test_character_without_a_font_is_written_as_its_code_point():
     images = []
     for text in ("\U0010fffd", "U+10FFFD"):
         images.append(Image.new("L", (200, 40), 255))
@@ -171,14 +166,14 @@ def test_character_without_a_font_is_written_as_its_code_point() -> None:
     assert images[0].tobytes() == images[1].tobytes()
 
 
-def test_equal_input_gives_equal_bytes() -> None:
+def test_equal_input_gives_equal_bytes():
     counts = np.arange(121).reshape(11, 11)
     curves = metrics([0.9, 0.5], [0.1, 0.6])
     assert draw_confusion_matrix(counts, KHMER_DIGITS) == draw_confusion_matrix(counts, KHMER_DIGITS)
     assert draw_learning_curves(curves, 2) == draw_learning_curves(curves, 2)
 
 
-def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path: Path) -> None:
+def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path):
     code = """
 import sys
 from tuner.training.plots.confusion_matrix import draw_confusion_matrix, most_confused
@@ -199,7 +194,7 @@ assert "matplotlib.pyplot" not in sys.modules
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
+def rows_of(*texts):
     return np.array([VOCABULARY.encode(text) for text in texts])
 
 
@@ -213,22 +208,22 @@ def rows_of(*texts: str) -> npt.NDArray[np.uint8]:
     ],
     ids=["wrong before correct, by falling confidence", "correct by rising confidence", "equal in order", "none"],
 )
-def test_worst_readings_come_first(wrong: list[bool], confidence: list[float], order: list[int]) -> None:
+def test_worst_readings_come_first(wrong, confidence, order):
     assert list(worst_first(np.array(wrong, np.bool_), np.array(confidence))) == order
 
 
-def test_at_most_one_sheet_of_readings_is_selected() -> None:
+def test_at_most_one_sheet_of_readings_is_selected():
     assert len(worst_first(np.zeros(1000, np.bool_), np.random.default_rng(0).random(1000))) == 24
 
 
-def test_reading_is_wrong_if_it_differs_before_the_end_mark() -> None:
+def test_reading_is_wrong_if_it_differs_before_the_end_mark():
     read = rows_of("១២", "១២", "១")
     read[1, 3:] = 5  # positions after the end mark are ignored
     assert list(read_wrong(read, rows_of("១២", "១២", "១២"), VOCABULARY)) == [False, False, True]
 
 
 @pytest.mark.parametrize("count", [1, 4, 24])
-def test_sheet_shows_correct_readings_green_and_wrong_ones_red(count: int) -> None:
+def test_sheet_shows_correct_readings_green_and_wrong_ones_red(count):
     images = np.random.default_rng(0).integers(0, 2, (count, 64, 128), dtype=np.uint8) * 255
     labels, read = rows_of(*["១២៣"] * count), rows_of(*["១២៣"] * count)
     read[0] = VOCABULARY.encode("១២៤៤")
