@@ -1,7 +1,5 @@
 """Configuration: training settings, experiments, model definitions, search spaces and exceptions."""
 
-from __future__ import annotations
-
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
 from search_spaces.experiments.file import ExperimentFile, create_training_config, load_experiments, parse_experiments
@@ -19,43 +17,3 @@ from search_spaces.space.file import check_fixed, default_search_space, load_sea
 from search_spaces.space.space import Choices, Domain, FloatRange, IntRange, Parameter, Scalar, SearchSpace
 from search_spaces.training_config import TrainingConfig, config_digest, differing_fields
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
-
-__all__ = [
-    "Choices",
-    "ConfigurationError",
-    "DataLoaderError",
-    "Domain",
-    "ExperimentFailedError",
-    "ExperimentFile",
-    "FloatRange",
-    "IntRange",
-    "ModelCreationError",
-    "ModelDefinition",
-    "Parameter",
-    "Scalar",
-    "SearchSpace",
-    "Targets",
-    "TrainingConfig",
-    "YamlDocument",
-    "check_fixed",
-    "config_digest",
-    "create_training_config",
-    "default_search_space",
-    "definition_changes",
-    "definitions_yaml",
-    "differing_fields",
-    "experiments_data",
-    "experiments_yaml",
-    "fit_loss",
-    "load_experiments",
-    "load_model_definitions",
-    "load_overridden",
-    "load_search_space",
-    "load_yaml",
-    "name_problem",
-    "override",
-    "parse_experiments",
-    "parse_overrides",
-    "parse_search_space",
-    "resolve_config_path",
-]

@@ -10,11 +10,6 @@ from search_spaces import load_yaml
 PACKAGE = Path(search_spaces.__file__).parent
 
 
-def test_public_names_are_sorted_and_exist():
-    assert search_spaces.__all__ == sorted(search_spaces.__all__)
-    assert all(getattr(search_spaces, name, None) is not None for name in search_spaces.__all__)
-
-
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.yaml")), ids=lambda file: file.name)
 def test_every_built_in_yaml_file_loads(file):
     assert load_yaml(file).data
