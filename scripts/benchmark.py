@@ -2,17 +2,9 @@
 """Measure the speed of this program on this machine, mainly as ratios within one run.
 
 parts:
-  machine      rates of the machine: matrix products, convolutions, memory
-  epochs       seconds per epoch and images/s of each preset and model, epoch parts, fraction of the machine's rate
-  targets      seconds from the start of a command until both accuracy targets are met
+  epochs       seconds per epoch and images/s of each preset and model, epoch parts
   bookkeeping  time that a study takes in addition to training, in studies of up to 1,000 trials
   scale        seconds of worker start-up, `status` and `export` in studies of up to 10,000 trials
-  images       seconds to open a dataset of 100,000 images; time and memory of a worker that trains on it
-  workers      trials per hour with one worker and with several
-  parallelism  throughput of searches per --parallelism relative to no window, measured and simulated
-  busy         seconds per epoch next to 0, 1 and 2 busy processes, for several numbers of threads and workers
-  runners      trials per second without training, with up to 16 workers, on SQLite and on PostgreSQL
-  cuda         the parts machine, epochs and workers on a GPU, if there is one
 """
 
 from __future__ import annotations
@@ -26,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import bookkeeping, busy, cuda, epochs, images, machine, parallelism, runners, scale, targets, workers
+from benchmark import bookkeeping, epochs, machine, scale
 from benchmark.plan import Figures, Plan
 from harness.fixture_study import STORAGE_VARIABLE
 from harness.run import HarnessError
@@ -39,15 +31,15 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals
 
-_MODULES = (machine, epochs, targets, bookkeeping, scale, images, workers, parallelism, busy, runners, cuda)
+_MODULES = (epochs, bookkeeping, scale)
 PARTS: dict[str, Any] = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 SUCCESS, FAILED, INVALID_INPUT = 0, 1, 2
 EXAMPLES = """\
 examples:
-  python scripts/benchmark.py                               measure all parts; takes half an hour
-  python scripts/benchmark.py --quick                       test all parts in two minutes; not representative
-  python scripts/benchmark.py machine epochs --threads 1
-  python scripts/benchmark.py targets --config my_config.yaml --json targets.json
+  python scripts/benchmark.py                               measure all parts
+  python scripts/benchmark.py --quick                       test all parts; not representative
+  python scripts/benchmark.py epochs --threads 1
+  python scripts/benchmark.py epochs --config my_config.yaml --json epochs.json
 
 The machine should otherwise be idle.
 

@@ -88,7 +88,7 @@ def measure(plan: Plan) -> Figures:
         shutil.rmtree(work_dir)
     config = plan.typical
     plan.log(f"an epoch of {config.experiment_name}")
-    settings = asdict(with_fixed_epochs(config, 2, "cpu"))
+    settings = asdict(with_fixed_epochs(config, 2))
     epoch = in_subprocess(
         train_timed, plan.folder, plan.threads, config=settings, work_dir=str(plan.folder / "one"), timed=False
     )

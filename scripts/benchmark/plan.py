@@ -73,11 +73,6 @@ class Plan:
             for name in names
         }
 
-    @property
-    def targets(self) -> Targets:
-        """The targets of the experiments file."""
-        return load_experiments(self.config).targets
-
     def _with_absolute_paths(self, name: str, config: TrainingConfig) -> TrainingConfig:
         # The experiment is trained in another folder, where relative paths would be wrong.
         models = str(resolve_config_path(config.model_config_path).absolute())
@@ -86,14 +81,14 @@ class Plan:
         )
 
 
-def with_fixed_epochs(config: TrainingConfig, epochs: int, device: str) -> TrainingConfig:
-    """Return a configuration that trains exactly `epochs` epochs on a device, without early stopping."""
-    return replace(config, num_epochs=epochs, device=device, early_stopping_patience=_ENDLESS_PATIENCE)
+def with_fixed_epochs(config: TrainingConfig, epochs: int) -> TrainingConfig:
+    """Return a configuration that trains exactly `epochs` epochs on the CPU, without early stopping."""
+    return replace(config, num_epochs=epochs, device="cpu", early_stopping_patience=_ENDLESS_PATIENCE)
 
 
-def write_experiments(path: Path, configs: Mapping[str, TrainingConfig], targets: Targets | None = None) -> Path:
+def write_experiments(path: Path, configs: Mapping[str, TrainingConfig]) -> Path:
     """Write configurations as an experiments file; return its path."""
-    path.write_text(experiments_yaml(configs, targets or Targets()), encoding="utf-8")
+    path.write_text(experiments_yaml(configs, Targets()), encoding="utf-8")
     return path
 
 

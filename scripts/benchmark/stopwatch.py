@@ -49,11 +49,9 @@ class Stopwatch:
     """A stopwatch for functions in this process.
 
     Attributes:
-        wait: Called before the clock is read, to synchronize an asynchronous device.
         laps: The completed laps.
     """
 
-    wait: Callable[[], object] = lambda: None
     laps: list[Lap] = field(default_factory=list)
     _parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _calls: Counter[str] = field(default_factory=Counter)
@@ -73,7 +71,6 @@ class Stopwatch:
 
     def lap(self) -> None:
         """End the current lap, if there is one, and start the next."""
-        self.wait()
         now = time.perf_counter()
         if self._lap_started is not None:
             self.laps.append(Lap(now - self._lap_started, dict(self._parts), dict(self._calls)))
@@ -96,7 +93,6 @@ class Stopwatch:
 
     @contextmanager
     def _counted(self, item: TimedPart) -> Iterator[None]:
-        self.wait()
         started_at = time.perf_counter()
         self._inner.append(0.0)
         self._opaque = item.opaque
@@ -104,7 +100,6 @@ class Stopwatch:
             yield
         finally:
             self._opaque = False
-            self.wait()
             seconds = time.perf_counter() - started_at
             self._parts[item.part] += seconds - self._inner.pop()
             self._calls[item.part] += 1

@@ -75,11 +75,6 @@ class FixtureStudy:
     warm_start: str = ""
 
     @property
-    def preset_names(self) -> list[str]:
-        """Names of the presets, in order of trial number."""
-        return list(_PRESETS)
-
-    @property
     def trials(self) -> int:
         """Number of presets and search trials."""
         return len(_PRESETS) + self.search_trials

@@ -11,7 +11,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHARED = "harness"
-OWN = ("kills", "faults", "damages", "soak", "observers", "benchmark")
+OWN = ("kills", "faults", "observers", "benchmark")
 # Dotted names in strings start with one of these.
 ROOTS = (
     "tuner",
@@ -81,11 +81,10 @@ def kill_points():
 def test_all_lists_of_names_are_found():
     parts = ("bookkeeping.PER_EPOCH", "bookkeeping.PER_TRIAL", "bookkeeping.SET_UP", "epochs.TIMED_PARTS")
     watched = [item for part in parts for item in pkgutil.resolve_name(f"benchmark.{part}")]
-    watched += [pkgutil.resolve_name(f"benchmark.images.{name}") for name in ("_TRAINING", "_VALIDATING")]
     named = {target for item in watched for target in item.targets}
     named |= set(importlib.import_module("faults.child")._OPERATIONS)
     named |= set(importlib.import_module("harness.forks")._IMPORTED)
-    named |= {importlib.import_module("soak.training")._WORKER, *kill_points()}
+    named |= set(kill_points())
     assert named <= set(NAMES)
 
 

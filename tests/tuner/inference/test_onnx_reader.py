@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -138,22 +137,3 @@ def test_commands_read_an_exported_model_without_pytorch(command, exported, tiny
     done = subprocess.run(command_line, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False 0", done.stderr
     assert done.stderr in ("", f"model: {exported('ctc')}\n")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the quantizer about itself
-def test_measure_export_prints_a_row_for_each_runtime(checkpoints, tiny_dataset, monkeypatch, capsys):
-    checkpoint = checkpoints["ctc"]
-    argv = ["measure_export.py", "--metadata", str(tiny_dataset), "--checkpoint", str(checkpoint)]
-    monkeypatch.setattr("sys.argv", argv)
-    main = runpy.run_path(str(SCRIPTS / "measure_export.py"))["main"]
-    main.__globals__.update(PASSES=2, STARTS=1, CALIBRATION_IMAGES=8)
-    main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == str(checkpoint)
-    assert lines[3].startswith("PyTorch and ONNX Runtime read all 8 validation images identically")
-    rows = [line.split() for line in lines[5:]]
-    assert [row[0] for row in rows] == ["torch", "onnx", "onnx"]
-    assert rows[0][1] == f"{checkpoint.stat().st_size / 1e6:.2f}"
-    assert rows[0][2:4] == rows[1][2:4] == ["1.0000", "1.0000"]
-    assert all(float(row[-1]) > 0 for row in rows)

@@ -1,8 +1,6 @@
 import itertools
 import json
 import os
-import re
-import runpy
 import shutil
 from pathlib import Path
 
@@ -14,7 +12,6 @@ from PIL import Image
 from search_spaces import ConfigurationError, DataLoaderError
 from studies import load_study
 from tuner.analysis.best_trial import best_checkpoint, find_winner
-from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import evaluate_split
@@ -204,37 +201,6 @@ def test_reading_with_a_tta_confidence_below_the_limit_is_flagged(kind, readers,
     flagged = [any(flag.startswith("the reading is not stable") for flag in reading.flags) for reading in readings]
     assert flagged == (tta_confidence < median).tolist()
     assert 0 < sum(flagged) < len(flagged)
-
-
-def test_measure_flags_reports_the_percentage_of_flagged_readings_for_unseen_fonts_and_photographs(
-    checkpoints, tiny_dataset, tmp_path, monkeypatch, capsys
-):
-    unseen = Path(shutil.copytree(tiny_dataset.parent, tmp_path / "unseen")) / tiny_dataset.name
-    known = set(open_pixel_cache(tiny_dataset, ["train"])["train"].font_names)
-    text = unseen.read_text(encoding="utf-8").replace("NotoSansKhmer-wght500", "Unseen")
-    unseen.write_text(text, encoding="utf-8")
-    count = sum(font not in known for font in re.findall('"font": "(.+?)"', text.split("\ntest:\n")[1]))
-    (tmp_path / "photographs").mkdir()
-    Image.effect_noise((300, 200), 50).save(tmp_path / "photographs" / "grain.png")
-    argv = ["--checkpoint", checkpoints["ctc"], "--metadata", tiny_dataset, "--unseen", unseen]
-    argv += ["--photographs", tmp_path / "photographs"]
-    monkeypatch.setattr("sys.argv", ["measure_flags.py", *map(str, argv)])
-    main = runpy.run_path(str(SCRIPTS / "measure_flags.py"))["main"]
-    main.__globals__["CROPS"] = 10
-    main()
-    output = capsys.readouterr().out.splitlines()
-    assert 0 < count < 10
-    assert [line.split(", ")[0] for line in output if not line.startswith(" ")] == [
-        f"{tiny_dataset}: 10 images",
-        f"{unseen}: {count} images",
-        "crops of photographs: 10",
-    ]
-    assert [line for line in output if line.startswith("  ")] == [
-        "  right readings: 0, flagged 0.0%",
-        "  wrong readings: 10, flagged 100.0%",
-        "  right readings: 0, flagged 0.0%",
-        f"  wrong readings: {count}, flagged 100.0%",
-    ]
 
 
 def test_aspect_ratio_flags_use_the_size_of_the_original_image(readers, val, tmp_path):
