@@ -89,9 +89,7 @@ def measure(plan: Plan) -> Figures:
     config = plan.typical
     plan.log(f"an epoch of {config.experiment_name}")
     settings = asdict(with_fixed_epochs(config, 2))
-    epoch = in_subprocess(
-        train_timed, plan.folder, plan.threads, config=settings, work_dir=str(plan.folder / "one"), timed=False
-    )
+    epoch = in_subprocess(train_timed, plan.folder, plan.threads, config=settings, work_dir=str(plan.folder / "one"))
     figures["preset"] = {
         "name": config.experiment_name,
         "num_epochs": config.num_epochs,
