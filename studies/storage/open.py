@@ -201,6 +201,8 @@ def _connected(url: str, connect: Callable[[], RDBStorage]) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # This logger reports a lost connection with the whole SQL statement, but the error reports the loss already.
     logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
+    # This one logs a traceback if the cursor of an interrupted statement cannot be closed, which has no consequence.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         return connect()
     except DATABASE_ERRORS as error:

@@ -102,6 +102,19 @@ def test_optuna_is_silent(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_interrupted_statement_logs_no_traceback(tmp_path, caplog):
+    def interrupt(text):
+        raise KeyboardInterrupt
+
+    with open_storage(default_storage_url(tmp_path)).engine.connect() as connection:
+        connection.connection.driver_connection.text_factory = interrupt
+        rows = connection.exec_driver_sql("SELECT name FROM sqlite_master")
+        with pytest.raises(KeyboardInterrupt):
+            rows.fetchall()
+        rows.close()  # as at the end of a query
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("umask", [0o002, 0o077])
 def test_database_permissions_follow_the_umask(umask, tmp_path):
     before = os.umask(umask)
