@@ -27,9 +27,6 @@ _COMMANDS = {
     "status": command("status", "--output-dir", OUTPUT),
     "export, json": command("export", "--output-dir", OUTPUT, "--results-file", "results.json"),
     "export, csv": command("export", "--format", "csv", "--output-dir", OUTPUT, "--results-file", "trials.csv"),
-    "export, epochs-csv": command(
-        "export", "--format", "epochs-csv", "--output-dir", OUTPUT, "--results-file", "epochs.csv"
-    ),
 }
 _WORKER = "worker to its first claim"
 _WORKER_BASELINE = "the same, with a worker's imports"

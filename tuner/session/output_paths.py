@@ -14,7 +14,7 @@ from studies import OutputFolder, default_results_name
 
 BYTE_ORDER_MARK = "\ufeff"  # spreadsheet programs need it to read a file as UTF-8
 # The kinds of output files, as named in messages, and the regular expressions that recognise their beginnings.
-RESULTS, TRIALS_CSV, EPOCHS_CSV = "results file of khmer-tuner", "CSV file of trials", "CSV file of epochs"
+RESULTS, TRIALS_CSV = "results file of khmer-tuner", "CSV file of trials"
 REPORT, PRESET, NETWORKS = "report", "configuration written by `khmer-tuner best`", "model definitions file of a study"
 STUDY = "study file of khmer-tuner"
 ONNX_MODEL = "model written by `khmer-tuner export-model`"
@@ -22,7 +22,6 @@ CONFIRMATION = "comparison written by `khmer-tuner confirm`"
 _BEGINNINGS = {
     RESULTS: r'\{\s*"timestamp":\s*"\w*",\s*"experiments_completed":',
     TRIALS_CSV: "number,experiment_name,kind,",
-    EPOCHS_CSV: "number,experiment_name,epoch,",
     REPORT: r'(?s)<!DOCTYPE html>.*<meta name="generator" content="khmer-ocr-tuner report">',
     PRESET: "# Written by khmer-tuner best:",
     NETWORKS: "# The model definitions of this study",

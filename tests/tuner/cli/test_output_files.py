@@ -21,7 +21,6 @@ COMMANDS = {
     "resume": ["resume", "--results-file"],
     "export": ["export", "--results-file"],
     "export csv": ["export", "--format", "csv", "--results-file"],
-    "export epochs": ["export", "--format", "epochs-csv", "--results-file"],
     "export study": ["export", "--format", "study", "--results-file"],
     "best": ["best", "--out"],
     "report": ["report", "--out"],
@@ -103,14 +102,12 @@ def test_file_of_another_kind_is_not_replaced(command, cli, run_study):
     kinds = {
         "results": ["export", "--results-file", "results"],
         "csv": ["export", "--format", "csv", "--results-file", "csv"],
-        "epochs": ["export", "--format", "epochs-csv", "--results-file", "epochs"],
         "study": ["export", "--format", "study", "--results-file", "study"],
         "best": ["best", "--out", "best"],
         "report": ["report", "--out", "report"],
     }
     others = {
         "export csv": "csv",
-        "export epochs": "epochs",
         "export study": "study",
         "best": "best",
         "report": "report",

@@ -3,11 +3,10 @@
 Examples:
   khmer-tuner export --results-file results.json
   khmer-tuner export --format csv
-  khmer-tuner export --format epochs-csv --results-file epochs.csv
   khmer-tuner export --format csv --results-file -
   khmer-tuner export --format study --results-file study.jsonl
 
-Spreadsheets can open the CSV files: they are UTF-8 with a byte order mark
+Spreadsheets can open the CSV file: it is UTF-8 with a byte order mark
 (except on standard output), and text that looks like a formula gets a leading
 apostrophe. `khmer-tuner import` recreates the study of a study file.
 """
@@ -29,18 +28,18 @@ if TYPE_CHECKING:
 
     from studies import OutputFolder, StudyStatus
 
-_DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "epochs-csv": "epochs_{}.csv", "study": "study_{}.jsonl"}
+_DEFAULT_NAMES = {"json": None, "csv": "trials_{}.csv", "study": "study_{}.jsonl"}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     results_file = (
         "file to write, or `-` for standard output; an existing file is overwritten only if it is an export of the "
-        "same format (default: standard output for json, trials_{timestamp}.csv for csv, epochs_{timestamp}.csv for "
-        "epochs-csv, study_{timestamp}.jsonl for study)"
+        "same format (default: standard output for json, trials_{timestamp}.csv for csv, "
+        "study_{timestamp}.jsonl for study)"
     )
     add_option(parser, "--results-file", "FILE", non_empty, results_file)
-    form = "json: results of the finished trials; csv: one row per trial; epochs-csv: one row per epoch; study: "
-    form += "everything that `import` needs to recreate the study"
+    form = "json: results of the finished trials; csv: one row per trial; "
+    form += "study: everything that `import` needs to recreate the study"
     add_option(parser, "--format", "FORMAT", one_of(*_DEFAULT_NAMES), form, default="json")
     add_study_options(parser)
 
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace, study: LoadedStudy) -> int:
         print_text(text)
         return SUCCESS
     _check_path(options, path)  # again, since another file may have been created meanwhile
-    write_text(Path(path), BYTE_ORDER_MARK + text if "csv" in options.format else text)
+    write_text(Path(path), BYTE_ORDER_MARK + text if options.format == "csv" else text)
     print_message(f"{what} written to {path}")
     return SUCCESS
 
@@ -82,9 +81,9 @@ def _path(options: argparse.Namespace, now: str) -> str | None:
 
 
 def _check_path(options: argparse.Namespace, path: str) -> None:
-    from tuner.session.output_paths import EPOCHS_CSV, RESULTS, STUDY, TRIALS_CSV, check_output_file
+    from tuner.session.output_paths import RESULTS, STUDY, TRIALS_CSV, check_output_file
 
-    kind = {"json": RESULTS, "csv": TRIALS_CSV, "epochs-csv": EPOCHS_CSV, "study": STUDY}[options.format]
+    kind = {"json": RESULTS, "csv": TRIALS_CSV, "study": STUDY}[options.format]
     check_output_file(Path(path), kind, options.output_dir, "results file")
 
 
@@ -98,16 +97,11 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
         text = json.dumps(results, ensure_ascii=False, indent=2) + "\n"
         return text, counted(len(results["all_results"]), "result")
     if form == "csv":
-        rows, columns = trial_rows(study, folder), TRIAL_COLUMNS
-        return csv_text(columns, rows), counted(len(rows), "trial")
-    if form == "study":
-        from tuner.session.study_files import exported_text
+        rows = trial_rows(study, folder)
+        return csv_text(TRIAL_COLUMNS, rows), counted(len(rows), "trial")
+    from tuner.session.study_files import exported_text
 
-        return exported_text(study, folder), _study_content(study_status(study, folder))
-    from tuner.analysis.epochs_csv import EPOCH_COLUMNS, epoch_rows
-
-    epochs = epoch_rows(study, folder)
-    return csv_text(EPOCH_COLUMNS, epochs), counted(len(epochs), "epoch")
+    return exported_text(study, folder), _study_content(study_status(study, folder))
 
 
 def _study_content(status: StudyStatus) -> str:

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from search_spaces import TrainingConfig
-from studies import load_study_for_changes, retry_failed_trials
-from studies.trials.claims import claim_next
-from tuner.training.history import METRIC_NAMES
 
 
 def read_file(path):
@@ -62,42 +59,14 @@ def test_trials_csv_is_written_for_spreadsheets(cli, run_study):
 
 
 def test_pipe_receives_only_the_table(cli, run_study):
-    export = ["export", "--output-dir", run_study.folder, "--results-file", "-", "--format"]
-    trials, epochs = cli(*export, "csv"), cli(*export, "epochs-csv")
+    trials = cli("export", "--output-dir", run_study.folder, "--results-file", "-", "--format", "csv")
     assert trials.out.startswith("number,experiment_name,kind,state,")
-    assert epochs.out.startswith("number,experiment_name,epoch,train_loss,")
-    assert trials.err == epochs.err == ""
+    assert trials.err == ""
     assert [row["experiment_name"] for row in read_text(trials.out)] == ["broken", "ខ្មែរ"]
     assert list(Path().iterdir()) == []
 
 
-def test_epochs_csv_has_all_metrics_of_every_epoch(cli, run_study):
-    written = cli("export", "--output-dir", run_study.folder, "--format", "epochs-csv", "--results-file", "e.csv")
-    assert written.err == "3 epochs written to e.csv\n"
-    rows = read_file(Path("e.csv"))
-    assert list(rows[0]) == ["number", "experiment_name", "epoch", *METRIC_NAMES]
-    recorded = [json.loads(line) for line in (run_study.folder / "ខ្មែរ" / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["number"], row["experiment_name"]) for row in rows] == [("0", "broken"), *[("1", "ខ្មែរ")] * 2]
-    for row, epoch in zip(rows[1:], recorded, strict=True):
-        assert {name: float(row[name]) for name in epoch} == epoch
-
-
-def test_preset_waiting_for_a_retry_exports_its_last_epochs(cli, run_study, copy_of_the_study, tmp_path):
-    study, folder = load_study_for_changes(copy_of_the_study)
-    retry_failed_trials(study, folder)
-    export = ["export", "--output-dir", copy_of_the_study, "--format", "epochs-csv", "--results-file", "-"]
-
-    def numbers():
-        return [(row["number"], row["experiment_name"]) for row in read_text(cli(*export).out)]
-
-    assert numbers() == [("0", "broken"), ("1", "ខ្មែរ"), ("1", "ខ្មែរ")]
-    claim = claim_next(study, folder)
-    assert claim is not None
-    with claim:
-        assert numbers() == [("1", "ខ្មែរ"), ("1", "ខ្មែរ"), ("2", "broken")]
-
-
-@pytest.mark.parametrize("form", ["json", "csv", "epochs-csv"])
+@pytest.mark.parametrize("form", ["json", "csv"])
 @pytest.mark.parametrize(
     ("path", "problem"), [("nowhere/r", "there is no folder"), (".", "this is a folder; expected a file")]
 )
@@ -108,10 +77,9 @@ def test_unwritable_file_and_missing_study_are_reported_together(cli, tmp_path, 
     assert refused.err.count("error: ") == 2
 
 
-@pytest.mark.parametrize("form", ["csv", "epochs-csv"])
-def test_torch_is_not_imported(run_study, form):
+def test_torch_is_not_imported(run_study):
     code = "import sys; from tuner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    argv = ["export", "--output-dir", str(run_study.folder), "--format", form, "--results-file", "-"]
+    argv = ["export", "--output-dir", str(run_study.folder), "--format", "csv", "--results-file", "-"]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "ខ្មែរ" in done.stdout

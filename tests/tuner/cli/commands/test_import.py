@@ -57,12 +57,10 @@ def seen(cli, folder, *options):
         re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", "TIME", report).replace("<wbr>", "").replace(str(folder), "FOLDER")
     )
     sections = re.sub(r"(sqlite|postgresql)[^<]*", "STORAGE", report)
-    tables = {
-        name: cli("export", "--format", name, "--results-file", "-", *study).out for name in ("csv", "epochs-csv")
-    }
+    trials = cli("export", "--format", "csv", "--results-file", "-", *study).out
     disk = status.pop("disk")
     assert disk["database"] >= 0
-    return {"status": status, "results": results, "report": sections, **tables}
+    return {"status": status, "results": results, "report": sections, "csv": trials}
 
 
 def rewrite(path, number, change):
