@@ -27,13 +27,12 @@ def module_name(path):
 MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imports(module, *, at_import_only=False):
-    """Return the modules that a module imports: all, or only those that importing the module imports."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    return set(_imported(tree.body if at_import_only else ast.walk(tree), at_import_only))
+def imports(module):
+    """Return the modules that a module imports, also inside functions."""
+    return set(_imported(ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))))
 
 
-def _imported(nodes, at_import_only):
+def _imported(nodes):
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -42,9 +41,6 @@ def _imported(nodes, at_import_only):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if inner in MODULES else str(node.module)
-        elif at_import_only and isinstance(node, ast.If | ast.Try | ast.With):
-            if ast.unparse(getattr(node, "test", node)) != "TYPE_CHECKING":
-                yield from _imported(ast.iter_child_nodes(node), at_import_only)
 
 
 def within(module, packages):
@@ -217,7 +213,7 @@ def test_private_names_are_recognized(source, names):
 
 
 def test_imports_have_no_cycles():
-    graph = {name: imports(name, at_import_only=True) & MODULES.keys() for name in MODULES}
+    graph = {name: imports(name) & MODULES.keys() for name in MODULES}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -1,4 +1,4 @@
-"""Loading a model that reads images, from a study or from a file."""
+"""Loading a model that reads images, from a study or from a file, with only the libraries that it needs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 
 from search_spaces import TrainingConfig
-from studies import load_study
-from tuner.analysis.best_trial import best_checkpoint
-from tuner.inference.reader import Reader, open_reader
+from tuner.inference.reader import Reader
 
 
 def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, device: str = "auto") -> Reader:
@@ -33,5 +31,23 @@ def load_reader(source: str | os.PathLike[str] = TrainingConfig.output_dir, *, d
     """
     path = Path(source)
     if path.suffix not in (".pt", ".onnx") and not path.is_file():
+        from studies import load_study
+        from tuner.analysis.best_trial import best_checkpoint
+
         path = best_checkpoint(*load_study(path))
     return open_reader(path, device=device)
+
+
+def open_reader(path: Path, *, device: str = "auto") -> Reader:
+    """Load the model of a checkpoint or, without importing PyTorch, an exported model (``.onnx``).
+
+    Raises:
+        ConfigurationError: The file is missing, damaged or of another program, or the device is not available.
+    """
+    if path.suffix.lower() == ".onnx":
+        from tuner.inference.onnx_reader import reader_of_onnx
+
+        return reader_of_onnx(path, device=device)
+    from tuner.inference.checkpoint_reader import reader_of_checkpoint
+
+    return reader_of_checkpoint(path, device=device)

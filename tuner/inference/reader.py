@@ -183,18 +183,3 @@ def evaluate_split(reader: Reader, metadata_path: str | os.PathLike[str], split:
         },
         confusion=count_confusions(rows, cached.labels, reader.vocabulary.size),
     )
-
-
-def open_reader(path: Path, *, device: str = "auto") -> Reader:
-    """Load the model of a checkpoint or, without importing PyTorch, an exported model (``.onnx``).
-
-    Raises:
-        ConfigurationError: The file is missing, damaged or of another program, or the device is not available.
-    """
-    if path.suffix.lower() == ".onnx":
-        from tuner.inference.onnx_reader import reader_of_onnx
-
-        return reader_of_onnx(path, device=device)
-    from tuner.inference.checkpoint_reader import reader_of_checkpoint
-
-    return reader_of_checkpoint(path, device=device)

@@ -63,7 +63,8 @@ def prepare(options: argparse.Namespace) -> Path:
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the accuracies over all images, per number of characters and per font, and the confused characters."""
-    from tuner.inference.reader import evaluate_split, open_reader
+    from tuner.analysis.study_reader import open_reader
+    from tuner.inference.reader import evaluate_split
     from tuner.training.confusion_counts import character_scores
 
     reader = open_reader(checkpoint, device=options.device)

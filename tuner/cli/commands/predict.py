@@ -36,9 +36,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the text read from each image; if images cannot be read, report them and return exit code 2."""
     from search_spaces.diagnostics.plural import counted
+    from tuner.analysis.study_reader import open_reader
     from tuner.data.user_images import count_subfolders
     from tuner.display.terminal import printable, shown_path
-    from tuner.inference.reader import open_reader
 
     reader = open_reader(checkpoint, device=options.device)
     print_message(f"model: {printable(shown_path(checkpoint))}")
