@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from studies import SearchRequest as SearchRequest
     from tuner.analysis.study_reader import load_reader as load_reader
     from tuner.data.batches import create_data_loaders as create_data_loaders
-    from tuner.display.plain import ProgressDisplay as ProgressDisplay
+    from tuner.display.displays import ProgressDisplay as ProgressDisplay
     from tuner.hyperparameter_tuner import HyperparameterTuner as HyperparameterTuner
     from tuner.hyperparameter_tuner import RunOptions as RunOptions
     from tuner.models import create_model_from_config as create_model_from_config
@@ -39,7 +39,7 @@ _MODULES = {
     **dict.fromkeys(("ModelCreationError", "TrainingConfig", "create_training_config"), "search_spaces"),
     **dict.fromkeys(("create_optimizer", "create_scheduler"), "tuner.training.optimizers"),
     "HyperparameterTuner": "tuner.hyperparameter_tuner",
-    "ProgressDisplay": "tuner.display.plain",
+    "ProgressDisplay": "tuner.display.displays",
     "RunOptions": "tuner.session.run_options",
     "SearchRequest": "studies",
     "create_data_loaders": "tuner.data.batches",

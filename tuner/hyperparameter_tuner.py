@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces import ExperimentFailedError, load_experiments, parse_experiments
 from studies import SearchRequest, load_study, render_results
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.output_paths import timestamp
 from tuner.session.run_options import RunOptions
 from tuner.session.run_request import RunRequest

@@ -11,7 +11,7 @@ import yaml
 
 from search_spaces import TrainingConfig
 from tuner.data.generation import generate_dataset
-from tuner.display.base import Display
+from tuner.display.events import Display
 
 TINY = {
     "decoder": "attention",

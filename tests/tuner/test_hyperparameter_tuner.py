@@ -11,7 +11,7 @@ from studies import PrunerName, RowState, SamplerName, SearchRequest, load_study
 from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
 from tuner.data.generation import generate_dataset
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint
 

@@ -13,7 +13,7 @@ from studies import TrialKind, TrialPhase, TrialRecord, ended_records
 from tuner.analysis.candidates import TEST_SPLIT, Candidates
 from tuner.analysis.paired_t_test import Comparison, compare
 from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import evaluate_split
 from tuner.session.run_options import RunOptions, WorkerCount

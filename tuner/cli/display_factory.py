@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuner.display.base import Display
+from tuner.display.events import Display
 
 
 @contextmanager
@@ -19,8 +19,7 @@ def open_display(*, with_summary: bool, debug: bool) -> Iterator[Display]:
         with_summary: Whether to print the summary of the run to standard output.
         debug: Whether to show the tracebacks of failed trials, which their log files contain in any case.
     """
-    from tuner.display.live import LiveDisplay
-    from tuner.display.plain import ProgressDisplay
+    from tuner.display.displays import LiveDisplay, ProgressDisplay
     from tuner.display.terminal import console_on, ignoring_write_errors, is_terminal
 
     summary_console = console_on(ignoring_write_errors(sys.stdout)) if with_summary else None

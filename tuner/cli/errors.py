@@ -99,7 +99,7 @@ def stop_message(options: argparse.Namespace | None) -> str:
 
 
 def _study_command(name: str, options: argparse.Namespace | None) -> str:
-    # `tuner.display.study_lines.study_command` would import modules whose import the signal may have interrupted.
+    # `tuner.display.lines.study_command` would import modules whose import the signal may have interrupted.
     output_dir = getattr(options, "output_dir", DEFAULT_OUTPUT_DIR)
     folder = "" if output_dir == DEFAULT_OUTPUT_DIR else f" --output-dir {shlex.quote(output_dir)}"
     return f"khmer-tuner {name}{folder}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
     from studies import OutputFolder
-    from tuner.display.base import Display
+    from tuner.display.events import Display
     from tuner.session.run_options import StopConditions, TrialFilter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy

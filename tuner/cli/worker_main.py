@@ -53,8 +53,7 @@ def _work(orders: WorkerOrders) -> int:
     import torch
 
     from tuner.cli.display_factory import log_warnings_as_notes
-    from tuner.display.base import Display
-    from tuner.display.events import EventWriter
+    from tuner.display.events import Display, EventWriter
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
     from tuner.workers.loop import work_here

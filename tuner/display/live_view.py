@@ -11,16 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from studies import StatusRow, TrialKind, remaining_seconds
-from tuner.display.lines import clock, further_settings, settings, value_text, wrapped
-from tuner.display.progress import RunningTrial, RunProgress
-from tuner.display.study_lines import (
+from tuner.display.lines import (
     best_line,
     best_running_line,
+    clock,
+    further_settings,
     last_line,
     remaining_line,
     remaining_text,
+    settings,
+    value_text,
     workers_line,
+    wrapped,
 )
+from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.terminal import ambiguous_cells, printable, truncate
 
 _NAME_WIDTH = 20

@@ -22,9 +22,8 @@ from studies import (
     target_metrics,
     target_verdicts,
 )
-from tuner.display.base import RunSummary
-from tuner.display.lines import failure
-from tuner.display.study_lines import study_command
+from tuner.display.events import RunSummary
+from tuner.display.lines import failure, study_command
 from tuner.display.terminal import plain_table, shown_path
 
 _BEST_SHOWN = 10

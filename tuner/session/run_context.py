@@ -10,7 +10,7 @@ from search_spaces import Targets, TrainingConfig
 from search_spaces.training_config import WITHOUT_EFFECT
 from studies import OutputFolder
 from tuner.data.pixel_cache import PixelCache
-from tuner.display.base import Display
+from tuner.display.events import Display
 
 
 class TrialInterrupted(BaseException):

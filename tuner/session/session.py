@@ -27,7 +27,7 @@ from studies import (
 )
 from tuner.data.generation import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_context import RunContext
 from tuner.session.run_options import check_device
 from tuner.session.run_request import RunRequest

@@ -23,7 +23,7 @@ from studies import (
     study_status,
     without_retries,
 )
-from tuner.display.base import RunSummary
+from tuner.display.events import RunSummary
 from tuner.display.terminal import shown_path
 from tuner.session.output_paths import RESULTS, may_replace, timestamp
 from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
 from studies import TrialRecord, record_memory_signal
-from tuner.display.base import Display
-from tuner.display.events import replay
+from tuner.display.events import Display, replay
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller

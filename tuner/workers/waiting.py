@@ -6,7 +6,7 @@ import math
 import time
 
 from studies import HeldBack
-from tuner.display.study_lines import study_command
+from tuner.display.lines import study_command
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.status_poller import StatusPoller

@@ -16,7 +16,7 @@ from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.candidates import find_candidates
 from tuner.analysis.confirmation import confirm
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import evaluate_split

@@ -16,9 +16,8 @@ from rich.table import Table
 from search_spaces import TrainingConfig
 from studies import latest_records, load_study
 from tuner.cli.output import print_json, print_lines, print_text
-from tuner.display.live import LiveDisplay
+from tuner.display.displays import LiveDisplay, ProgressDisplay
 from tuner.display.live_view import bars
-from tuner.display.plain import ProgressDisplay
 from tuner.display.terminal import console_on
 from tuner.workers.orders import ProbeOrders
 from tuner.workers.process import WorkerProcess

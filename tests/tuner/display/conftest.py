@@ -18,7 +18,7 @@ from studies import (
     WhyEnded,
 )
 from studies.status.status import SearchStatus
-from tuner.display.base import RunSummary
+from tuner.display.events import RunSummary
 from tuner.training.early_stopping import EarlyStopping
 from tuner.training.history import EpochMetrics
 

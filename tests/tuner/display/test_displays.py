@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from search_spaces import TrainingConfig
-from tuner.display.live import LiveDisplay
-from tuner.display.plain import ProgressDisplay
+from tuner.display.displays import LiveDisplay, ProgressDisplay
 from tuner.display.terminal import console_on, is_terminal
 
 
@@ -134,7 +133,7 @@ def test_lost_worker_and_resumed_trial_are_shown(kind, terminal, config):
 
 @pytest.mark.parametrize("kind", [ProgressDisplay, LiveDisplay])
 def test_interrupted_trial_is_not_shown_as_lost(kind, terminal, config, monkeypatch):
-    monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr("tuner.display.displays._REFRESH_SECONDS", 0.0)
     display = kind(terminal, None)
     display.run_started({"ក": config}, [])
     display.trial_started(0, "ក", config, resumed=False)
@@ -208,8 +207,8 @@ def test_live_view_is_redrawn_in_synchronized_updates(terminal, send_events, mak
 
 
 def test_live_view_shows_the_progress_of_the_run(monkeypatch, terminal, send_events):
-    monkeypatch.setattr("tuner.display.live._REFRESH_SECONDS", 0.0)
-    monkeypatch.setattr("tuner.display.live._MAX_DRAWING_FRACTION", math.inf)
+    monkeypatch.setattr("tuner.display.displays._REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr("tuner.display.displays._MAX_DRAWING_FRACTION", math.inf)
     display = LiveDisplay(terminal, None)
     send_events(display)
     display.close()
@@ -238,10 +237,10 @@ def test_drawing_the_live_view_takes_a_small_fraction_of_the_time(cost, most, mo
         now, drawn = now + cost, drawn + 1
         return ""
 
-    monkeypatch.setattr("tuner.display.live.live_view", draw)
+    monkeypatch.setattr("tuner.display.displays.live_view", draw)
     display = LiveDisplay(terminal, None)
     display.run_started({"a": config}, [])
-    monkeypatch.setattr("tuner.display.live.time.monotonic", lambda: now)
+    monkeypatch.setattr("tuner.display.displays.time.monotonic", lambda: now)
     display.trial_started(0, "a", config, resumed=False)
     drawn = 0
     for step in range(1000):

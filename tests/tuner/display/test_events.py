@@ -8,9 +8,8 @@ import pytest
 
 from search_spaces import TrainingConfig
 from studies.trials.record import Attempt, StartedAfter
-from tuner.display.base import Display
-from tuner.display.events import EventWriter, replay
-from tuner.display.plain import ProgressDisplay
+from tuner.display.displays import ProgressDisplay
+from tuner.display.events import Display, EventWriter, replay
 from tuner.signals import StopRequested
 
 

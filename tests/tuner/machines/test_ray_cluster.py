@@ -24,7 +24,7 @@ from search_spaces import load_experiments
 from studies import RowState, load_study, read_record, study_status
 from studies.storage.open import open_storage_for_reading
 from studies.trials.record import StartedAfter
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session

@@ -31,7 +31,7 @@ from studies import (
 )
 from studies.sampling.pruning import Pruning
 from tuner.data.generation import generate_dataset
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session

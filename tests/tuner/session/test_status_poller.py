@@ -5,7 +5,7 @@ from optuna.exceptions import StorageInternalError
 
 from search_spaces import load_experiments
 from studies import RowState
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.status_poller import StatusPoller

@@ -15,7 +15,7 @@ from studies import (
     suggest_all,
 )
 from studies.study.claiming import prepare_sampling
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session

@@ -10,7 +10,7 @@ import psutil
 
 from studies import SearchRequest
 from tuner import HyperparameterTuner
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
 
 

@@ -13,7 +13,7 @@ from signal import SIGKILL
 
 from studies import SearchRequest
 from tuner import HyperparameterTuner
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
 
 GROUP = os.environ.get("MEMORY_GROUP")

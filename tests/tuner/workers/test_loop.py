@@ -23,7 +23,7 @@ from studies import (
 )
 from studies.trials.claims import claim_next
 from studies.trials.leases import this_worker
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session

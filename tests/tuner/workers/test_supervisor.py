@@ -16,7 +16,7 @@ import yaml
 from search_spaces import ConfigurationError, load_experiments
 from studies import RowState, fix_threads, latest_records, load_study, study_status
 from tuner.__main__ import main
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session

@@ -114,7 +114,7 @@ def _request(options: argparse.Namespace, study: optuna.Study, search: SearchReq
 
 def _lines(result: EnqueueResult, trials: int, status: StudyStatus, folder: OutputFolder) -> list[str]:
     from search_spaces.diagnostics.plural import counted
-    from tuner.display.study_lines import study_command
+    from tuner.display.lines import study_command
 
     lines = [f"added: {name} (trial {record.number})" for name, record in result.added.items()]
     lines += [_existing_line(name, record, folder) for name, record in result.existing.items()]
@@ -130,7 +130,7 @@ def _lines(result: EnqueueResult, trials: int, status: StudyStatus, folder: Outp
 
 
 def _existing_line(name: str, record: TrialRecord, folder: OutputFolder) -> str:
-    from tuner.display.study_lines import study_command
+    from tuner.display.lines import study_command
 
     command = study_command("resume --retry-failed", folder.path)
     remedy = f"; run `{command}` to train it again" if record.phase.value == "failed" else ""

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, prepared: Prepared) -> int:
     """Import the study; print the number of finished and pending trials."""
     from search_spaces.diagnostics.plural import counted
     from studies import damage_notes, import_study, load_study, study_invariants, study_status
-    from tuner.display.study_lines import study_command
+    from tuner.display.lines import study_command
 
     import_study(*prepared)
     study, folder = load_study(prepared[-1].path, storage_url=options.storage)

@@ -15,7 +15,7 @@ from tuner.cli.existing_study import open_session, prepare_training, train_pendi
 from tuner.cli.options import Command, add_flag, add_metadata_option, add_study_options, add_training_options
 
 if TYPE_CHECKING:
-    from tuner.display.base import Display
+    from tuner.display.events import Display
     from tuner.session.session import Session
     from tuner.session.study_setup import ExistingStudy
 

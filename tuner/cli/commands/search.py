@@ -34,7 +34,7 @@ from tuner.cli.options import (
 
 if TYPE_CHECKING:
     from search_spaces.experiments.overrides import Overrides
-    from tuner.display.base import Display
+    from tuner.display.events import Display
     from tuner.session.run_options import RunOptions
     from tuner.session.run_request import RunRequest
     from tuner.session.session import Session

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
 
 def _print_changes(status: StudyStatus, printed: list[str]) -> list[str]:
     """Print the status lines that are not among `printed`, those of the previous poll; return the current lines."""
-    from tuner.display.study_lines import best_line, last_line, trials_line
+    from tuner.display.lines import best_line, last_line, trials_line
 
     rows = [f"{row.name}: epoch {row.epochs} of {row.num_epochs or '?'} finished" for row in status.running]
     whole = trials_line(status, len(status.running)), last_line(status), best_line(status)
@@ -92,8 +92,8 @@ def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
 
 def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_all: bool) -> None:
     from search_spaces.diagnostics.plural import counted
+    from tuner.display.lines import study_command
     from tuner.display.live_view import running_table
-    from tuner.display.study_lines import study_command
     from tuner.display.terminal import console_on
     from tuner.display.trial_table import trial_table
 
@@ -108,22 +108,22 @@ def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_a
 
 def _lines(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, width: int) -> list[str]:
     from studies import remaining_time
-    from tuner.display import study_lines
+    from tuner.display import lines
 
     workers = len(status.running)
-    lines = [
-        study_lines.trials_line(status, workers),
-        study_lines.search_line(status),
-        study_lines.prior_line(status),
-        study_lines.best_line(status),
-        study_lines.best_running_line(status),
-        study_lines.last_line(status, width=width),
-        study_lines.remaining_line(status, remaining_time(status, workers)) if workers else None,
-        study_lines.targets_line(status),
-        study_lines.disk_line(disk),
-        study_lines.pending_line(status, remaining_time(status, 1), folder.path),
+    texts = [
+        lines.trials_line(status, workers),
+        lines.search_line(status),
+        lines.prior_line(status),
+        lines.best_line(status),
+        lines.best_running_line(status),
+        lines.last_line(status, width=width),
+        lines.remaining_line(status, remaining_time(status, workers)) if workers else None,
+        lines.targets_line(status),
+        lines.disk_line(disk),
+        lines.pending_line(status, remaining_time(status, 1), folder.path),
     ]
-    return [line for line in lines if line is not None]
+    return [line for line in texts if line is not None]
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Store the stop request in the study, and print the trials that will stop."""
     from studies import request_stop
-    from tuner.display.study_lines import study_command
+    from tuner.display.lines import study_command
 
     study, folder = loaded
     stopping = _running(study, folder)

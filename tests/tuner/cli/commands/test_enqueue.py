@@ -13,7 +13,7 @@ import yaml
 from search_spaces import load_model_definitions
 from studies import load_study, search_settings, study_status, study_targets
 from tuner import HyperparameterTuner
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy

@@ -296,7 +296,7 @@ def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, w
         def fail(*arguments):
             raise RuntimeError("simulated error")
 
-        patch.setattr("tuner.display.plain.ProgressDisplay.epoch_ended", fail)
+        patch.setattr("tuner.display.displays.ProgressDisplay.epoch_ended", fail)
         failed = cli("search", "--trials", "1")
         assert failed.code == 1
         assert cli("run", "--config", config, "--trials", "3").code == 1

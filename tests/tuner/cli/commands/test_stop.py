@@ -18,7 +18,7 @@ from tuner import ExperimentFailedError, HyperparameterTuner
 from tuner.cli.commands import stop
 from tuner.cli.errors import stop_message
 from tuner.cli.existing_study import exit_code
-from tuner.display.base import Display
+from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.study_setup import ExistingStudy

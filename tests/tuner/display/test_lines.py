@@ -1,17 +1,18 @@
-"""The lines about a whole study."""
-
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from search_spaces import Targets
-from studies import DiskUsage, RemainingTime
+from studies import DiskUsage, RemainingTime, TrialOutcome, WhyEnded
 from studies.status.status import SearchStatus
-from tuner.display.study_lines import (
+from tuner.display.lines import (
     best_line,
     best_running_line,
     disk_line,
+    failure,
     last_line,
     pending_line,
     remaining_line,
@@ -153,3 +154,31 @@ def test_disk_line_shows_the_three_largest_parts():
     assert disk_line(disk) == "disk: 1 GB (checkpoints 1 GB, artifacts 98 MB, database 2 MB), 35 GB free"
     empty = DiskUsage(database=0, artifacts=0, checkpoints=0, tensorboard=0, logs=12, other=0, free=0)
     assert disk_line(empty) == "disk: 12 bytes (logs 12 bytes), 0 bytes free"
+
+
+FAILED = TrialOutcome(
+    why_ended=WhyEnded.FAILED,
+    training_time_s=0.0,
+    best_val_char_accuracy=0.0,
+    best_val_seq_accuracy=0.0,
+    final_train_loss=None,
+    total_epochs=0,
+    best_epoch=None,
+)
+
+
+@given(message=st.text(max_size=30), kind=st.sampled_from(["", "OSError"]))
+@example(message=" \n", kind="")
+@example(message="\x1b[2J", kind="OSError")
+def test_any_error_is_shown_as_one_printable_line(message, kind):
+    shown = failure(replace(FAILED, error_type=kind, error_message=message))
+    assert shown
+    assert shown.isprintable()
+    assert shown.startswith(kind)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"), [("first\nsecond", "OSError: first"), ("", "OSError: failed"), ("\n\n", "OSError: failed")]
+)
+def test_failure_shows_the_first_line_of_the_error_or_the_reason(message, shown):
+    assert failure(replace(FAILED, error_type="OSError", error_message=message)) == shown
