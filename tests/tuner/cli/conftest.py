@@ -35,17 +35,37 @@ def working_dir(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def cli(working_dir, capfd):
-    """Call a command in the empty working directory, without a terminal."""
+class CommandLine:
+    """Calls commands in this process, without a terminal."""
 
-    def call(*argv):
-        capfd.readouterr()
+    def __init__(self, capfd):
+        self._capfd = capfd
+
+    def __call__(self, *argv):
+        """Return the outcome of a command."""
+        self._capfd.readouterr()
         code = main([str(word) for word in argv])
-        captured = capfd.readouterr()
+        captured = self._capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    return call
+    def ok(self, *argv):
+        """Return the outcome of a command that must succeed."""
+        outcome = self(*argv)
+        assert outcome.code == 0, (argv, outcome.err)
+        return outcome
+
+    def error(self, *argv):
+        """Return the messages of a command that must refuse its input, without a traceback."""
+        outcome = self(*argv)
+        assert outcome.code == 2, (argv, outcome)
+        assert "Traceback" not in outcome.out + outcome.err
+        return outcome.err
+
+
+@pytest.fixture
+def cli(working_dir, capfd):
+    """Call commands in the empty working directory."""
+    return CommandLine(capfd)
 
 
 @dataclass(frozen=True)

@@ -56,13 +56,12 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
 ):
     add_trial(copy_of_the_study, preset | changes)
     for command in READ_ONLY:
-        done = cli(*command, "--output-dir", copy_of_the_study)
-        assert done.code == 0, done.err
+        done = cli.ok(*command, "--output-dir", copy_of_the_study)
         assert "left out: trial 2" in done.err
         assert expected in done.err
         if command[-1] == "--json":
             assert [row["name"] for row in json.loads(done.out)["trials"]] == ["broken", NAME]
-    assert cli("report", "--out", "report.html", "--output-dir", copy_of_the_study).code == 0
+    cli.ok("report", "--out", "report.html", "--output-dir", copy_of_the_study)
     names = [result["experiment_name"] for result in read_results(working_dir / "results.json")["all_results"]]
     assert names == ["broken", NAME]
     done = cli("resume", "--output-dir", copy_of_the_study, "--results-file", "resumed.json")
@@ -86,9 +85,7 @@ def test_a_trial_with_damaged_attributes_is_named_and_left_out(
 def test_an_undecodable_value_affects_only_its_own_trial(statement, copy_of_the_study, cli):
     change(copy_of_the_study, statement)
     for command in READ_ONLY:
-        done = cli(*command, "--output-dir", copy_of_the_study)
-        assert done.code == 0, done.err
-        assert "left out: trial 0" in done.err
+        assert "left out: trial 0" in cli.ok(*command, "--output-dir", copy_of_the_study).err
 
 
 @pytest.mark.parametrize(
@@ -113,19 +110,17 @@ def test_an_undecodable_value_affects_only_its_own_trial(statement, copy_of_the_
 def test_damage_to_the_whole_study_is_an_error_that_names_the_location(statement, expected, copy_of_the_study, cli):
     change(copy_of_the_study, statement)
     for command in (["status"], ["export", "--format", "csv", "--results-file", "-"], ["resume"]):
-        done = cli(*command, "--output-dir", copy_of_the_study)
-        assert done.code == 2, done.err
-        assert "damaged" in done.err
-        assert expected in done.err
-        assert "restore a backup" in done.err
+        done = cli.error(*command, "--output-dir", copy_of_the_study)
+        assert "damaged" in done
+        assert expected in done
+        assert "restore a backup" in done
 
 
 def test_damaged_study_is_not_reported_as_a_foreign_folder(run_study, copy_of_the_study, cli):
     change(copy_of_the_study, "update study_user_attributes set value_json = '3' where key = 'invariants'")
-    done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
-    assert done.code == 2
-    assert "attribute 'invariants': damaged" in done.err
-    assert "move the folder away" not in done.err
+    done = cli.error("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
+    assert "attribute 'invariants': damaged" in done
+    assert "move the folder away" not in done
 
 
 def test_the_files_of_a_damaged_trial_are_kept(run_study, copy_of_the_study, cli):
@@ -135,9 +130,8 @@ def test_the_files_of_a_damaged_trial_are_kept(run_study, copy_of_the_study, cli
         copy_of_the_study,
         "update trial_user_attributes set value_json = '3' where trial_id = 2 and key = 'config'",
     )
-    done = cli("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
-    assert done.code == 2
-    assert f"{copy_of_the_study / NAME}: no undamaged trial of this study wrote the files there" in done.err
+    done = cli.error("run", "--config", run_study.config, "--output-dir", copy_of_the_study)
+    assert f"{copy_of_the_study / NAME}: no undamaged trial of this study wrote the files there" in done
     assert best.read_bytes() == before
 
 
@@ -145,22 +139,19 @@ def test_incompatible_distribution_of_another_program_refuses_new_trials(copy_of
     several = ["--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study]
     other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
     add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
-    done = cli("search", *several)
-    assert done.code == 2
-    assert "trial 2, of another program, has the distribution " in done.err
+    assert "trial 2, of another program, has the distribution " in cli.error("search", *several)
     status = json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)
     assert status["search"] is None
     assert len(status["trials"]) == 2
 
 
 def test_incompatible_distribution_keeps_pending_trials_pending(copy_of_the_study, cli, write_space):
-    assert cli("enqueue", "--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study).code == 0
+    cli.ok("enqueue", "--space", write_space(), "--trials", 2, "--output-dir", copy_of_the_study)
     other = {"warmup_epochs": CategoricalDistribution(["few", "many"])}
     add_trial(copy_of_the_study, {}, params={"warmup_epochs": "few"}, distributions=other)
     for command in ("resume", "worker"):
-        done = cli(command, "--output-dir", copy_of_the_study)
-        assert done.code == 2, done.err
-        assert "of another program, has the distribution CategoricalDistribution" in done.err
+        done = cli.error(command, "--output-dir", copy_of_the_study)
+        assert "of another program, has the distribution CategoricalDistribution" in done
     assert json.loads(cli("status", "--json", "--output-dir", copy_of_the_study).out)["counts"]["waiting"] == 2
 
 

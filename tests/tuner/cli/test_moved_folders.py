@@ -58,9 +58,7 @@ def test_moved_folder_resumes_its_interrupted_trial(command, cli, config, workin
     shutil.move(working_dir / "out", working_dir / "elsewhere" / "moved")
     assert states(working_dir / "elsewhere" / "moved") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
     arguments = [command, "--output-dir", "elsewhere/moved", "--results-file", "results.json"]
-    done = cli(*arguments, *(["--config", config] if command == "run" else []))
-    assert done.code == 0, done.err
-    assert ", resumed)" in done.err
+    assert ", resumed)" in cli.ok(*arguments, *(["--config", config] if command == "run" else [])).err
     assert results(working_dir / "results.json") == uninterrupted
     assert not (working_dir / "out").exists()
 
@@ -68,9 +66,9 @@ def test_moved_folder_resumes_its_interrupted_trial(command, cli, config, workin
 def test_copied_folder_is_an_independent_study(cli, working_dir, uninterrupted, interrupt):
     interrupt()
     shutil.copytree(working_dir / "out", working_dir / "copy")
-    assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
+    cli.ok("resume", "--output-dir", "copy", "--results-file", "copy.json")
     assert states(working_dir / "out") == [(RowState.INTERRUPTED, 1), (RowState.WAITING, 0)]
-    assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
+    cli.ok("resume", "--output-dir", "out", "--results-file", "out.json")
     assert results(working_dir / "copy.json") == results(working_dir / "out.json") == uninterrupted
 
 
@@ -78,11 +76,10 @@ def test_copied_folder_cannot_share_a_study_in_another_storage(cli, working_dir,
     storage = f"sqlite:///{working_dir}/elsewhere.db"
     interrupt(storage=storage)
     shutil.copytree(working_dir / "out", working_dir / "copy")
-    refused = cli("resume", "--output-dir", "copy")
-    assert refused.code == 2
-    assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused.err
+    refused = cli.error("resume", "--output-dir", "copy")
+    assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused
     shutil.rmtree(working_dir / "out")  # without the original, the copy counts as a moved folder
-    assert cli("resume", "--output-dir", "copy", "--results-file", "copy.json").code == 0
+    cli.ok("resume", "--output-dir", "copy", "--results-file", "copy.json")
     assert results(working_dir / "copy.json") == uninterrupted
 
 
@@ -93,15 +90,13 @@ def test_folder_without_its_database_starts_a_new_study_once_its_trials_are_move
     interrupt()
     change(working_dir / "out" / "study.db")
     run = ("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
-    refused = cli(*run)
-    assert refused.code == 2
-    assert "a deleted study" in refused.err
+    refused = cli.error(*run)
+    assert "a deleted study" in refused
     (working_dir / "before").mkdir()
     for metrics in (working_dir / "out").glob("*/metrics.jsonl"):
-        assert str(metrics.parent) in refused.err
+        assert str(metrics.parent) in refused
         metrics.parent.rename(working_dir / "before" / metrics.parent.name)
-    done = cli(*run)
-    assert done.code == 0, done.err
+    cli.ok(*run)
     assert results(working_dir / "results.json") == uninterrupted
     assert states(working_dir / "out") == [(RowState.COMPLETED, 3), (RowState.COMPLETED, 2)]
 
@@ -120,8 +115,7 @@ def test_folder_moved_during_training_is_not_recreated(
         f"output folder {working_dir}/out: it was moved or removed while in use; move it back"
     )
     assert not (working_dir / "out").exists()
-    done = cli("resume", "--output-dir", "moved", "--results-file", "results.json")
-    assert done.code == 0, done.err
+    cli.ok("resume", "--output-dir", "moved", "--results-file", "results.json")
     assert results(working_dir / "results.json") == uninterrupted
 
 
@@ -129,14 +123,13 @@ def test_hard_linked_copy_of_a_folder_is_refused(cli, working_dir, uninterrupted
     interrupt()
     shutil.copytree(working_dir / "out", working_dir / "copy", copy_function=os.link)
     for command in ("resume", "stop"):
-        refused = cli(command, "--output-dir", "copy")
-        assert refused.code == 2
-        assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused.err
-        assert "cp -a" in refused.err
-    assert cli("resume", "--output-dir", "out", "--results-file", "out.json").code == 0
+        refused = cli.error(command, "--output-dir", "copy")
+        assert f"it belongs to the output folder {working_dir}/out, not to {working_dir}/copy" in refused
+        assert "cp -a" in refused
+    cli.ok("resume", "--output-dir", "out", "--results-file", "out.json")
     assert results(working_dir / "out.json") == uninterrupted
     shutil.rmtree(working_dir / "out")  # without the original, the folder is no copy any more
-    assert cli("resume", "--output-dir", "copy").code == 0
+    cli.ok("resume", "--output-dir", "copy")
 
 
 @pytest.mark.parametrize(
@@ -155,8 +148,7 @@ def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
             str(config), options=options, display=make_watcher(after_epoch=epoch, action=remove)
         ).run_experiments()
     assert states(working_dir / "out")[0] == (RowState.INTERRUPTED, epoch)
-    done = cli("resume", "--output-dir", "out", "--results-file", "results.json")
-    assert done.code == 0, done.err
+    done = cli.ok("resume", "--output-dir", "out", "--results-file", "results.json")
     assert "training restarts at epoch 1" in done.err
     assert results(working_dir / "results.json") == uninterrupted
     assert (working_dir / "out" / "first" / "checkpoints" / "best.pt").exists()
@@ -165,6 +157,5 @@ def test_trial_whose_files_are_deleted_does_not_finish_without_a_checkpoint(
 def test_run_continues_a_study_with_a_missing_owner_file(cli, config, interrupt, uninterrupted, working_dir):
     interrupt()
     (working_dir / "out" / ".study" / "owner.json").unlink()
-    done = cli("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
-    assert done.code == 0, done.err
+    cli.ok("run", "--config", config, "--output-dir", "out", "--results-file", "results.json")
     assert results(working_dir / "results.json") == uninterrupted

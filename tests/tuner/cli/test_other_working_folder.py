@@ -47,8 +47,7 @@ def test_every_command_reads_the_images_of_the_named_dataset(cli, write_config, 
         ["confirm", "--top", "2", "--seeds", "1"],
     ):
         shutil.rmtree(dataset.parent / ".pixel_cache", ignore_errors=True)
-        done = cli(*command)
-        assert done.code == 0, (command, done.err)
+        cli.ok(*command)
     study, _ = load_study("training_output")
     trained_on = study_invariants(study).dataset
     assert trained_on["fingerprint"] == open_pixel_cache(tiny_dataset, ["train", "val"]).fingerprint
@@ -61,17 +60,15 @@ def test_models_in_the_folder_of_the_experiments_are_found_from_any_folder(
     models, config = tmp_path / "my_models.yaml", write_config({"one": {}, "two": {}})
     shutil.copy(tiny_models, models)
     config.write_text(config.read_text().replace(str(tiny_models), models.name))
-    assert cli("validate", config).code == 0
-    assert cli("run", "--config", "../experiments.yaml", "--experiments", "one").code == 0
+    cli.ok("validate", config)
+    cli.ok("run", "--config", "../experiments.yaml", "--experiments", "one")
     tuner = HyperparameterTuner(str(config), options=RunOptions(output_dir="of_a_program"))
     tuner.validate_config(tuner.config)
     assert tuner.run_single_experiment("one", tuner.config["experiments"]["one"])["status"] == "completed"
     (tmp_path / "third").mkdir()
     monkeypatch.chdir(tmp_path / "third")
-    assert cli("run", "--config", config, "--output-dir", working_dir / "training_output").code == 0
+    cli.ok("run", "--config", config, "--output-dir", working_dir / "training_output")
     models.unlink()
     added = cli("search", "--output-dir", working_dir / "training_output", "--trials", "1")
     assert (added.code, "search_0002" in added.out) == (0, True)
-    missing = cli("validate", config)
-    assert missing.code == 2
-    assert f"looked for {tmp_path}/third/my_models.yaml and {models} and " in missing.err
+    assert f"looked for {tmp_path}/third/my_models.yaml and {models} and " in cli.error("validate", config)

@@ -128,8 +128,7 @@ def grouped(data):
 
 
 def test_every_csv_column_is_documented(output_dir, cli):
-    exported = cli("export", "--format", "csv", "--results-file", "-", "--output-dir", output_dir)
-    assert exported.code == 0
+    exported = cli.ok("export", "--format", "csv", "--results-file", "-", "--output-dir", output_dir)
     table = list(csv.DictReader(io.StringIO(exported.out, newline="")))
     assert len(table) == 4
     columns = {name: [cell_value(row[name]) if row[name] else None for row in table] for name in table[0]}

@@ -59,7 +59,7 @@ def test_special_file_in_place_of_the_metrics_hides_only_the_epochs(kind, cli, c
     replace(path, kind)
     assert f"{path} has 0 of 2 epochs" in cli("show", "ខ្មែរ", "--output-dir", copy_of_the_study).out
     for command in ("status", "report", "best"):
-        assert cli(command, "--output-dir", copy_of_the_study).code == 0
+        cli.ok(command, "--output-dir", copy_of_the_study)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
@@ -96,7 +96,7 @@ def test_trial_replaces_pipes_in_place_of_its_output_files(file, cli, interrupte
     for place in (path, model_copy):
         place.unlink(missing_ok=True)
         os.mkfifo(place)
-    assert cli(*interrupted_run).code == 0
+    cli.ok(*interrupted_run)
     assert path.is_file()
     assert model_copy.is_file()
 
@@ -111,7 +111,7 @@ def test_pipe_that_stops_training_is_named_and_the_trial_stays_pending(file, cli
     assert f"error: {path}: " in error
     assert error.endswith("; remove it or restore the original file, then run the command again")
     path.unlink()
-    assert cli(*interrupted_run).code == 0
+    cli.ok(*interrupted_run)
 
 
 def test_huge_metadata_file_is_refused(cli, write_config, working_dir, tiny_dataset):
@@ -149,5 +149,5 @@ def test_truncated_cached_pixels_stop_the_command_and_are_decoded_again(
     assert process.returncode == 2, errors
     assert f"error: {pixels}: the cached pixels were truncated while in use" in errors
     assert [row.state for row in study_status(*load_study(working_dir / "out")).rows] == [RowState.INTERRUPTED]
-    assert cli(*run).code == 0
+    cli.ok(*run)
     assert pixels.stat().st_size == size

@@ -71,7 +71,7 @@ def test_interrupt_during_imports_prints_no_traceback(module, run_study, working
 
 def test_library_does_not_change_signal_handlers(cli, run_study):
     before = signal.getsignal(signal.SIGINT)
-    assert cli("status", "--output-dir", run_study.folder).code == 0
+    cli.ok("status", "--output-dir", run_study.folder)
     assert signal.getsignal(signal.SIGINT) is before
     code = "import signal, tuner; tuner.TrainingConfig; assert signal.getsignal(2) is signal.default_int_handler"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -120,8 +120,7 @@ def test_evaluate_escapes_the_font_names_of_a_dataset(cli, run_study, tiny_datas
         sample["font"] = HOSTILE
         sample["image_path"] = str(tiny_dataset.parent.parent / sample["image_path"])
     Path("metadata.yaml").write_text(yaml.safe_dump(metadata, allow_unicode=True), encoding="utf-8")
-    shown = cli("evaluate", "--metadata", "metadata.yaml", "--output-dir", run_study.folder)
-    assert shown.code == 0, shown.err
+    shown = cli.ok("evaluate", "--metadata", "metadata.yaml", "--output-dir", run_study.folder)
     assert "\x1b" not in shown.out
     assert SHOWN in shown.out
     assert "០" in shown.out
@@ -174,8 +173,7 @@ def test_file_name_in_a_message_is_escaped(cli, run_study, working_dir):
 def test_tables_are_readable_with_any_terminal_variables(columns, cli, run_study, monkeypatch):
     for name in ("COLUMNS", "LINES"):
         monkeypatch.setenv(name, columns)
-    shown = cli("status", "--output-dir", run_study.folder)
-    assert shown.code == 0, shown.err
+    shown = cli.ok("status", "--output-dir", run_study.folder)
     assert any(line.startswith("    1 ខ្មែរ") and "completed" in line for line in shown.out.splitlines())
     monkeypatch.setenv("COLUMNS", "100")
     assert console_on(io.StringIO()).width == 100

@@ -46,12 +46,10 @@ def test_every_command_works_with_other_characters(cli, write_config, write_spac
     plan = cli("run", "--config", config, "--dry-run")
     assert f"characters: {LETTERS} (vocab_size 29, max_sequence_length 13)" in plan.out
     assert "vocab_size 29" in cli("validate", config).out
-    ran = cli("run", "--config", config, "--trials", "1", "--space", write_space())
-    assert ran.code == 0, ran.err
+    ran = cli.ok("run", "--config", config, "--trials", "1", "--space", write_space())
     assert "; on unseen designs: char 0." in ran.out
     for command in (["search", "--trials", "1"], ["enqueue", "--trials", "1"], ["resume"], ["worker"]):
-        done = cli(*command)
-        assert done.code == 0, (command, done.err)
+        cli.ok(*command)
     study, folder = load_study("training_output")
     assert study_invariants(study).dataset["vocab_size"] == 29
     shown = json.loads(cli("show", "one", "--json").out)
@@ -74,11 +72,11 @@ def test_every_command_works_with_other_characters(cli, write_config, write_spac
     assert "unseen      char 0." in best.out
     # The preset takes the vocabulary from whatever dataset it is used with.
     assert "vocab_size" not in Path("best.yaml").read_text()
-    assert cli("run", "--config", "best.yaml", "--output-dir", "again").code == 0
-    assert cli("confirm", "--top", "2", "--seeds", "1").code == 0
-    assert cli("report", "--out", "report.html").code == 0
+    cli.ok("run", "--config", "best.yaml", "--output-dir", "again")
+    cli.ok("confirm", "--top", "2", "--seeds", "1")
+    cli.ok("report", "--out", "report.html")
     assert "on unseen designs: char 0." in Path("report.html").read_text()
-    assert cli("export", "--format", "csv", "--results-file", "trials.csv").code == 0
+    cli.ok("export", "--format", "csv", "--results-file", "trials.csv")
 
 
 def test_digits_in_another_order_are_read_as_the_same_text(cli, write_config, tiny_dataset, tmp_path):
@@ -91,7 +89,7 @@ def test_digits_in_another_order_are_read_as_the_same_text(cli, write_config, ti
     content["dataset_info"]["character_set"] = list(reversed(KHMER_DIGITS))
     metadata.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     config = with_dataset(write_config({"one": {}}), tiny_dataset, metadata)
-    assert cli("run", "--config", config).code == 0
+    cli.ok("run", "--config", config)
     own, usual = (json.loads(cli("evaluate", "--metadata", path, "--json").out) for path in (metadata, tiny_dataset))
     same = ("samples", "loss", "char_accuracy", "seq_accuracy", "by_length", "by_character")
     assert {key: own[key] for key in same} == {key: usual[key] for key in same}
@@ -108,23 +106,21 @@ def test_sizes_that_differ_from_the_dataset_are_refused(command, cli, write_conf
     content = yaml.safe_load(config.read_text())
     content["experiments"]["two"]["model"] |= model
     config.write_text(yaml.safe_dump(content, sort_keys=False))
-    refused = cli(*command, config)
-    assert refused.code == 2
+    refused = cli.error(*command, config)
     for key, right in (("vocab_size", 29), ("max_sequence_length", 13)):
         line = 1 + next(number for number, text in enumerate(config.read_text().splitlines()) if key in text)
         where = f"{config}:{line}: experiments.two.model.{key}: found {model[key]}; expected {right}, as in the dataset"
-        assert f"{where} {letters}; use {right}, or remove this line" in refused.err
+        assert f"{where} {letters}; use {right}, or remove this line" in refused
     assert not Path("training_output").exists()
     content["experiments"]["two"]["model"] |= {"vocab_size": 29, "max_sequence_length": 13}
     config.write_text(yaml.safe_dump(content, sort_keys=False))
-    assert cli("validate", config).code == 0
+    cli.ok("validate", config)
 
 
 def test_model_is_not_scored_on_characters_that_it_does_not_read(cli, run_study, letters):
-    refused = cli("evaluate", "--metadata", letters, "--output-dir", run_study.folder)
-    assert refused.code == 2
-    assert f"{letters}: split 'test': the labels have 'a' (U+0061)" in refused.err
-    assert f"the model reads up to 8 of the characters {KHMER_DIGITS}" in refused.err
+    refused = cli.error("evaluate", "--metadata", letters, "--output-dir", run_study.folder)
+    assert f"{letters}: split 'test': the labels have 'a' (U+0061)" in refused
+    assert f"the model reads up to 8 of the characters {KHMER_DIGITS}" in refused
 
 
 def test_damaged_split_of_unseen_designs_is_refused_before_a_study_is_created(
@@ -152,6 +148,5 @@ def test_labels_too_long_for_a_ctc_model_are_reported(cli, write_config, tiny_da
         content["experiments"][model]["model"]["name"] = model
         content["experiments"][model]["training"] |= {"loss_type": loss, "num_epochs": 1}
         config.write_text(yaml.safe_dump(content))
-        ran = cli("run", "--config", config, "--output-dir", model)
-        assert ran.code == 0, ran.err
+        ran = cli.ok("run", "--config", config, "--output-dir", model)
         assert ("training labels have more than 32 characters" in ran.err) == (loss == "ctc")

@@ -43,15 +43,12 @@ def test_validate_prints_the_warning_for_experiments_and_spaces(cli, config, spa
 
 
 def test_dry_run_prints_the_warning(cli, config, space):
-    shown = cli("run", "--config", config, "--space", space, "--trials", "1", "--dry-run")
-    assert shown.code == 0
+    shown = cli.ok("run", "--config", config, "--space", space, "--trials", "1", "--dry-run")
     assert_warned(warnings_in(shown.out), EXPERIMENT_WARNINGS | SPACE_WARNINGS)
 
 
 def test_run_and_enqueue_print_the_warning_and_continue(cli, config, space):
-    ran = cli("run", "--config", config, "--space", space)
-    assert ran.code == 0
+    ran = cli.ok("run", "--config", config, "--space", space)
     assert_warned(warnings_in(ran.err), EXPERIMENT_WARNINGS | SPACE_WARNINGS)
-    enqueued = cli("enqueue", "--config", config)
-    assert enqueued.code == 0
+    enqueued = cli.ok("enqueue", "--config", config)
     assert_warned(warnings_in(enqueued.err), EXPERIMENT_WARNINGS)

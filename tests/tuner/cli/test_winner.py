@@ -24,10 +24,9 @@ def epochs(folder):
 
 
 def test_best_then_run_reproduces_results_with_more_threads(cli, run_study):
-    written = cli("best", "--output-dir", run_study.folder, "--out", "best.yaml")
-    assert written.code == 0
+    written = cli.ok("best", "--output-dir", run_study.folder, "--out", "best.yaml")
     assert "written     best.yaml and best_models.yaml" in written.out
-    assert cli("validate", "best.yaml").code == 0
+    cli.ok("validate", "best.yaml")
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # the study had one thread
     try:
@@ -64,13 +63,12 @@ def test_best_prints_a_summary_or_the_configuration(cli, run_study, tree):
 
 def test_best_accepts_limits_and_names_them(cli, run_study):
     limits = ["--max-latency-ms", "1000", "--max-parameters", "1000000"]
-    written = cli("best", "--output-dir", run_study.folder, *limits, "--out", "best.yaml")
-    assert written.code == 0
+    written = cli.ok("best", "--output-dir", run_study.folder, *limits, "--out", "best.yaml")
     why = "the only completed trial with at most 1,000 ms per image and at most 1,000,000 parameters"
     for text in (written.out, Path("best.yaml").read_text(encoding="utf-8")):
         assert f"why best    {why}" in text
         assert re.search(r"^(# )?size        2,231 parameters, .* ms per image", text, re.MULTILINE)
-    assert cli("validate", "best.yaml").code == 0
+    cli.ok("validate", "best.yaml")
     assert json.loads(cli("best", "--output-dir", run_study.folder, *limits, "--json").out)["why"] == why
 
 
@@ -117,12 +115,10 @@ def test_best_and_the_checks_of_confirm_import_no_torch(run_study):
 
 def test_confirm_refuses_a_study_with_nothing_to_compare(cli, run_study, tree):
     before = tree(run_study.folder.parent)
-    outcome = cli("confirm", "--output-dir", run_study.folder)
-    assert outcome.code == 2
-    assert "completed configurations: found 1; expected at least 2" in outcome.err
-    outcome = cli("confirm", "--output-dir", run_study.folder, "--top", "1", "--seeds", "0")
-    assert outcome.code == 2
-    assert [word in outcome.err for word in ("--top", "--seeds", "3 problems")] == [True] * 3
+    outcome = cli.error("confirm", "--output-dir", run_study.folder)
+    assert "completed configurations: found 1; expected at least 2" in outcome
+    outcome = cli.error("confirm", "--output-dir", run_study.folder, "--top", "1", "--seeds", "0")
+    assert [word in outcome for word in ("--top", "--seeds", "3 problems")] == [True] * 3
     assert tree(run_study.folder.parent) == before
 
 
@@ -164,8 +160,7 @@ def test_predict_reads_every_image_format_and_names_other_files(cli, run_study, 
 def test_predict_notes_many_out_of_distribution_images_once(cli, run_study, tiny_dataset):
     images = sorted((tiny_dataset.parent / "test").glob("*.png"))
     for count, expected in ((4, 0), (8, 1)):  # the study's model has learned nothing, so every reading is flagged
-        read = cli("predict", *images[:count], "--json", "--output-dir", run_study.folder)
-        assert read.code == 0
+        read = cli.ok("predict", *images[:count], "--json", "--output-dir", run_study.folder)
         assert all(reading["flagged"] for reading in json.loads(read.out))
         assert read.err.count(f"{count} of {count} images are out-of-distribution") == expected
     assert "khmer-tuner data --fonts" in read.err
@@ -178,8 +173,7 @@ def test_predict_notes_that_an_unfinished_checkpoint_flags_fewer_images(cli, run
     counts = []
     for name in ("finished.pt", "unfinished.pt"):
         save_checkpoint(working_dir / name, state)
-        read = cli("predict", "--checkpoint", name, image)
-        assert read.code == 0
+        read = cli.ok("predict", "--checkpoint", name, image)
         counts.append(read.err.count("only confidences below 0.5 and unusual aspect ratios can be flagged"))
         state["validation"].pop("tta_confidence", None)
     assert counts == [0, 1]
@@ -203,9 +197,8 @@ def test_predict_escapes_control_sequences_in_file_names(cli, run_study, tiny_da
 
 @pytest.mark.parametrize("images", [[""], ["", "generated_data", " "]])
 def test_predict_refuses_an_empty_name(images, cli, run_study):
-    read = cli("predict", *images, "--output-dir", run_study.folder)
-    assert (read.code, read.out) == (2, "")
-    assert read.err.startswith("error: IMAGE: found ''; expected a value that is not empty")
+    read = cli.error("predict", *images, "--output-dir", run_study.folder)
+    assert read.startswith("error: IMAGE: found ''; expected a value that is not empty")
 
 
 PREDICT = ("predict", "images", "--json", "--output-dir")
@@ -229,7 +222,5 @@ def test_evaluate_reports_confused_characters(cli, run_study, tiny_dataset):
 def test_winner_without_checkpoint_can_be_retrained(cli, run_study, tmp_path):
     copy = Path(shutil.copytree(run_study.folder, tmp_path / "copy"))
     (copy / "ខ្មែរ" / "checkpoints" / "best.pt").unlink()
-    best = cli("best", "--output-dir", copy)
-    assert best.code == 0
-    assert "best.pt (missing)" in best.out
+    assert "best.pt (missing)" in cli.ok("best", "--output-dir", copy).out
     assert json.loads(cli("best", "--output-dir", copy, "--json").out)["checkpoint"] is None

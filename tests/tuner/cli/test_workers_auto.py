@@ -47,8 +47,7 @@ class TestWithTwoThreads:
         monkeypatch.setattr("tuner.workers.auto_count._SECONDS_TO_START", 300)  # also on a busy machine
         config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
         argv = ["run", "--config", config, "--space", space, "--workers", "auto"]
-        ran = cli(*argv, "--json", "--results-file", "r.json")
-        assert ran.code == 0, ran.err
+        ran = cli.ok(*argv, "--json", "--results-file", "r.json")
         measuring, chosen = workers_lines(ran.err)
         assert measuring == "workers: measuring which number is fastest, with the settings of one"
         assert re.match(MEASURED, chosen)
@@ -64,9 +63,8 @@ class TestWithTwoThreads:
 
     def test_measurement_uses_only_part_of_the_timeout(self, cli, write_config, monkeypatch):
         monkeypatch.setattr("tuner.workers.auto_count._MAX_FRACTION_OF_TIMEOUT", 0.01)  # no process starts in 0.1 s
-        assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
-        late = cli("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
-        assert late.code == 0
+        cli.ok("run", "--config", write_config({"one": ONE_EPOCH}))
+        late = cli.ok("search", "--trials", "2", "--timeout", "10", "--workers", "auto")
         assert workers_lines(late.err) == [
             "workers: measuring which number is fastest, with the search's base settings",
             "workers: 1, because nothing could be measured: the time limit of the measurement was reached",
@@ -76,7 +74,7 @@ class TestWithTwoThreads:
         targets = {"training_time_per_epoch": 1000}
         config = write_config(dict.fromkeys(["one", "two", "three"], ONE_EPOCH), targets=targets)
         argv = ["run", "--config", config, "--until-targets"]
-        assert cli(*argv, "--experiments", "one").code == 0
+        cli.ok(*argv, "--experiments", "one")
         ran = cli(*argv, "--workers", "auto")
         assert "one has met the targets" in ran.err
         assert workers_lines(ran.err) == []
@@ -84,8 +82,7 @@ class TestWithTwoThreads:
     def test_one_worker_trains_if_the_measurement_fails(self, cli, write_config, tmp_path, monkeypatch):
         (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")  # in new processes
         monkeypatch.syspath_prepend(tmp_path)
-        ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
-        assert ran.code == 0
+        ran = cli.ok("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
         assert workers_lines(ran.err)[1].startswith(
             "workers: 1, because nothing could be measured: unexpected ModuleNotFoundError: import of torch halted"
         )
@@ -93,8 +90,7 @@ class TestWithTwoThreads:
 
 
 def test_nothing_is_measured_with_one_thread(cli, write_config):
-    ran = cli("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
-    assert ran.code == 0
+    ran = cli.ok("run", "--config", write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), "--workers", "auto")
     assert workers_lines(ran.err) == ["workers: 1, because PyTorch uses only one thread"]
     assert set(states().values()) == {"completed"}
 

@@ -88,12 +88,12 @@ def test_clean_deletes_exactly_the_listed_files(cli, study_with_files):
     assert "total: 8.0 kB; deleted" in done.out
     assert cli("clean", "--keep", "1").out == "nothing to delete\n"
     for command in (["best"], ["status"], ["report"], ["show", "search_0004"], ["export"]):
-        assert cli(*command).code == 0
+        cli.ok(*command)
 
 
 def test_clean_by_default_keeps_the_files_that_training_keeps(cli, study_with_files):
     before = files()
-    assert cli("clean").code == 0
+    cli.ok("clean")
     # A failed search trial is never among the best.
     checkpoints = {f"search_0005/{name}" for name in (*CHECKPOINTS, "checkpoints/last.pt")}
     assert before.keys() - files().keys() == checkpoints | {f"search_{number:04d}/{EVENTS}" for number in (2, 4)}
@@ -101,7 +101,7 @@ def test_clean_by_default_keeps_the_files_that_training_keeps(cli, study_with_fi
 
 def test_the_winner_of_a_search_keeps_its_checkpoint(cli, study_with_files, tmp_path):
     """A pruned trial is better, but cannot win."""
-    assert cli("clean", "--keep", "1").code == 0
+    cli.ok("clean", "--keep", "1")
     best = json.loads(cli("best", "--json").out)
     assert best["name"] == "search_0003"
     assert Path(best["checkpoint"]).is_file()
@@ -112,7 +112,7 @@ def test_nothing_is_deleted_through_a_link(cli, study_with_files, tmp_path):
     shutil.move(OUT / "search_0005" / "checkpoints", outside)
     (OUT / "search_0005" / "checkpoints").symlink_to(outside)
     kept = sorted(outside.iterdir())
-    assert cli("clean", "--keep", "1").code == 0
+    cli.ok("clean", "--keep", "1")
     assert sorted(outside.iterdir()) == kept
 
 
@@ -120,9 +120,7 @@ def test_nothing_is_deleted_through_a_link(cli, study_with_files, tmp_path):
     ("argv", "expected"), [(["--keep", "0"], "--keep: found '0'"), (["--output-dir", "nowhere"], "no such folder")]
 )
 def test_clean_refuses_invalid_options(argv, expected, cli, working_dir):
-    refused = cli("clean", *argv)
-    assert (refused.code, refused.out) == (2, "")
-    assert expected in refused.err
+    assert expected in cli.error("clean", *argv)
 
 
 def test_torch_is_not_imported(run_study):

@@ -26,7 +26,7 @@ def test_characters_and_lengths_are_those_of_the_options(cli, working_dir):
 
 def test_default_options_are_those_of_the_default_dataset(cli, tmp_path):
     generate_dataset(tmp_path / "generated_data", samples=20, test_samples=10)
-    assert cli("data", *FEW).code == 0
+    cli.ok("data", *FEW)
     for name in ("metadata.yaml", "recipe.json"):
         assert Path("generated_data", name).read_bytes() == Path(tmp_path, "generated_data", name).read_bytes()
 
@@ -54,7 +54,5 @@ def test_held_out_designs_are_printed_also_for_an_existing_dataset(cli):
 )
 def test_file_that_is_not_a_list_of_characters_is_invalid_input(content, problem, cli, working_dir):
     (working_dir / "letters").write_bytes(content)
-    outcome = cli("data", *FEW, "--characters", "letters")
-    assert (outcome.code, outcome.out) == (2, "")
-    assert f"error: {problem}" in outcome.err
+    assert f"error: {problem}" in cli.error("data", *FEW, "--characters", "letters")
     assert [path.name for path in working_dir.iterdir()] == ["letters"]

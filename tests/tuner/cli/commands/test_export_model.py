@@ -74,9 +74,8 @@ def test_wrong_input_is_refused_and_nothing_is_written(argv, problems, cli, run_
     Path("folder.onnx").mkdir()
     Path("foreign.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     before = tree(Path())
-    done = cli("export-model", "--output-dir", run_study.folder, *argv)
-    assert (done.code, done.out) == (2, "")
-    errors = [line.removeprefix("error: ") for line in done.err.splitlines() if line.startswith("error: ")]
+    done = cli.error("export-model", "--output-dir", run_study.folder, *argv)
+    errors = [line.removeprefix("error: ") for line in done.splitlines() if line.startswith("error: ")]
     assert [error[: len(problem)] for error, problem in zip(errors, problems, strict=True)] == problems
     assert tree(Path()) == before
 
@@ -84,18 +83,16 @@ def test_wrong_input_is_refused_and_nothing_is_written(argv, problems, cli, run_
 def test_trial_without_a_best_checkpoint_is_refused(cli, run_study, tmp_path):
     copy = Path(shutil.copytree(run_study.folder, tmp_path / "copy"))
     (copy / "broken" / "checkpoints" / "best.pt").unlink()
-    done = cli("export-model", "--output-dir", copy, "--trial", "broken")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: checkpoint ")
-    assert "the best checkpoint of trial 'broken' (number 0, failed) is missing; restore it, use an" in done.err
+    done = cli.error("export-model", "--output-dir", copy, "--trial", "broken")
+    assert done.startswith("error: checkpoint ")
+    assert "the best checkpoint of trial 'broken' (number 0, failed) is missing; restore it, use an" in done
     assert not Path("reader.onnx").exists()
 
 
 def test_waiting_trial_is_refused(cli, run_study, copy_of_the_study):
-    assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
-    done = cli("export-model", "--output-dir", copy_of_the_study, "--trial", "2")
-    assert done.code == 2
-    assert "the best checkpoint of trial 'search_0002' (number 2, waiting) is missing" in done.err
+    cli.ok("enqueue", "--trials", "1", "--output-dir", copy_of_the_study)
+    done = cli.error("export-model", "--output-dir", copy_of_the_study, "--trial", "2")
+    assert "the best checkpoint of trial 'search_0002' (number 2, waiting) is missing" in done
 
 
 def test_unwritable_folder_is_refused(cli, run_study, monkeypatch):
@@ -111,9 +108,8 @@ def test_unwritable_folder_is_refused(cli, run_study, monkeypatch):
 def test_missing_packages_are_named_with_the_pip_command(cli, run_study, monkeypatch):
     for package in ("onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, package, None)
-    done = cli("export-model", "--output-dir", run_study.folder)
-    assert (done.code, done.out) == (2, "")
-    assert done.err == (
+    done = cli.error("export-model", "--output-dir", run_study.folder)
+    assert done == (
         "error: export-model: missing Python packages: onnx, onnxscript; install them: pip install onnx onnxscript "
         "onnxruntime\n"
     )

@@ -103,7 +103,7 @@ def test_pending_trials_are_trained_to_the_same_results(cli, original, working_d
     cli("import", "s.jsonl", "--output-dir", "new")
     outcomes = []
     for folder in (original, working_dir / "new"):
-        assert cli("resume", "--output-dir", folder, "--results-file", f"{folder.name}.json").code == 0
+        cli.ok("resume", "--output-dir", folder, "--results-file", f"{folder.name}.json")
         trials = load_study(folder)[0].get_trials()
         outcomes.append([(one.number, one.params, one.value, one.intermediate_values) for one in trials])
     assert outcomes[0] == outcomes[1]
@@ -165,8 +165,7 @@ def test_warm_start_from_a_folder_and_from_its_file_are_equal(original, cli):
 def test_option_may_be_repeated_and_the_plan_names_all_studies(cli, original, trained):
     config = trained.parent / "experiments.yaml"
     arguments = ["run", "--config", config, "--trials", "2", "--output-dir", "new", "--dry-run"]
-    plan = cli(*arguments, "--warm-start", original, "--warm-start", trained.parent / "earlier")
-    assert plan.code == 0, plan.err
+    plan = cli.ok(*arguments, "--warm-start", original, "--warm-start", trained.parent / "earlier")
     lines = [line for line in plan.out.splitlines() if line.startswith("prior:")]
     assert lines == ["prior:   6 finished trials of original", "prior:   3 finished trials of earlier"]
 
@@ -200,7 +199,7 @@ def test_import_that_is_killed_again_and_again_leaves_no_study_until_it_is_compl
         kills = [("after trial imported", 2), ("before study renamed", 1)]
     for start, (point, number) in enumerate(kills, start=2):
         assert run(start, "killed", **{point: number}) == -signal.SIGKILL, (point, number)
-        assert cli("status", "--output-dir", "killed").code == 2, (point, number)
+        cli.error("status", "--output-dir", "killed")
     assert run(len(kills) + 2, "killed", **{last: 1}) == -signal.SIGKILL
     for folder in urls:
         monkeypatch.setenv("KHMER_TUNER_STORAGE", urls[folder] if storage == "postgresql" else "")

@@ -22,7 +22,7 @@ def test_report_is_written_and_its_path_printed(cli, run_study, tree):
 
 
 def test_report_has_curves_and_example_images_of_the_winner(cli, run_study):
-    assert cli("report", "--output-dir", run_study.folder, "--out", "winner.html").code == 0
+    cli.ok("report", "--output-dir", run_study.folder, "--out", "winner.html")
     html = Path("winner.html").read_text(encoding="utf-8")
     winner = html.partition('<section id="winner">')[2].partition("</section>")[0]
     assert winner.count('<img src="data:image/png;base64,') == 2
@@ -33,7 +33,7 @@ def test_report_has_curves_and_example_images_of_the_winner(cli, run_study):
 def test_report_overwrites_an_earlier_report(cli, run_study):
     Path("report.html").write_text("")
     for _ in range(2):
-        assert cli("report", "--output-dir", run_study.folder).code == 0
+        cli.ok("report", "--output-dir", run_study.folder)
     assert [path.name for path in Path().iterdir()] == ["report.html"]
 
 
@@ -56,11 +56,9 @@ def test_invalid_report_path_is_refused(out, expected, cli, run_study, tree, mon
     # Root can write to every folder, so the check itself is replaced.
     monkeypatch.setattr("tuner.session.output_paths.os.access", lambda path, mode: Path(path).name != "closed")
     before = tree(Path())
-    done = cli("report", "--output-dir", run_study.folder, "--out", out)
-    assert done.code == 2
-    assert f"error: --out {out}".rstrip() in done.err
-    assert expected in done.err
-    assert "Traceback" not in done.err
+    done = cli.error("report", "--output-dir", run_study.folder, "--out", out)
+    assert f"error: --out {out}".rstrip() in done
+    assert expected in done
     assert tree(Path()) == before
 
 
@@ -68,9 +66,7 @@ def test_invalid_report_path_is_refused(out, expected, cli, run_study, tree, mon
     "argv", [["--output-dir", "nowhere"], ["--study", "another"], ["--storage", "mysql://x"]], ids=str
 )
 def test_missing_study_writes_no_report(argv, cli, run_study):
-    done = cli("report", "--output-dir", run_study.folder, *argv)
-    assert done.code == 2
-    assert done.err.startswith("error: ")
+    assert cli.error("report", "--output-dir", run_study.folder, *argv).startswith("error: ")
     assert list(Path().iterdir()) == []
 
 

@@ -45,7 +45,7 @@ def test_results_file_is_rewritten_only_if_results_are_missing(cli, run_study):
 
 
 def test_exit_code_depends_only_on_the_selected_experiments(cli, run_study):
-    assert cli(*run_study.run_again, "--experiments", "ខ្មែរ").code == 0
+    cli.ok(*run_study.run_again, "--experiments", "ខ្មែរ")
     assert cli(*run_study.run_again, "--experiments", "broken").code == 1
 
 
@@ -74,7 +74,7 @@ def test_without_a_terminal_each_epoch_has_a_line(cli, write_config):
 
 
 def test_seed_option_sets_the_training_seed(cli, write_config):
-    assert cli("run", "--config", write_config({"one": {}}), "--output-dir", "out", "--seed", "7").code == 0
+    cli.ok("run", "--config", write_config({"one": {}}), "--output-dir", "out", "--seed", "7")
     assert "seed: 7" in Path("out/one/configs/training_config.yaml").read_text()
 
 
@@ -96,8 +96,7 @@ def test_dry_run_shows_the_plan_and_creates_nothing(cli, working_dir, tree, run_
 def test_dry_run_shows_pending_trials_and_search_settings(cli, run_study, write_space):
     space = write_space(learning_rate={"low": 0.002, "high": 0.01})
     search = ["--trials", "2", "--sampler", "random", "--workers", "2", "--space", space, "--dry-run"]
-    shown = cli(*run_study.run_again, *search)
-    assert shown.code == 0
+    shown = cli.ok(*run_study.run_again, *search)
     assert "search:  2 search trials in total, sampler random, pruner quantile, parallelism 4" in shown.out
     note = (
         "preset 'ខ្មែរ': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now 0.001 to 0.01"
@@ -118,13 +117,11 @@ def test_default_study_name_is_that_of_the_python_api(cli, run_study):
 def test_storage_variable_is_used_and_named_in_errors(cli, write_config, monkeypatch):
     config = write_config({"one": {}})
     monkeypatch.setenv("KHMER_TUNER_STORAGE", f"sqlite:///{os.getcwd()}/other.db")
-    assert cli("run", "--config", config, "--output-dir", "out").code == 0
+    cli.ok("run", "--config", config, "--output-dir", "out")
     assert Path("other.db").exists()
     assert not Path("out/study.db").exists()
     monkeypatch.setenv("KHMER_TUNER_STORAGE", "sqlite://")
-    wrong = cli("status", "--output-dir", "out")
-    assert wrong.code == 2
-    assert "KHMER_TUNER_STORAGE" in wrong.err
+    assert "KHMER_TUNER_STORAGE" in cli.error("status", "--output-dir", "out")
 
 
 @pytest.mark.parametrize("command", [["-m", "tuner", "run"], ["scripts/phase3_hyperparameter_tuning.py"]])
@@ -196,7 +193,7 @@ def test_parallelism_and_threads_are_those_of_the_study(cli, write_config, write
     monkeypatch.setattr("tuner.session.run_options.usable_cores", lambda: 8)
     config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
     argv = ["run", "--config", config, "--space", space, "--trials", "1"]
-    assert cli(*argv, "--parallelism", "3", "--threads", "1").code == 0
+    cli.ok(*argv, "--parallelism", "3", "--threads", "1")
     assert json.loads(cli("status", "--json").out)["search"]["parallelism"] == 3
     before = tree(Path("training_output"))
     threads = "study 'khmer-ocr': its workers train with --threads 1, not 2; leave out the option, or start a new study"
@@ -213,7 +210,7 @@ def test_parallelism_and_threads_are_those_of_the_study(cli, write_config, write
         refused = cli(*options)
         assert (refused.code, problem in refused.err) == (2, True), (options, refused.err)
     assert tree(Path("training_output")) == before
-    assert cli("search", "--trials", "1").code == 0
+    cli.ok("search", "--trials", "1")
 
 
 def test_search_trial_that_waits_for_an_excluded_preset_is_a_failure_with_its_remedy(
@@ -222,11 +219,11 @@ def test_search_trial_that_waits_for_an_excluded_preset_is_a_failure_with_its_re
     monkeypatch.setattr("tuner.workers.waiting._SECONDS_UNTIL_BLOCKED", 0.0)
     config, space = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}), write_space(base={"num_epochs": 1})
     argv = ["run", "--config", config, "--space", space]
-    assert cli(*argv, "--experiments", "two").code == 0
-    assert cli("enqueue", "--config", config, "--experiments", "one").code == 0
+    cli.ok(*argv, "--experiments", "two")
+    cli.ok("enqueue", "--config", config, "--experiments", "one")
     blocked = cli(*argv, "--experiments", "two", "--trials", "1")
     assert blocked.code == 1
     reason = "search_0002 waits until one has finished, which no running worker will train; run `khmer-tuner resume`"
     assert f"search_0002: still pending, because {reason} to train it" in blocked.err
-    assert cli("resume").code == 0
+    cli.ok("resume")
     assert json.loads(cli("status", "--json").out)["counts"]["completed"] == 3

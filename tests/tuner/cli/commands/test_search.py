@@ -59,8 +59,7 @@ def project_dir(working_dir, tiny_dataset, tiny_models, make_watcher):
 def test_run_trains_its_budget_once_and_search_adds_trials(cli, write_config, write_space, read_results):
     space = write_space(base={"num_epochs": 1})
     run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "2", "--space", space]
-    first = cli(*run, "--sampler", "random", "--json")
-    assert first.code == 0
+    first = cli.ok(*run, "--sampler", "random", "--json")
     assert [entry["experiment_name"] for entry in json.loads(first.out)["all_results"]] == [
         "one",
         "search_0001",
@@ -68,12 +67,10 @@ def test_run_trains_its_budget_once_and_search_adds_trials(cli, write_config, wr
     ]
     [results] = Path().glob("hyperparameter_tuning_results_*.json")
     assert read_results(results) == json.loads(first.out)
-    again = cli(*run, "--results-file", "r.json")
-    assert again.code == 0
+    again = cli.ok(*run, "--results-file", "r.json")
     assert "2 search trials are already finished" in again.err
     assert "nothing to train" in again.err
-    more = cli("search", "--trials", "1", "--results-file", "r.json")
-    assert more.code == 0
+    more = cli.ok("search", "--trials", "1", "--results-file", "r.json")
     assert "[4/4] search_0003: " in more.err
     assert "search_0003" in more.out
     assert len(read_results(Path("r.json"))["all_results"]) == 4
@@ -83,19 +80,17 @@ def test_run_trains_its_budget_once_and_search_adds_trials(cli, write_config, wr
 
 
 def test_search_after_presets_can_use_another_space(cli, write_config, write_space):
-    assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
+    cli.ok("run", "--config", write_config({"one": ONE_EPOCH}))
     space = write_space(base={"num_epochs": 1}, learning_rate={"low": 0.002, "high": 0.01})
-    searched = cli("search", "--trials", "1", "--space", space)
-    assert searched.code == 0
+    searched = cli.ok("search", "--trials", "1", "--space", space)
     assert (
         "preset 'one': learning_rate 0.001 is outside the search space (0.002 to 0.01); the range is now"
         in searched.err
     )
     assert states() == {"one": "completed", "search_0001": "completed"}
     other = write_space(file_name="other.yaml", base={"num_epochs": 1})
-    refused = cli("search", "--trials", "1", "--space", other)
-    assert refused.code == 2
-    assert "its search space is fixed: learning_rate was {low: 0.001, high: 0.01}" in refused.err
+    refused = cli.error("search", "--trials", "1", "--space", other)
+    assert "its search space is fixed: learning_rate was {low: 0.001, high: 0.01}" in refused
     assert len(states()) == 2
 
 
@@ -103,22 +98,19 @@ def test_study_can_consist_of_only_a_search(cli, working_dir, write_config, writ
     config = write_config({"one": {"early_stopping": {"patience": 3}}, "two": {"early_stopping": {"patience": 3}}})
     search = ["search", "--trials", "1", "--config", config]
     space = ["--space", write_space(base={"num_epochs": 1})]
-    first = cli(*search, *space, "--results-file", "r.json")
-    assert first.code == 0
+    cli.ok(*search, *space, "--results-file", "r.json")
     assert states() == {"search_0000": "completed"}
     settings = search_settings(load_study(OUT)[0])
     assert settings is not None
     assert settings.start.early_stopping_patience == 3
-    assert cli("search", "--trials", "1").code == 0
+    cli.ok("search", "--trials", "1")
     before = states(), tree(working_dir).keys()
     other = write_config({"one": {"early_stopping": {"patience": 5}}}, file_name="other.yaml")
     for argv, problem in (
         ([*search, "--space", write_space(file_name="other_space.yaml")], "base num_epochs was 1 and is 2 now"),
         ([*search[:-1], other], "its search has base early_stopping_patience 3, not 5"),
     ):
-        refused = cli(*argv)
-        assert refused.code == 2
-        assert problem in refused.err
+        assert problem in cli.error(*argv)
     assert (states(), tree(working_dir).keys()) == before
     assert len(before[0]) == 2
 
@@ -128,7 +120,7 @@ def test_search_without_presets_needs_no_configuration(cli, working_dir, tiny_da
     (working_dir / "config").mkdir()
     shutil.copy(tiny_models, working_dir / "config" / "model_config.yaml")
     (working_dir / "space.yaml").write_text("base: {num_epochs: 1}\nspace: {model_name: [tiny, tiny_ctc]}")
-    assert cli("search", "--trials", "1", "--space", "space.yaml", "--device", "cpu", "--study", "mine").code == 0
+    cli.ok("search", "--trials", "1", "--space", "space.yaml", "--device", "cpu", "--study", "mine")
     assert (states(), load_study(OUT)[0].study_name) == ({"search_0000": "completed"}, "mine")
 
 
@@ -136,21 +128,18 @@ def test_search_without_presets_can_use_a_server(cli, write_config, write_space,
     url = new_database()
     search = ["search", "--trials", "1", "--storage", url]
     config, space = write_config({"one": ONE_EPOCH}), write_space(base={"num_epochs": 1})
-    assert cli(*search, "--config", config, "--space", space).code == 0
-    assert cli(*search, "--output-dir", "of_another_machine").code == 0
+    cli.ok(*search, "--config", config, "--space", space)
+    cli.ok(*search, "--output-dir", "of_another_machine")
     assert json.loads(cli("status", "--storage", url, "--json").out)["counts"]["completed"] == 2
 
 
 def test_search_with_a_missing_dataset_is_refused_and_creates_nothing(cli, working_dir, tree):
-    refused = cli("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
-    assert refused.code == 2
-    assert "nowhere/metadata.yaml" in refused.err
+    assert "nowhere/metadata.yaml" in cli.error("search", "--trials", "1", "--metadata", "nowhere/metadata.yaml")
     assert list(tree(working_dir)) == []
 
 
 def test_search_first_trains_pending_trials(cli, project_dir):
-    ran = cli("search", "--trials", "1", "--results-file", "r.json")
-    assert ran.code == 0
+    ran = cli.ok("search", "--trials", "1", "--results-file", "r.json")
     started = [line.split(" ")[1].rstrip(":") for line in ran.err.splitlines() if line.startswith("[")]
     assert started == ["one", "two", "search_0002", "search_0003"]
     assert "one (trial 0, resumed)" in ran.err
@@ -165,9 +154,7 @@ def test_resume_needs_only_the_output_folder(cli, project_dir, tmp_path, monkeyp
     status = cli("status", "--output-dir", project_dir / OUT)
     assert "1 interrupted" in status.out
     assert f"run `khmer-tuner resume --output-dir {project_dir / OUT}` to continue" in status.out
-    resumed = cli("resume", "--output-dir", project_dir / OUT)
-    assert resumed.code == 0
-    assert "resumes at epoch 2" in resumed.err
+    assert "resumes at epoch 2" in cli.ok("resume", "--output-dir", project_dir / OUT).err
     assert set(states(project_dir / OUT).values()) == {"completed"}
     [results] = Path().glob("*")
     entries = read_results(results)["all_results"]
@@ -184,26 +171,23 @@ def test_resume_needs_only_the_output_folder(cli, project_dir, tmp_path, monkeyp
 def test_moved_dataset_is_accepted_and_changed_dataset_is_refused(cli, project_dir, tree):
     shutil.move("generated_data", "moved")
     before = tree(project_dir)
-    missing = cli("resume")
-    assert missing.code == 2
-    assert "generated_data/metadata.yaml: the dataset of the study" in missing.err
-    assert "run `khmer-tuner run` with a --config that contains the new path" in missing.err
+    missing = cli.error("resume")
+    assert "generated_data/metadata.yaml: the dataset of the study" in missing
+    assert "run `khmer-tuner run` with a --config that contains the new path" in missing
     assert tree(project_dir).keys() == before.keys()
     content = yaml.safe_load(Path("config.yaml").read_text())
     content["experiments"] = {"two": content["experiments"]["two"] | {"data": {"metadata_path": "moved/metadata.yaml"}}}
     Path("moved.yaml").write_text(yaml.safe_dump(content))
-    assert cli("run", "--config", "moved.yaml").code == 0
+    cli.ok("run", "--config", "moved.yaml")
     assert states() == {"one": "interrupted", "two": "completed", "search_0002": "waiting"}
-    assert cli("resume").code == 0
+    cli.ok("resume")
     assert set(states().values()) == {"completed"}
 
     images = sorted(Path("moved/train").glob("*.png"))
     images[0].write_bytes(images[1].read_bytes())
     before = tree(project_dir / OUT)
     for command in (["resume"], ["search", "--trials", "1"], ["worker"], ["run", "--config", "moved.yaml"]):
-        refused = cli(*command)
-        assert refused.code == 2
-        assert "the dataset differs from the study's (fingerprint " in refused.err
+        assert "the dataset differs from the study's (fingerprint " in cli.error(*command)
     assert tree(project_dir / OUT).keys() == before.keys()
     assert set(states().values()) == {"completed"}
 
@@ -214,15 +198,13 @@ def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, p
     Path("config.yaml").write_text(yaml.safe_dump(content))
     Path("space.yaml").write_text("base: {num_epochs: 3}\nspace: {learning_rate: {low: 1e-3, high: 0.1}}")
     before = states(), tree(project_dir / OUT).keys()
-    space = cli("run", "--config", "config.yaml", "--trials", "2", "--space", "space.yaml")
-    assert space.code == 2
-    assert "base num_epochs was 2 and is 3 now" in space.err
-    assert "learning_rate was {low: 0.001, high: 0.01} and is {low: 0.001, high: 0.1} now" in space.err
+    space = cli.error("run", "--config", "config.yaml", "--trials", "2", "--space", "space.yaml")
+    assert "base num_epochs was 2 and is 3 now" in space
+    assert "learning_rate was {low: 0.001, high: 0.01} and is {low: 0.001, high: 0.1} now" in space
     for command in (["search", "--trials", "1"], ["run", "--config", "config.yaml"]):
-        sampler = cli(*command, "--sampler", "random", "--prune-share", "0.25")
-        assert sampler.code == 2
-        assert "sampler tpe, not random" in sampler.err
-        assert f"prune_share {Pruning.share}, not 0.25" in sampler.err
+        sampler = cli.error(*command, "--sampler", "random", "--prune-share", "0.25")
+        assert "sampler tpe, not random" in sampler
+        assert f"prune_share {Pruning.share}, not 0.25" in sampler
     assert (states(), tree(project_dir / OUT).keys()) == before
 
 
@@ -230,8 +212,7 @@ def test_timeout_interrupts_the_running_trial(cli, write_config, make_watcher):
     endless = {"training": {"num_epochs": 100_000}, "early_stopping": {"patience": 100_000}}
     with pytest.raises(KeyboardInterrupt):
         HyperparameterTuner(str(write_config({"one": endless})), display=make_watcher(in_batch=1)).run_experiments()
-    ran = cli("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
-    assert ran.code == 0  # no trial has finished, so none has failed
+    ran = cli.ok("search", "--trials", "1", "--timeout", "4", "--results-file", "r.json")
     assert "one, search_0001: still pending, because the time limit was reached" in ran.err
     assert "2 trials are pending; continue with: khmer-tuner resume" in ran.out
     one, waiting = rows().values()
@@ -256,14 +237,11 @@ def test_ctrl_c_says_how_to_resume_without_adding_trials(cli, project_dir):
 def test_no_trial_starts_once_the_targets_are_met(cli, write_config, write_space):
     config = write_config({"one": ONE_EPOCH, "two": ONE_EPOCH}, targets={"training_time_per_epoch": 1000})
     space = write_space(base={"num_epochs": 1})
-    ran = cli("run", "--config", config, "--trials", "1", "--space", space, "--until-targets")
-    assert ran.code == 0
+    cli.ok("run", "--config", config, "--trials", "1", "--space", space, "--until-targets")
     for command in (["search", "--trials", "1"], ["resume"]):
-        outcome = cli(*command, "--until-targets")
-        assert outcome.code == 0
-        assert "one has met the targets" in outcome.err
+        assert "one has met the targets" in cli.ok(*command, "--until-targets").err
     assert states() == {"one": "completed"} | dict.fromkeys(["two", "search_0002", "search_0003"], "waiting")
-    assert cli("resume").code == 0
+    cli.ok("resume")
     assert set(states().values()) == {"completed"}
 
 
@@ -274,23 +252,20 @@ def test_retry_failed_trains_failed_trials_again(cli, run_study, tmp_path):
     untouched = cli(*argv)
     assert untouched.code == 1
     assert "broken has already failed; `khmer-tuner resume --retry-failed` retries it" in untouched.err
-    retried = cli(*argv, "--retry-failed")
-    assert retried.code == 0
-    assert "retrying failed trials: broken" in retried.err
+    assert "retrying failed trials: broken" in cli.ok(*argv, "--retry-failed").err
     entries = json.loads(Path("r.json").read_text())["all_results"]
     assert [(entry["experiment_name"], entry["status"]) for entry in entries] == [
         ("broken", "completed"),
         ("ខ្មែរ", "completed"),
     ]
-    again = cli(*argv, "--retry-failed")
-    assert again.code == 0
+    again = cli.ok(*argv, "--retry-failed")
     assert "retrying" not in again.err
     assert "nothing to train" in again.err
 
 
 def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, write_config, write_space, monkeypatch):
     space, config = write_space(base={"num_epochs": 1}), write_config({"one": ONE_EPOCH})
-    assert cli("run", "--config", config, "--trials", "1", "--space", space).code == 0
+    cli.ok("run", "--config", config, "--trials", "1", "--space", space)
     with monkeypatch.context() as patch:
 
         def fail(*arguments):
@@ -301,9 +276,8 @@ def test_search_whose_new_trials_all_fail_exits_with_1_and_can_be_retried(cli, w
         assert failed.code == 1
         assert cli("run", "--config", config, "--trials", "3").code == 1
     assert states()["search_0002"] == states()["search_0003"] == "failed"
-    assert cli("search", "--trials", "1").code == 0  # one of its new trials succeeded
-    retried = cli("resume", "--retry-failed", "--results-file", "r.json")
-    assert retried.code == 0, retried.err
+    cli.ok("search", "--trials", "1")  # one of its new trials succeeded
+    retried = cli.ok("resume", "--retry-failed", "--results-file", "r.json")
     assert "retrying failed trials: search_0002, search_0003" in retried.err
     assert set(states().values()) == {"completed"}
     names = [entry["experiment_name"] for entry in json.loads(Path("r.json").read_text())["all_results"]]
@@ -323,9 +297,9 @@ def test_commands_exit_with_1_while_an_error_keeps_a_trial_pending(cli, write_co
         assert failed.err.count("blocked stays pending: NotADirectoryError: ") == 1
         assert "unexpected" not in failed.err
         assert states() == {"blocked": "interrupted", "free": "completed"}
-    assert cli(*run, "--experiments", "free").code == 0
+    cli.ok(*run, "--experiments", "free")
     (OUT / "blocked" / "checkpoints").unlink()
-    assert cli(*run).code == 0
+    cli.ok(*run)
     assert set(states().values()) == {"completed"}
 
 
@@ -357,7 +331,7 @@ def test_search_whose_working_directory_is_deleted_loses_no_trial(
     assert lines[-1].startswith("error: search_000")
     assert "failed with the same error, so no other trial is started: FileNotFoundError: " in lines[-1]
     assert set(states(out).values()) == {"completed", "interrupted", "waiting"}
-    assert cli("resume", "--output-dir", out).code == 0
+    cli.ok("resume", "--output-dir", out)
     assert list(states(out).values()) == ["completed"] * 6
 
 
@@ -370,7 +344,7 @@ def test_too_few_open_files_fail_no_trial(files, cli, working_dir, write_config,
     assert stopped.returncode in (1, 2), stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "failed" not in states().values()
-    assert cli("resume").code == 0
+    cli.ok("resume")
     assert list(states().values()) == ["completed"] * 3
 
 
@@ -389,21 +363,19 @@ def test_worker_trains_pending_trials_and_writes_no_results_file(cli, project_di
     assert "search_0002: " in worked.err
     assert set(states().values()) == {"completed"}
     assert {path for path in tree(project_dir) if "/" not in path} == before
-    again = cli("worker")
-    assert again.code == 0
-    assert "nothing to train" in again.err
+    assert "nothing to train" in cli.ok("worker").err
 
 
 def test_gp_sampler_disables_pruning(cli, write_config, write_space):
     run = ["run", "--config", write_config({"one": ONE_EPOCH}), "--trials", "1", "--sampler", "gp"]
-    assert cli(*run, "--space", write_space(base={"num_epochs": 1})).code == 0
+    cli.ok(*run, "--space", write_space(base={"num_epochs": 1}))
     search = load_study(OUT)[0].user_attrs["search"]
     assert (search["sampler"], search["pruner"]) == ("gp", "none")
 
 
 def test_worker_whose_trials_all_failed_exits_with_1(cli, write_config):
     wild = {"training": {"num_epochs": 3, "learning_rate": 10.0, "weight_decay": 10.0}, "optimizer": {"type": "adamw"}}
-    assert cli("run", "--config", write_config({"one": ONE_EPOCH})).code == 0
-    assert cli("enqueue", "--config", write_config({"wild": wild})).code == 0
+    cli.ok("run", "--config", write_config({"one": ONE_EPOCH}))
+    cli.ok("enqueue", "--config", write_config({"wild": wild}))
     assert cli("worker").code == 1
-    assert cli("worker").code == 0
+    cli.ok("worker")

@@ -60,8 +60,7 @@ def best_epoch(epochs):
 
 
 def test_error_of_a_failed_trial_is_shown_with_its_traceback(cli, run_study):
-    shown = cli("show", "broken", "--output-dir", run_study.folder)
-    assert shown.code == 0
+    shown = cli.ok("show", "broken", "--output-dir", run_study.folder)
     headline, error, *_ = shown.out.splitlines()
     assert headline.startswith("trial 0, broken: failed, 1 of 2 epochs")
     assert error == "error: RuntimeError simulated error"
@@ -84,9 +83,8 @@ def test_json_has_all_data_and_agrees_with_the_results_file(cli, run_study):
 
 
 def test_waiting_trial_has_no_settings_yet(cli, copy_of_the_study):
-    assert cli("enqueue", "--trials", "1", "--output-dir", copy_of_the_study).code == 0
-    shown = cli("show", "search_0002", "--output-dir", copy_of_the_study)
-    assert shown.code == 0
+    cli.ok("enqueue", "--trials", "1", "--output-dir", copy_of_the_study)
+    shown = cli.ok("show", "search_0002", "--output-dir", copy_of_the_study)
     assert [line for line in shown.out.splitlines() if line] == [
         "trial 2, search_0002: waiting",
         "settings: not sampled yet",
@@ -119,6 +117,4 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli, copy_of_the_study):
     ("trial", "expected"), [("7", "'7'"), ("brokn", "did you mean 'broken'?"), ("../ខ្មែរ", "'../ខ្មែរ'"), ("", "empty")]
 )
 def test_unknown_trial_is_reported(trial, expected, cli, run_study):
-    shown = cli("show", trial, "--output-dir", run_study.folder)
-    assert (shown.code, shown.out) == (2, "")
-    assert expected in shown.err
+    assert expected in cli.error("show", trial, "--output-dir", run_study.folder)

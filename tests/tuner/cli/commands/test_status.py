@@ -51,8 +51,7 @@ def running_claim(working_dir, run_study):
 
 def test_running_study_shows_workers_and_remaining_time(cli, running_claim, tree):
     before = tree(OUT)
-    shown = cli("status")
-    assert shown.code == 0
+    shown = cli.ok("status")
     assert tree(OUT) == before
     lines = shown.out.splitlines()
     assert lines[0] == "study khmer-ocr, objective val_char_accuracy (max)"
@@ -152,9 +151,7 @@ def test_watch_without_a_terminal_prints_changes_until_no_trial_is_pending(cli, 
 
 
 def test_watch_of_a_complete_study_returns_at_once(cli, run_study):
-    done = cli("status", "--watch", "--output-dir", run_study.folder)
-    assert done.code == 0
-    assert "2 of 2 trials finished (1 failed)" in done.out
+    assert "2 of 2 trials finished (1 failed)" in cli.ok("status", "--watch", "--output-dir", run_study.folder).out
 
 
 def test_watch_on_a_terminal_redraws_until_ctrl_c(running_claim):

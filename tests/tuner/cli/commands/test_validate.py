@@ -43,8 +43,7 @@ def test_search_space_is_printed(cli, space, tiny_models, tree):
 
 
 def test_built_in_space_matches_the_built_in_models(cli):
-    shown = cli("validate", "config/search_space.yaml")
-    assert shown.code == 0
+    shown = cli.ok("validate", "config/search_space.yaml")
     assert "models: " in shown.out
     assert "(small, medium, large, ctc)" in shown.out
     assert shown.out.endswith("the search space is valid\n")
@@ -59,9 +58,8 @@ def test_all_problems_of_a_space_are_reported_together(cli, working_dir):
     (working_dir / "s.yaml").write_text(
         "space:\n  model_name: [smal, ctc, large]\n  loss_type: [focal, crossentropy]\n  gama: [1, 2]"
     )
-    refused = cli("validate", "s.yaml")
-    assert (refused.code, refused.out) == (2, "")
-    assert refused.err.splitlines() == [
+    refused = cli.error("validate", "s.yaml")
+    assert refused.splitlines() == [
         "error: s.yaml:2: space.model_name.0: found 'smal'; expected a defined model; did you mean 'small'?",
         "error: s.yaml:3: space.loss_type: the model 'ctc' would get 'focal' or 'crossentropy'; CTC models support "
         "only CTC loss, which is set automatically; add when: {model_name: [large]}",
@@ -79,25 +77,21 @@ def test_all_problems_of_a_space_are_reported_together(cli, working_dir):
     ],
 )
 def test_unreadable_models_are_refused(cli, space, models, expected):
-    refused = cli("validate", space, "--model-config", models)
-    assert refused.code == 2
-    assert expected in refused.err
+    assert expected in cli.error("validate", space, "--model-config", models)
 
 
 def test_model_config_option_is_refused_for_experiments(cli, write_config, tiny_models):
-    refused = cli("validate", write_config({"one": {}}), "--model-config", tiny_models)
-    assert (refused.code, refused.out) == (2, "")
-    assert "--model-config: found with an experiments file" in refused.err
+    refused = cli.error("validate", write_config({"one": {}}), "--model-config", tiny_models)
+    assert "--model-config: found with an experiments file" in refused
 
 
 def test_missing_named_dataset_is_an_error_as_in_run(cli, working_dir, write_config, tiny_models):
     config = write_config({"one": {}})
     assert f"models: {tiny_models} (tiny, tiny_ctc)\n" in cli("validate", config).out
     config.write_text(config.read_text().replace("metadata.yaml", "nowhere.yaml"))
-    refused = cli("validate", config)
-    assert (refused.code, refused.out) == (2, "")
-    assert refused.err == cli("run", "--config", config, "--dry-run").err
-    assert "nowhere.yaml" in refused.err
+    refused = cli.error("validate", config)
+    assert refused == cli("run", "--config", config, "--dry-run").err
+    assert "nowhere.yaml" in refused
     # `run` generates only the default dataset.
     unnamed = cli("validate", "config/phase3_simple_configs.yaml")
     assert (unnamed.code, list(working_dir.iterdir())) == (0, [])
@@ -108,7 +102,6 @@ def test_missing_named_dataset_is_an_error_as_in_run(cli, working_dir, write_con
 
 
 def test_file_with_experiments_and_space_is_an_experiments_file(cli, write_config):
-    shown = cli("validate", write_config({"one": {}}, space={"gamma": [0.1, 0.2]}))
-    assert shown.code == 0
+    shown = cli.ok("validate", write_config({"one": {}}, space={"gamma": [0.1, 0.2]}))
     assert "space: not used" in shown.out
     assert shown.out.endswith("the configuration is valid\n")

@@ -24,15 +24,13 @@ def closed_port():
 
 
 def enqueue(cli, config):
-    done = cli("enqueue", "--config", config, "--output-dir", "out")
-    assert done.code == 0, done.err
+    cli.ok("enqueue", "--config", config, "--output-dir", "out")
 
 
 def test_worker_processes_share_the_pending_trials(cli, write_config):
-    assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
+    cli.ok("run", "--config", write_config({"zero": {}}), "--output-dir", "out")
     enqueue(cli, write_config({name: {"training": {"num_epochs": 20}} for name in ("one", "two")}))
-    done = cli("worker", "--workers", "2", "--output-dir", "out")
-    assert done.code == 0, done.err
+    cli.ok("worker", "--workers", "2", "--output-dir", "out")
     status = json.loads(cli("status", "--json", "--output-dir", "out").out)
     assert status["counts"]["completed"] == 3
     study, _ = load_study("out")
@@ -42,7 +40,7 @@ def test_worker_processes_share_the_pending_trials(cli, write_config):
 
 
 def test_waiting_processes_start_when_trials_are_added(cli, write_config, environment):
-    assert cli("run", "--config", write_config({"zero": {}}), "--output-dir", "out").code == 0
+    cli.ok("run", "--config", write_config({"zero": {}}), "--output-dir", "out")
     command = [sys.executable, "-m", "tuner", "worker", "--wait", "--workers", "2", "--output-dir", "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -69,9 +67,8 @@ class TestRay:
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
         before = tree(run_study.folder)
-        done = cli("worker", "--ray", "auto", "--output-dir", run_study.folder)
-        assert done.code == 2
-        assert done.err == (
+        done = cli.error("worker", "--ray", "auto", "--output-dir", run_study.folder)
+        assert done == (
             "error: --ray: the Python package 'ray' is missing; install it: pip install 'khmer-ocr-tuner[ray]'\n"
         )
         assert tree(run_study.folder) == before
@@ -91,16 +88,15 @@ sys.exit("ray" in sys.modules)
         made = make_url(new_database())
         url = made.render_as_string(hide_password=False)
         config = write_config({"one": {}})
-        assert cli("run", "--config", config, "--output-dir", "out", "--storage", url).code == 0
+        cli.ok("run", "--config", config, "--output-dir", "out", "--storage", url)
         if part:
             url = made._replace(password=None).render_as_string() + part.format(password=made.password)
         monkeypatch.setenv("KHMER_TUNER_STORAGE", url)  # a shell may have expanded the variable
         argv = ["worker", "--ray", "127.0.0.1:1", "--output-dir", "out", f"--storage={url}"]
         monkeypatch.setattr(sys, "argv", ["khmer-tuner", *argv])
-        done = cli(*argv)
-        assert done.code == 2
-        assert "error: --storage: found a URL with a password, but Ray shows the command line" in done.err
-        assert str(made.password) not in done.err
+        done = cli.error(*argv)
+        assert "error: --storage: found a URL with a password, but Ray shows the command line" in done
+        assert str(made.password) not in done
         monkeypatch.setattr(sys, "argv", ["khmer-tuner", *argv[:-1]])
         assert "error: --ray: no connection" in cli(*argv[:-1]).err
 
@@ -134,10 +130,9 @@ sys.exit(main(["worker", "--ray", {address!r}, "--output-dir", {str(run_study.fo
         before = tree(run_study.folder)
         address = address.format(port=closed_port)
         handler = signal.getsignal(signal.SIGTERM)
-        done = cli("worker", "--ray", address, "--output-dir", run_study.folder)
-        assert done.code == 2, done
-        assert done.err.startswith(f"error: --ray: no connection to a Ray cluster at {address!r} (")
-        assert reason in done.err
-        assert done.err.count("\n") == 1
+        done = cli.error("worker", "--ray", address, "--output-dir", run_study.folder)
+        assert done.startswith(f"error: --ray: no connection to a Ray cluster at {address!r} (")
+        assert reason in done
+        assert done.count("\n") == 1
         assert tree(run_study.folder) == before
         assert signal.getsignal(signal.SIGTERM) == handler
