@@ -12,8 +12,7 @@ from search_spaces import TrainingConfig, config_digest
 from search_spaces.diagnostics.atomic_files import write_json
 from tuner.data.batches import TrainingData
 from tuner.training.device import setup_training_environment
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics, read_metrics
+from tuner.training.history import EarlyStopping, EpochMetrics, read_metrics
 from tuner.training.loop import train
 
 ShouldContinue = Callable[[int, float], bool]

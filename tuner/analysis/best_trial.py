@@ -21,8 +21,7 @@ from studies import (
     study_status,
     study_targets,
 )
-from tuner.training.checkpoint_paths import best_checkpoint_path
-from tuner.training.history import EpochMetrics, read_metrics
+from tuner.training.history import EpochMetrics, best_checkpoint_path, read_metrics
 
 _UNITS = {"latency_ms": "ms per image", "parameters": "parameters"}
 

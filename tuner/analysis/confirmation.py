@@ -20,7 +20,7 @@ from tuner.session.run_options import RunOptions, WorkerCount
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import with_overrides
-from tuner.training.checkpoint_paths import best_checkpoint_path
+from tuner.training.history import best_checkpoint_path
 from tuner.workers.run_study import run_request
 
 

@@ -22,8 +22,7 @@ from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.summary import print_summary
 from tuner.display.terminal import console_on, ignoring_write_errors, printable, synchronized_output
 from tuner.signals import raise_if_requested
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
+from tuner.training.history import EarlyStopping, EpochMetrics
 
 _COMPLETED, _FAILED = "green", "bold red"
 

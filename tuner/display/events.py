@@ -15,8 +15,7 @@ from search_spaces import Targets, TrainingConfig
 from studies import StudyStatus, TrialRecord
 from tuner.display.terminal import ignoring_write_errors
 from tuner.signals import raise_if_requested
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
+from tuner.training.history import EarlyStopping, EpochMetrics
 
 
 @dataclass(frozen=True)

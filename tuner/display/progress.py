@@ -21,8 +21,7 @@ from studies import (
     remaining_seconds,
     remaining_time,
 )
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
+from tuner.training.history import EarlyStopping, EpochMetrics
 
 _POLLS_REMEMBERED = 5
 _NO_STATUS = StudyStatus("", "", "max", (), None, Targets(), ())

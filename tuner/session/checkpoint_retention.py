@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import optuna
 
 from studies import OutputFolder, TrialRecord, records_beyond_retention
-from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import CheckpointFolder
+from tuner.training.history import checkpoint_dir
 
 
 def delete_unneeded_checkpoints(

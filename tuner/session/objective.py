@@ -27,11 +27,16 @@ from tuner.session.dashboard_updates import DashboardUpdates
 from tuner.session.outcome import outcome_of_crashes, outcome_of_error, outcome_of_result
 from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.study_setup import save_model_definitions
-from tuner.training.checkpoint_paths import best_checkpoint_path, checkpoint_dir
 from tuner.training.checkpoints import can_resume
 from tuner.training.device import setup_training_environment
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics, TrainingResult, read_metrics
+from tuner.training.history import (
+    EarlyStopping,
+    EpochMetrics,
+    TrainingResult,
+    best_checkpoint_path,
+    checkpoint_dir,
+    read_metrics,
+)
 from tuner.training.loop import train
 from tuner.training.out_of_memory import MemoryExhaustedError
 from tuner.training.recorder import log_file

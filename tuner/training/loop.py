@@ -15,12 +15,10 @@ from search_spaces import TrainingConfig
 from tuner.data.batches import SplitBatches, TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import COLUMNS, count_parameters
-from tuner.training.checkpoint_paths import checkpoint_dir
 from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resume, load_checkpoint, save_checkpoint
 from tuner.training.device import amp_dtype
-from tuner.training.early_stopping import EarlyStopping
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
-from tuner.training.history import BestEpochScore, EpochMetrics, TrainingResult
+from tuner.training.history import BestEpochScore, EarlyStopping, EpochMetrics, TrainingResult, checkpoint_dir
 from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import (
     MemoryExhaustedError,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from search_spaces import ConfigurationError, TrainingConfig
-from tuner.training.flat_parameters import weight_decay_groups
+from tuner.training.weights import weight_decay_groups
 
 _WRAPPED_METHODS = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 

@@ -11,10 +11,17 @@ from tuner.data.pixel_cache import CachedSplit
 from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
 from tuner.training.confusion_counts import count_confusions
 from tuner.training.history import METRIC_NAMES, EpochMetrics
-from tuner.training.plots import CONFUSION_MATRIX, LEARNING_CURVES, WORST_READINGS, Plots
-from tuner.training.plots.confusion_matrix import draw_confusion_matrix
-from tuner.training.plots.learning_curves import draw_learning_curves
-from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
+from tuner.training.plots import (
+    CONFUSION_MATRIX,
+    LEARNING_CURVES,
+    WORST_READINGS,
+    Plots,
+    draw_confusion_matrix,
+    draw_learning_curves,
+    draw_readings,
+    read_wrong,
+    worst_first,
+)
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -15,17 +15,40 @@ import yaml
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_text
 from search_spaces.files.regular_files import regular_file
-from tuner.training.history import EpochMetrics, metrics_line
-from tuner.training.plots import Plots
-from tuner.training.tensorboard_run import TensorBoardRun
+from search_spaces.training_config import WITHOUT_EFFECT
+from tuner.training.event_file import EventFile
+from tuner.training.history import METRIC_NAMES, EpochMetrics, metrics_line
+from tuner.training.plots import CONFUSION_MATRIX, WORST_READINGS, Plots
 
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "training_config.yaml"
 
+TAGS = {
+    "train_loss": "loss/train",
+    "val_loss": "loss/val",
+    "train_char_accuracy": "char_accuracy/train",
+    "val_char_accuracy": "char_accuracy/val",
+    "train_seq_accuracy": "seq_accuracy/train",
+    "val_seq_accuracy": "seq_accuracy/val",
+    "learning_rate": "learning_rate",
+    "epoch_seconds": "system/epoch_seconds",
+    "memory_mb": "system/memory_mb",
+    "cpu_percent": "system/cpu_percent",
+    "gpu_memory_mb": "system/gpu_memory_mb",
+}
+assert set(TAGS) == set(METRIC_NAMES)
+
+_COMPARED = ("loss/val", "char_accuracy/val", "seq_accuracy/val")
+_IMAGE_TAGS = {WORST_READINGS: "readings/worst", CONFUSION_MATRIX: "readings/confusion"}
+
 
 class Recorder:
-    """Records the steps, epochs and plots of one experiment in its files."""
+    """Records the steps, epochs and plots of one experiment in its files.
+
+    TensorBoard's step is the epoch for metrics and plots of epochs, and the optimizer step for metrics of training
+    steps.
+    """
 
     def __init__(
         self, folder: Path, config: TrainingConfig, history: Sequence[EpochMetrics], *, parameters: int
@@ -40,39 +63,42 @@ class Recorder:
         """
         self._metrics_path = folder / "metrics.jsonl"
         write_text(self._metrics_path, "".join(map(metrics_line, history)))
-        self._start_run = partial(TensorBoardRun, folder / "tensorboard", config, parameters=parameters)
-        self._run = self._start_run(history=history) if config.use_tensorboard else None
+        self._folder, self._config, self._parameters = folder / "tensorboard", config, parameters
+        self._open_events(history)
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call starts the measurement
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
         """Log a training step and write it to TensorBoard; steps are counted from 1 over all epochs."""
         log.info("step %d: loss %.4f, lr %.2e", step, loss, learning_rate)
-        if self._run is not None:
-            self._run.add_step(step, loss, learning_rate)
+        self._add_scalars({"loss/train_step": loss, "learning_rate_step": learning_rate}, step - 1)
 
     def discard_unfinished_epoch(self, history: Sequence[EpochMetrics]) -> None:
         """Discard the TensorBoard steps after the finished epochs, because training repeats these steps."""
-        if self._run is not None:
-            self._run.close()
-            self._run = self._start_run(history=history)
+        self.close()
+        self._open_events(history)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Append a finished epoch to ``metrics.jsonl`` and write it to TensorBoard."""
         with open(self._metrics_path, "a", encoding="utf-8", opener=regular_file) as file:
             file.write(metrics_line(metrics))
-        if self._run is not None:
-            self._run.add_epoch(metrics)
+        self._add_epoch(metrics)
 
     def plots(self, plots: Plots, epoch: int) -> None:
-        """Write the plots after an epoch to TensorBoard, unless TensorBoard has plots of a recent epoch."""
-        if self._run is not None:
-            self._run.add_plots(plots, epoch)
+        """Write plots to TensorBoard if the number of epochs has doubled since the last plots.
+
+        Plots of every epoch would make the file too large.
+        """
+        if epoch >= 2 * self._plotted_epoch:
+            self._add_images(plots, epoch)
 
     def ended(self, plots: Plots, epochs: int) -> None:
         """Write the final plots to TensorBoard, and mark the run as finished after this number of epochs."""
-        if self._run is not None:
-            self._run.end(plots, epochs)
+        if epochs > self._plotted_epoch:
+            self._add_images(plots, epochs)
+        if self._events is not None:
+            *_, session_end = _hyperparameters({})
+            self._events.add(0, session_end)
 
     def system_use(self) -> tuple[float, float]:
         """Return the resident memory in MiB, and the CPU use since the last call in per cent of a core."""
@@ -80,8 +106,56 @@ class Recorder:
 
     def close(self) -> None:
         """Close the files."""
-        if self._run is not None:
-            self._run.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _open_events(self, history: Sequence[EpochMetrics]) -> None:
+        """Start the experiment's TensorBoard run, if it has one, or continue it after `history`."""
+        self._plotted_epoch = 0
+        self._events: EventFile | None = None
+        if not self._config.use_tensorboard:
+            return
+        if not history:
+            for file in self._folder.glob("events.out.tfevents.*"):  # from an attempt without a finished epoch
+                file.unlink()
+        self._events = EventFile(self._folder)
+        if history:  # the last epoch may have a checkpoint but no event
+            self._add_epoch(history[-1])
+            return
+        self._add_scalars({"model/parameters": self._parameters}, 0)
+        settings = {name: value for name, value in asdict(self._config).items() if name not in WITHOUT_EFFECT}
+        supported = {name: value for name, value in settings.items() if isinstance(value, bool | int | float | str)}
+        *start, _ = _hyperparameters(supported)
+        for summary in start:
+            self._events.add(0, summary)
+
+    def _add_epoch(self, metrics: EpochMetrics) -> None:
+        self._add_scalars({tag: metrics.value(name) for name, tag in TAGS.items()}, metrics.epoch)
+
+    def _add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        if self._events is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+            self._events.add(step, summary)
+
+    def _add_images(self, plots: Plots, epoch: int) -> None:
+        if self._events is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            for name, tag in _IMAGE_TAGS.items():
+                if name in plots:
+                    image = Summary.Image(encoded_image_string=plots[name])
+                    self._events.add(epoch, Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self._plotted_epoch = epoch
+
+
+def _hyperparameters(settings: Mapping[str, bool | int | float | str]) -> tuple[Any, Any, Any]:
+    """Create TensorBoard's hyperparameter summaries: compared metrics, settings of the run, and end of the run."""
+    from torch.utils.tensorboard.summary import hparams
+
+    summaries: tuple[Any, Any, Any] = hparams(dict(settings), dict.fromkeys(_COMPARED, 0.0))  # type: ignore[no-untyped-call]
+    return summaries
 
 
 @contextmanager

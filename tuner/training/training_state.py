@@ -15,12 +15,10 @@ from tuner.data.batches import SplitBatches
 from tuner.models import OCRNetwork, create_model_from_config
 from tuner.seeds import derived_seed
 from tuner.training.device import amp_dtype, setup_training_environment
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.ema import WeightEMA
-from tuner.training.flat_parameters import FlatParameters
-from tuner.training.history import STORED_METRICS, EpochMetrics
+from tuner.training.history import STORED_METRICS, EarlyStopping, EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_for
+from tuner.training.weights import FlatParameters, WeightEMA
 
 
 @dataclass

@@ -19,8 +19,7 @@ from studies import (
 )
 from studies.status.status import SearchStatus
 from tuner.display.events import RunSummary
-from tuner.training.early_stopping import EarlyStopping
-from tuner.training.history import EpochMetrics
+from tuner.training.history import EarlyStopping, EpochMetrics
 
 
 class Stream(io.StringIO):

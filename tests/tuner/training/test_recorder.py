@@ -11,8 +11,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
-from tuner.training.recorder import log_file
-from tuner.training.tensorboard_run import TAGS
+from tuner.training.recorder import TAGS, log_file
 
 VOCABULARY = Vocabulary()
 EOS, PAD, BLANK = VOCABULARY.special

@@ -9,10 +9,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
-from tuner.training.plots.confusion_matrix import draw_confusion_matrix, most_confused
-from tuner.training.plots.learning_curves import draw_learning_curves
-from tuner.training.plots.readings_sheet import draw_readings, read_wrong, worst_first
-from tuner.training.plots.text import draw_text
+from tuner.training.plots import (
+    draw_confusion_matrix,
+    draw_learning_curves,
+    draw_readings,
+    draw_text,
+    most_confused,
+    read_wrong,
+    worst_first,
+)
 
 VOCABULARY = Vocabulary()
 
@@ -176,8 +181,7 @@ def test_equal_input_gives_equal_bytes():
 def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path):
     code = """
 import sys
-from tuner.training.plots.confusion_matrix import draw_confusion_matrix, most_confused
-from tuner.training.plots.learning_curves import draw_learning_curves
+from tuner.training.plots import draw_learning_curves
 assert "matplotlib" not in sys.modules
 draw_learning_curves(dict.fromkeys(sys.argv[1:], [0.5]), 1)
 assert "matplotlib" in sys.modules
