@@ -26,7 +26,7 @@ from harness.run import HarnessError
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
 from search_spaces.diagnostics.atomic_files import write_json
 from tuner.cores import usable_cores
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.terminal import console_on, is_terminal
 from tuner.signals import StopRequested, stop_on_signals

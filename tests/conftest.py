@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from studies import open_storage
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 
 ROOT = Path(__file__).parents[1]
 

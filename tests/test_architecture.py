@@ -70,7 +70,6 @@ ORDER = {
         "training/plots",
         "models",
         "data/generation",
-        "data/rendering",
         "data",
         "signals",
         "seeds",

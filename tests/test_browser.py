@@ -20,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from studies import load_study
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PATIENCE_S = 60

@@ -18,7 +18,7 @@ from search_spaces import load_experiments, load_search_space
 from studies.storage.url import without_password
 from tuner.cli.commands import COMMAND_GROUPS, COMMANDS
 from tuner.cli.parser import parse
-from tuner.data.generation.font_search import system_font_folders
+from tuner.data.generation.fonts import system_font_folders
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -100,7 +100,7 @@ class FixtureStudy:
 
     def write_inputs(self) -> None:
         """Generate the dataset and write the YAML files of the study; call this only in a forked child process."""
-        from tuner.data.generation import generate_dataset
+        from tuner.data.generation.dataset import generate_dataset
 
         generate_dataset(self.folder / "data", samples=self.samples, test_samples=10)
         for name, text in _INPUTS.items():

@@ -13,7 +13,7 @@ from search_spaces.diagnostics.validation import expected_text
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, ONLY_FOR, SECTIONS, Targets
 from search_spaces.model_definitions import LOSSES_OF_DECODER, ModelDefinition
 from search_spaces.space.file import load_search_space, parse_search_space
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.metadata import read_metadata
 
 PAGE = Path(__file__).parents[2] / "search_spaces" / "README.md"

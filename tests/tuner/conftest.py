@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from search_spaces import TrainingConfig
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.display.events import Display
 
 TINY = {

@@ -10,7 +10,7 @@ from search_spaces import ConfigurationError, DataLoaderError, ExperimentFailedE
 from studies import PrunerName, RowState, SamplerName, SearchRequest, load_study, study_status
 from studies.trials.claims import claim_next
 from tuner import HyperparameterTuner
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
 from tuner.training.checkpoints import load_checkpoint

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tuner import HyperparameterTuner
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 
 CUSTOM_EXPERIMENT = '''\
 #!/usr/bin/env python3

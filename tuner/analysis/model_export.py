@@ -13,7 +13,7 @@ import onnx
 from search_spaces import ConfigurationError, config_digest
 from search_spaces.training_config import settings_with_effect
 from tuner.data.augmentation import TTA_MATRICES
-from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
 from tuner.inference.checkpoint_reader import CheckpointReader
 from tuner.inference.onnx_graph import export_graph

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from search_spaces.errors import ConfigurationError, DataLoaderError
 from search_spaces.files.file_locks import wait_for_lock
 from search_spaces.files.regular_files import parse_json, read_bytes, regular_file
-from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 Bytes = npt.NDArray[np.uint8]
 

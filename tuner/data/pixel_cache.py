@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from search_spaces.errors import DataLoaderError
 from tuner.data.cache_folder import Bytes, CachedPixels, CacheFolder, PixelFile, cache_folders, writable_folder
-from tuner.data.image_decoding import decode_images, file_digest
 from tuner.data.image_lookup import ImageLookup, ImageName, states_digest
 from tuner.data.image_statistics import ImageStatistics, image_statistics
+from tuner.data.images import decode_images, file_digest
 from tuner.data.metadata import UNSEEN_SPLIT, DatasetMetadata, first_problems, read_metadata, read_metadata_bytes
 from tuner.data.vocabulary import Labels, Vocabulary, code_point_text
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tuner.data.augmentation import TTA_MATRICES
-from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.models import OCRNetwork
 from tuner.models.decoders import LOG_FLOOR, MonotonicAttention
 

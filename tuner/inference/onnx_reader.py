@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from search_spaces import ConfigurationError
 from search_spaces.files.regular_files import read_bytes
-from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.image_statistics import image_statistics
+from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 from tuner.data.pixel_cache import CachedSplit
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector

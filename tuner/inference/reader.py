@@ -18,8 +18,8 @@ from PIL import Image
 
 from search_spaces import DataLoaderError
 from tuner.data.image_statistics import image_statistics
+from tuner.data.images import ImageSource, UserImage, load_user_images
 from tuner.data.pixel_cache import CachedSplit, open_pixel_cache
-from tuner.data.user_images import ImageSource, UserImage, load_user_images
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.training.confusion_counts import Counts, count_confusions

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import ModelDefinition
-from tuner.data.image_decoding import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
+from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
 
 COLUMNS = IMAGE_WIDTH_PX // 4  # the two convolutions of the stem halve the width
 

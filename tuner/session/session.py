@@ -25,7 +25,7 @@ from studies import (
     study_targets,
     version_notes,
 )
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.display.events import Display
 from tuner.session.run_context import RunContext

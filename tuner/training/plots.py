@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from tuner.data.generation.font_search import font_characters, font_files, system_font_folders
-from tuner.data.rendering.fonts import pinned_font_file
+from tuner.data.generation.fonts import font_characters, font_files, pinned_font_file, system_font_folders
 from tuner.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from search_spaces import ConfigurationError, TrainingConfig, config_digest
 from search_spaces.training_config import config_from_settings
 from tuner.analysis import model_export
 from tuner.analysis.model_export import export_model
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint

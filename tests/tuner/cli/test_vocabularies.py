@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from studies import load_study, study_invariants
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.vocabulary import KHMER_DIGITS
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.training.history import best_checkpoint_path

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 
 
 @pytest.fixture(scope="session")

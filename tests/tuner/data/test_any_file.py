@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces import DataLoaderError
-from tuner.data.image_decoding import MAX_PIXELS, UnreadableImageError, decode_image
+from tuner.data.images import MAX_PIXELS, UnreadableImageError, decode_image
 from tuner.data.metadata import read_metadata
 from tuner.data.vocabulary import KHMER_DIGITS
 

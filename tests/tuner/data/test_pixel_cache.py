@@ -19,8 +19,8 @@ from search_spaces.errors import DataLoaderError
 from search_spaces.files.file_locks import wait_for_lock
 from tuner.data import pixel_cache
 from tuner.data.cache_folder import cache_folders
+from tuner.data.generation.png import encode_png
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.data.rendering.png import encode_png
 from tuner.data.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary()

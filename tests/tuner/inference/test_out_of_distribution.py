@@ -6,7 +6,7 @@ import torch
 import yaml
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions

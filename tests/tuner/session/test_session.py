@@ -30,7 +30,7 @@ from studies import (
     study_space,
 )
 from studies.sampling.pruning import Pruning
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.display.events import Display
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest

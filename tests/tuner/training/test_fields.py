@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search_spaces import TrainingConfig
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.device import setup_training_environment
 

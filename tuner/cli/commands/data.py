@@ -42,7 +42,7 @@ def prepare(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace, prepared: None) -> int:
     """Generate the dataset, and print the path of its metadata file."""
     from tuner.cli.display_factory import open_display
-    from tuner.data.generation import generate_dataset
+    from tuner.data.generation.dataset import generate_dataset
     from tuner.data.generation.recipe import Recipe
 
     generated = False

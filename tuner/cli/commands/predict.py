@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the text read from each image; if images cannot be read, report them and return exit code 2."""
     from search_spaces.diagnostics.plural import counted
     from tuner.analysis.study_reader import open_reader
-    from tuner.data.user_images import count_subfolders
+    from tuner.data.images import count_subfolders
     from tuner.display.terminal import printable, shown_path
 
     reader = open_reader(checkpoint, device=options.device)

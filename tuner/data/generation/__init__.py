@@ -1,5 +1,1 @@
-"""Generating datasets of Khmer digits or other characters."""
-
-from tuner.data.generation.dataset import generate_dataset
-
-__all__ = ["generate_dataset"]
+"""Generating datasets of Khmer digits or other characters: pure functions of recipe, split and sample number."""

@@ -7,7 +7,7 @@ import matplotlib
 import pytest
 import yaml
 
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 from tuner.data.vocabulary import SPECIAL_SYMBOLS
 
 FEW = ["--samples", "20", "--test-samples", "10"]

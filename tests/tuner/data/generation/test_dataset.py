@@ -13,10 +13,9 @@ import yaml
 from PIL import Image
 
 from search_spaces.errors import ConfigurationError, DataLoaderError
-from tuner.data.generation import generate_dataset
-from tuner.data.generation.font_search import find_fonts
+from tuner.data.generation.dataset import generate_dataset
+from tuner.data.generation.fonts import find_fonts, pinned_font_file, pinned_fonts
 from tuner.data.generation.recipe import Recipe
-from tuner.data.rendering.fonts import pinned_font_file, pinned_fonts
 from tuner.data.vocabulary import KHMER_DIGITS, SPECIAL_SYMBOLS, Vocabulary
 
 DEJAVU = Path(matplotlib.get_data_path(), "fonts/ttf")
@@ -329,7 +328,7 @@ def test_error_during_generation_leaves_no_files(tmp_path):
 
 PROGRAM = """
 import sys
-from tuner.data.generation import generate_dataset
+from tuner.data.generation.dataset import generate_dataset
 print("started", flush=True)
 generate_dataset("data", samples=int(sys.argv[1]), on_progress=lambda *done: print(*done, flush=True))
 """

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tuner.data.rendering.stable_random import StableRandom
+from tuner.data.generation.stable_random import StableRandom
 
 
 def test_random_numbers_are_pinned():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.data.user_images import load_user_images
+from tuner.data.images import load_user_images
 
 
 @pytest.fixture

@@ -1,15 +1,22 @@
 import numpy as np
 import pytest
 
-from tuner.data.rendering import backgrounds
-from tuner.data.rendering.degradations import blur, contrast_and_noise, is_legible, reduce_contrast, to_image
-from tuner.data.rendering.stable_random import StableRandom
+from tuner.data.generation.canvas import (
+    BACKGROUNDS,
+    blur,
+    contrast_and_noise,
+    is_legible,
+    plain,
+    reduce_contrast,
+    to_image,
+)
+from tuner.data.generation.stable_random import StableRandom
 
-KINDS = [background for _, background in backgrounds.BACKGROUNDS]
+KINDS = [background for _, background in BACKGROUNDS]
 
 
 def test_percentages_of_the_backgrounds_add_up_to_100():
-    assert sum(percent for percent, _ in backgrounds.BACKGROUNDS) == 100
+    assert sum(percent for percent, _ in BACKGROUNDS) == 100
 
 
 @pytest.mark.parametrize("background", KINDS, ids=lambda background: background.__name__)
@@ -33,7 +40,7 @@ def test_number_of_colours_and_noise_match_the_kind_of_background():
 
 
 def test_some_backgrounds_are_tinted_and_some_grey():
-    spreads = [np.ptp(backgrounds.plain(StableRandom(number))[0, 0]) for number in range(40)]
+    spreads = [np.ptp(plain(StableRandom(number))[0, 0]) for number in range(40)]
     assert min(spreads) == 0
     assert max(spreads) > 20
 

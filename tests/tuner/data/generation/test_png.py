@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.data.rendering.png import encode_png
+from tuner.data.generation.png import encode_png
 
 
 @pytest.mark.parametrize("shape", [(64, 128, 3), (1, 1, 3), (200, 300, 3)])  # the last one needs several blocks

@@ -2,7 +2,7 @@ import pytest
 from PIL import features
 
 from search_spaces.errors import ConfigurationError
-from tuner.data.generation.characters import read_characters
+from tuner.data.generation.recipe import read_characters
 from tuner.data.vocabulary import KHMER_DIGITS
 
 
