@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tuner.display.displays import ProgressDisplay as ProgressDisplay
     from tuner.hyperparameter_tuner import HyperparameterTuner as HyperparameterTuner
     from tuner.hyperparameter_tuner import RunOptions as RunOptions
-    from tuner.models import create_model_from_config as create_model_from_config
+    from tuner.models.network import create_model_from_config as create_model_from_config
     from tuner.training.device import setup_training_environment as setup_training_environment
     from tuner.training.losses import create_loss_function as create_loss_function
     from tuner.training.optimizers import create_optimizer as create_optimizer
@@ -44,7 +44,7 @@ _MODULES = {
     "SearchRequest": "studies",
     "create_data_loaders": "tuner.data.batches",
     "create_loss_function": "tuner.training.losses",
-    "create_model_from_config": "tuner.models",
+    "create_model_from_config": "tuner.models.network",
     "load_reader": "tuner.analysis.study_reader",
     "setup_training_environment": "tuner.training.device",
 }

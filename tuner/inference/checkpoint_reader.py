@@ -19,7 +19,7 @@ from tuner.data.pixel_cache import CachedSplit
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
 from tuner.inference.reader import PixelReadings, Reader, Rows
-from tuner.models import OCRNetwork, build_model
+from tuner.models.network import OCRNetwork, build_model
 from tuner.training.checkpoints import WRONG_CONTENT, DamagedCheckpointError, load_checkpoint
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.losses import create_loss_function

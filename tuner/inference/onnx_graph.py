@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from tuner.data.augmentation import TTA_MATRICES
 from tuner.data.images import IMAGE_HEIGHT_PX, IMAGE_WIDTH_PX
-from tuner.models import OCRNetwork
 from tuner.models.decoders import LOG_FLOOR, MonotonicAttention
+from tuner.models.network import OCRNetwork
 
 _OPSET = 20
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that optional packages are missing

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import SplitBatches
-from tuner.models import OCRNetwork, create_model_from_config
+from tuner.models.network import OCRNetwork, create_model_from_config
 from tuner.seeds import derived_seed
 from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.history import STORED_METRICS, EarlyStopping, EpochMetrics

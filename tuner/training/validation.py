@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tuner.data.batches import SplitBatches, split_batch
-from tuner.models import OCRNetwork
+from tuner.models.network import OCRNetwork
 from tuner.training.losses import LabelLoss
 
 

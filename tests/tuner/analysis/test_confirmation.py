@@ -14,8 +14,7 @@ from studies.report.confirmation import find_confirmation
 from studies.report.snapshot import take_snapshot
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
-from tuner.analysis.candidates import find_candidates
-from tuner.analysis.confirmation import confirm
+from tuner.analysis.confirmation import confirm, find_candidates
 from tuner.display.events import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint

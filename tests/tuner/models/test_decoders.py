@@ -7,8 +7,8 @@ from torch import nn
 from search_spaces import ModelDefinition, TrainingConfig
 from search_spaces.model_definitions import LOSSES_OF_DECODER
 from tuner.data.vocabulary import Vocabulary
-from tuner.models import build_model
 from tuner.models.decoders import DECODERS, CTCDecoder, Decoder, MonotonicAttention
+from tuner.models.network import build_model
 
 VOCABULARY = Vocabulary()
 EOS, PAD, BLANK = VOCABULARY.special

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from search_spaces import ModelDefinition, TrainingConfig
 from tuner.data.batches import SplitBatches, TrainingData, validation_batches
 from tuner.data.pixel_cache import open_pixel_cache
-from tuner.models import build_model
+from tuner.models.network import build_model
 from tuner.training.checkpoints import load_checkpoint
 from tuner.training.device import setup_training_environment
 from tuner.training.epoch import train_step

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tuner.models import create_model_from_config
+from tuner.models.network import create_model_from_config
 from tuner.training.optimizers import create_optimizer, optimizer_for
 from tuner.training.weights import EMA_EPOCHS, FlatParameters, WeightEMA, weight_decay_groups
 

@@ -3,8 +3,8 @@ import torch
 
 from search_spaces import ConfigurationError, ModelCreationError, TrainingConfig, load_model_definitions
 from tuner.data.batches import create_data_loaders
-from tuner.models import build_model, create_model_from_config
 from tuner.models.encoder import count_parameters
+from tuner.models.network import build_model, create_model_from_config
 
 BUILT_IN = list(load_model_definitions(TrainingConfig.model_config_path))
 
