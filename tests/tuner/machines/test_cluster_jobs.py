@@ -181,7 +181,7 @@ def test_worker_resumes_its_trial_after_a_stop_and_after_a_node_failure(
         assert done.returncode == 0, done.stderr
 
     worker.start(tmp_path, cluster_environment)
-    wait_for_epochs(tmp_path, 3)
+    wait_for_epochs(tmp_path, 4)  # so that the third has been reported: an epoch's line is written before its report
     assert worker.stop() == 143, output_of(tmp_path)
     requeues = ["requeue Incomplete 36_8"] if isinstance(worker, SlurmElement) else []
     assert worker.requeues() == requeues
