@@ -51,7 +51,6 @@ from studies.study.search_budget import (
     check_search,
     count_unenqueued,
     earlier_study,
-    fix_parallelism,
     require_same_search,
     search_budget,
     search_settings,

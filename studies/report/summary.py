@@ -128,9 +128,8 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     rule = f"{grace}, a trial is pruned unless it is at least {needed}"
     notes = {PrunerName.QUANTILE: rule, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])
-    if settings.parallelism is not None:
-        rule = f"search trial n is sampled from and pruned against the trials up to number n - {settings.parallelism}"
-        yield Fact("Parallelism", str(settings.parallelism), rule)
+    rule = f"search trial n is sampled from and pruned against the trials up to number n - {settings.parallelism}"
+    yield Fact("Parallelism", str(settings.parallelism), rule)
 
 
 def _worker_facts(attempts: list[Attempt]) -> Iterator[Fact]:

@@ -91,7 +91,7 @@ def find_held_back(study: optuna.Study, folder: OutputFolder, matches: RecordPre
     This includes search trials of the budget that are not enqueued yet.
     """
     settings, records = search_settings(study), own_records(study)
-    if settings is None or settings.parallelism is None:
+    if settings is None:
         return None
     limit = _search_limit(records, settings.parallelism)
     pending = [record for record in records if record.phase in _PENDING]
@@ -110,13 +110,12 @@ def prepare_sampling(study: optuna.Study) -> int | None:
     """Set the sampler and the pruner of the study's search.
 
     Returns:
-        The parallelism; None if no search trial may be claimed, because the study has no search or its parallelism is
-        not fixed yet.
+        The parallelism; None without a search.
     """
     if (space := fixed_space(study)) is not None:
         require_same_distributions(study, space)
     settings = search_settings(study)
-    if settings is None or settings.parallelism is None:
+    if settings is None:
         return None
     parallelism, seed, base = settings.parallelism, study_invariants(study).seed, settings.start
     prior = study_prior(study).observations
@@ -136,7 +135,7 @@ def _claim_prepared(study: optuna.Study, folder: OutputFolder, matches: RecordPr
 
 
 def _search_limit(records: Sequence[TrialRecord], parallelism: int | None) -> int:
-    """Return the number from which search trials are held back: all of them without a parallelism."""
+    """Return the number from which search trials are held back: all of them without a search."""
     if parallelism is None:
         return 0
     pending = (record.number for record in records if record.phase in _PENDING)

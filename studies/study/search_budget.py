@@ -106,13 +106,13 @@ class SearchSettings:
         pruning: The pruner and its settings.
         start: The base settings of search trials; a trial's sampled parameters override them.
         parallelism: Search trial n is sampled from and pruned against the trials numbered ``n - parallelism`` and
-            below, and starts once all of these have finished. None until `fix_parallelism` is called.
+            below, and starts once all of these have finished.
     """
 
     sampler: SamplerName = SamplerName.TPE
     pruning: Pruning = field(default_factory=Pruning)
     start: TrainingConfig = field(default_factory=TrainingConfig)
-    parallelism: Annotated[int, Field(ge=1)] | None = None
+    parallelism: Annotated[int, Field(ge=1)] = 1
 
 
 _STORED, _STORED_BUDGET = TypeAdapter(SearchSettings), TypeAdapter(Annotated[int, Field(ge=0, le=100_000_000)])
@@ -144,7 +144,7 @@ def check_search(request: SearchRequest) -> None:
 
 
 def add_search_trials(
-    study: optuna.Study, folder: OutputFolder, request: SearchRequest, default_parallelism: int | None = 1
+    study: optuna.Study, folder: OutputFolder, request: SearchRequest, default_parallelism: int = 1
 ) -> None:
     """Add search trials to a study's budget, and enqueue the first of them; the first call fixes the search settings.
 
@@ -155,8 +155,7 @@ def add_search_trials(
         study: The study.
         folder: The study's output folder.
         request: The number of trials and the settings.
-        default_parallelism: The parallelism of a new search if the request has none; None if it is not known yet, so
-            that no search trial starts before `fix_parallelism` is called.
+        default_parallelism: The parallelism of a new search if the request has none.
 
     Raises:
         ConfigurationError: The study has other search settings, or a fixed setting of the request is invalid for its
@@ -174,8 +173,6 @@ def add_search_trials(
                 study, build_prior(request.warm_start, study_invariants(study), study_space(study), start, presets)
             )
             study.set_user_attr(SEARCH, settings)
-        if request.parallelism is not None:  # none is set after `--workers auto` was killed while measuring
-            _set_parallelism(study, request.parallelism)
         # `more` adds to the whole budget, including trials that are not enqueued yet.
         current = max(search_budget(study), len(search_records(study)))
         budget = max(current + request.more, request.at_least)
@@ -193,7 +190,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     stored, settings = study.user_attrs.get(SEARCH), search_settings(study)
     if stored is None or settings is None:
         return
-    known = {**asdict(settings.start), **stored, "parallelism": settings.parallelism or request.parallelism}
+    known = {**asdict(settings.start), **stored}
     requested = {
         "sampler": request.sampler,
         "pruner": request.pruner,
@@ -221,16 +218,6 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
         )
     if problems:
         raise ConfigurationError(problems)
-
-
-def fix_parallelism(study: optuna.Study, folder: OutputFolder, parallelism: int) -> int | None:
-    """Fix the parallelism of a study's search if it is not fixed yet; return it, None without a search."""
-    settings = search_settings(study)
-    if settings is None or settings.parallelism is not None:
-        return None if settings is None else settings.parallelism
-    with lock_of(study, folder):
-        _set_parallelism(study, parallelism)
-    return fix_parallelism(study, folder, parallelism)
 
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
@@ -283,14 +270,7 @@ def _count_missing(study: optuna.Study) -> int:
     return min(search_budget(study) - len(records), MOST_WAITING - waiting)
 
 
-def _set_parallelism(study: optuna.Study, parallelism: int) -> None:
-    """Store the parallelism unless the study has one; the caller must hold the study lock."""
-    stored = study.user_attrs[SEARCH]
-    if stored.get("parallelism") is None:
-        study.set_user_attr(SEARCH, {**stored, "parallelism": parallelism})
-
-
-def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: int | None) -> dict[str, Any]:
+def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: int) -> dict[str, Any]:
     start = study_space(study).start_config(
         request.base or _preset_configs(study) or [_default_base(study_invariants(study))]
     )

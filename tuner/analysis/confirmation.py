@@ -30,7 +30,7 @@ from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.events import Display
 from tuner.inference.checkpoint_reader import reader_of_checkpoint
 from tuner.inference.reader import evaluate_split
-from tuner.session.run_options import RunOptions, WorkerCount
+from tuner.session.run_options import RunOptions
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.session.study_setup import current_invariants, with_overrides
@@ -221,7 +221,7 @@ def confirm(
     seeds: Sequence[int],
     *,
     open_display: Callable[[], AbstractContextManager[Display]],
-    workers: WorkerCount = 1,
+    workers: int = 1,
     device: str | None = None,
 ) -> Confirmation:
     """Train configurations on new seeds and evaluate them on the test split; finished repetitions are not retrained.
@@ -232,7 +232,7 @@ def confirm(
         candidates: The configurations.
         seeds: The new seeds.
         open_display: Called for each seed to open the progress display.
-        workers: Number of parallel worker processes; ``auto`` measures the fastest number for each seed.
+        workers: Number of parallel worker processes.
         device: The device of all repetitions; None for the device of each configuration.
 
     Raises:
@@ -257,7 +257,7 @@ def confirm(
     return _confirmation(candidates, seeds, repetitions)
 
 
-def _request(candidates: Candidates, seed: int, workers: WorkerCount, device: str | None) -> RunRequest:
+def _request(candidates: Candidates, seed: int, workers: int, device: str | None) -> RunRequest:
     folder = candidates.seed_dir(seed)
     models, names = candidates.folder.model_definitions_path, {_name(record): record for record in candidates.records}
     experiments = {name: preset_config(record, candidates.invariants, name, models) for name, record in names.items()}

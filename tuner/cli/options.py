@@ -88,14 +88,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int | InvalidValue]:
     return read
 
 
-def worker_count(text: str) -> int | str | InvalidValue:
-    """Parse a number of workers or ``auto``."""
-    if text == "auto":
-        return text
-    number = whole_number(1, MOST_WORKERS)(text)
-    return InvalidValue(f"{number.problem}, or auto") if isinstance(number, InvalidValue) else number
-
-
 def one_of(*choices: str) -> Callable[[str], str | InvalidValue]:
     """Return a parser that accepts only the values in `choices`."""
 
@@ -222,8 +214,8 @@ def overrides_of(options: argparse.Namespace, *, for_trials: bool = False) -> Ov
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``."""
-    workers = "number of worker processes on this machine; 'auto' measures for a few seconds which number is fastest"
-    add_option(parser, "--workers", "N", worker_count, workers, default=1)
+    workers = "number of worker processes on this machine; a good start is one for each core, or 2 for each GPU"
+    add_option(parser, "--workers", "N", whole_number(1, MOST_WORKERS), workers, default=1)
 
 
 def add_threads_option(parser: argparse.ArgumentParser) -> None:

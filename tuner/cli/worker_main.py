@@ -1,7 +1,7 @@
 """The main program of a worker process, which another command (the parent) starts.
 
-The parent writes orders to the process's standard input and reads events, or throughput measurements, from its standard
-output. Standard input closes when the parent exits or is killed; the worker then interrupts its trial and exits.
+The parent writes orders to the process's standard input and reads events from its standard output.
+Standard input closes when the parent exits or is killed; the worker then interrupts its trial and exits.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import signal
 import sys
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from tuner.cli.errors import SUCCESS, report_error
-from tuner.signals import StopRequested, raise_if_requested, stop_on_signals
+from tuner.signals import StopRequested, stop_on_signals
 
 if TYPE_CHECKING:
-    from tuner.workers.orders import ProbeOrders, WorkerOrders
+    from tuner.workers.orders import WorkerOrders
 
 
 def main() -> int:
-    """Train trials, or measure the throughput, as ordered on standard input; return the exit code."""
+    """Train trials as ordered on standard input; return the exit code."""
     study_options: argparse.Namespace | None = None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for stream in (sys.stdout, sys.stderr):
@@ -36,11 +36,9 @@ def main() -> int:
         with stop_on_signals():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             threading.Thread(target=_read_lines, args=(lines,), daemon=True).start()
-            from tuner.workers.orders import ProbeOrders, read_orders
+            from tuner.workers.orders import read_orders
 
             orders = read_orders(lines.get())
-            if isinstance(orders, ProbeOrders):
-                _probe(orders, lines)
             study_options = argparse.Namespace(output_dir=orders.output_dir, storage=orders.storage, debug=True)
             return _work(orders)
     except StopRequested as stop:
@@ -73,29 +71,6 @@ def _work(orders: WorkerOrders) -> int:
         session = replace(session, context=replace(session.context, display=display))
         work_here(session, orders.trial_filter, orders.stop_conditions)
     return TRIALS_PENDING if orders.trial_filter.skipped else SUCCESS
-
-
-def _probe(orders: ProbeOrders, lines: queue.SimpleQueue[bytes]) -> NoReturn:
-    """Run training steps, and report the throughput whenever the parent requests it, until this process is stopped."""
-    import torch
-
-    from tuner.training.throughput import TrainingSteps
-    from tuner.workers.orders import ProbeRate, ProbeReady, ProbeWindow, from_line, to_line
-
-    torch.set_num_threads(orders.threads)
-    steps = TrainingSteps(orders.config)
-    steps.run_step()  # the first step is slower
-    print(to_line(ProbeReady(steps.seconds_per_step())), flush=True)
-    while True:
-        raise_if_requested()
-        window = from_line(ProbeWindow, lines.get())
-        torch.set_num_threads(window.threads)
-        rate = steps.images_per_s(window.start, window.end)
-        print(to_line(ProbeRate(rate, *steps.device_bytes())), flush=True)
-        while lines.empty():  # keep the load constant while other processes are measured
-            raise_if_requested()
-            steps.run_step()
-        lines.get()
 
 
 def _read_lines(lines: queue.SimpleQueue[bytes]) -> None:

@@ -201,9 +201,7 @@ def search_line(status: StudyStatus) -> str | None:
     """Format the search's progress, sampler, pruner and parallelism; None if the study has no search."""
     if (search := status.search) is None:
         return None
-    settings = f"sampler {search.sampler}, pruner {search.pruner}"
-    if search.parallelism is not None:
-        settings += f", parallelism {search.parallelism}"
+    settings = f"sampler {search.sampler}, pruner {search.pruner}, parallelism {search.parallelism}"
     return f"search: {search.ended:,} of {search.budget:,} trials, {settings}"
 
 

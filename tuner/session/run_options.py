@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.diagnostics.plural import counted
@@ -23,8 +22,6 @@ from studies import (
 from tuner.cores import usable_cores
 from tuner.session.output_paths import check_results_file
 
-WorkerCount = int | Literal["auto"]
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -40,7 +37,7 @@ class RunOptions:
         space_file: The search space file; None for the search space of the study, or the built-in one in a new study.
         search: The search after the experiments; `search.at_least` counts all search trials in the study.
         until_targets: Whether to start no further trial after a trial has met the targets.
-        workers: Number of processes that train in parallel; ``auto`` measures which number is fastest.
+        workers: Number of processes that train in parallel.
         threads: Number of PyTorch threads of each worker, fixed when the training of the study starts; None for the
             number of the study, or PyTorch's threads divided by the workers in a new study.
     """
@@ -54,7 +51,7 @@ class RunOptions:
     space_file: str | None = None
     search: SearchRequest = field(default_factory=SearchRequest)
     until_targets: bool = False
-    workers: WorkerCount = 1
+    workers: int = 1
     threads: int | None = None
 
     @property
@@ -142,26 +139,26 @@ class StopConditions:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-def default_parallelism(workers: WorkerCount) -> int | None:
-    """Return the parallelism of a new search if none is requested; None until ``auto`` has been measured.
+def default_parallelism(workers: int) -> int:
+    """Return the parallelism of a new search if none is requested.
 
     With twice the number of workers, a worker rarely has to wait for another one.
     """
-    return None if workers == "auto" else 1 if workers == 1 else 2 * workers
+    return 1 if workers == 1 else 2 * workers
 
 
-def check_workers(workers: WorkerCount, threads: int | None = None) -> None:
+def check_workers(workers: int, threads: int | None = None) -> None:
     """Check the number of workers, and that this machine has a core for each of their threads, if a number is given.
 
     Raises:
         ConfigurationError: There is no worker, or there are more threads than cores, which is many times slower.
     """
-    if workers != "auto" and workers < 1:
-        raise ConfigurationError(f"workers: found {workers}; expected a whole number above 0, or 'auto'")
-    count, cores = 1 if workers == "auto" else workers, usable_cores()
-    most = max(1, cores // count)
+    if workers < 1:
+        raise ConfigurationError(f"workers: found {workers}; expected a whole number above 0")
+    cores = usable_cores()
+    most = max(1, cores // workers)
     if threads is not None and not 1 <= threads <= most:
-        shown = "" if count == 1 else f" for each of {count} workers"
+        shown = "" if workers == 1 else f" for each of {workers} workers"
         raise ConfigurationError(
             f"--threads: found {threads}{shown}; expected 1 to {most}, because this process may use "
             f"{counted(cores, 'core')}; use fewer threads or workers"

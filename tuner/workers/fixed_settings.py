@@ -1,4 +1,4 @@
-"""The settings that are fixed when the training of a study or its search starts: threads and parallelism."""
+"""The threads of the workers, which are fixed when the training of a study starts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from search_spaces.diagnostics.plural import counted
-from studies import fix_parallelism, fix_threads
+from studies import fix_threads, search_settings
 from tuner.cores import usable_cores
-from tuner.session.run_options import default_parallelism
 from tuner.session.session import Session
 from tuner.workers.process import threads_per_worker
 
@@ -26,10 +25,10 @@ def pytorch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def fix_search_parallelism(session: Session, workers: int) -> None:
-    """Fix the parallelism of the study's search if it is not fixed yet; note if it leaves workers without a trial."""
-    parallelism = fix_parallelism(session.study, session.context.folder, default_parallelism(workers) or 1)
-    if parallelism is not None and parallelism < workers:
+def note_idle_workers(session: Session, workers: int) -> None:
+    """Note if the parallelism of the study's search leaves workers without a trial."""
+    settings = search_settings(session.study)
+    if settings is not None and (parallelism := settings.parallelism) < workers:
         session.context.display.note(
             f"the parallelism of the study's search is {parallelism}, so only {parallelism} of {workers} workers train "
             "search trials at the same time; a new study accepts a larger --parallelism"

@@ -22,12 +22,10 @@ from studies import (
     WhyEnded,
     count_unenqueued,
     ended_records,
-    fix_parallelism,
     is_connection_lost,
     latest_records,
     own_records,
     read_record,
-    search_settings,
     storage_error_text,
     study_status,
     write_study_note,
@@ -37,7 +35,7 @@ from tuner.session.checkpoint_retention import delete_unneeded_checkpoints
 from tuner.session.objective import run_trial
 from tuner.session.outcome import outcome_of_error
 from tuner.session.run_context import RunContext, TrialInterrupted
-from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount, default_parallelism
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
 from tuner.session.status_poller import POLL_ERRORS, StatusPoller
 from tuner.session.trial_selection import (
@@ -48,8 +46,7 @@ from tuner.session.trial_selection import (
     trial_that_met_targets,
     trials_to_start,
 )
-from tuner.workers.auto_count import AUTO, choose_worker_count
-from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads, pytorch_threads
+from tuner.workers.fixed_settings import fix_worker_threads, note_idle_workers, pytorch_threads
 from tuner.workers.supervisor import work_in_processes
 from tuner.workers.waiting import held_back_text, wait_until_startable
 
@@ -67,7 +64,7 @@ def work(
     session: Session,
     trial_filter: TrialFilter,
     stop_conditions: StopConditions,
-    workers: WorkerCount = 1,
+    workers: int = 1,
     *,
     threads: int | None = None,
     wait: bool = False,
@@ -80,8 +77,8 @@ def work(
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        workers: Number of parallel workers; ``auto`` measures the fastest number. They are processes of this machine
-            (1 trains in this process) or, with `cluster`, tasks of a cluster.
+        workers: Number of parallel workers: processes of this machine (1 trains in this process) or, with `cluster`,
+            tasks of a cluster.
         threads: Number of PyTorch threads of each worker; see `RunOptions.threads`.
         wait: Whether to wait for new trials until a stop condition holds.
         wait_for_others: Whether to wait until other processes have finished their trials, and to take over the trials
@@ -104,11 +101,8 @@ def work(
     poller.poll()
     finished = {record.experiment_name for record in done}
     pending = {name: config for name, config in planned.items() if name not in finished}
-    if workers == AUTO:
-        workers = choose_worker_count(session, trial_filter, stop_conditions, pending, threads)
-    # A single `worker` may join while `--workers auto` of another command still measures.
     if pending and trial_filter.search and wait_for_others and may_start(session, stop_conditions):
-        fix_search_parallelism(session, workers)
+        note_idle_workers(session, workers)
     threads = fix_worker_threads(session, workers, threads, None if cluster is None else cluster.cpus)
     # Train a single trial in this process, unless more trials that match the filter may be added.
     has_many = wait or len(pending) > (0 if trial_filter.may_gain_trials else 1)
@@ -135,8 +129,6 @@ def work(
             wait_for_others = False
         if not (wait_for_others and _wait_for_others(session, trial_filter, stop_conditions, poller, noted)):
             break
-        if trial_filter.search:  # `--workers auto` of another command may have been stopped before it chose
-            fix_parallelism(session.study, session.context.folder, default_parallelism(workers) or 1)
     _report_pending(session, trial_filter, stop_conditions)
 
 
@@ -266,9 +258,6 @@ def _wait_for_others(
             if trials_to_start(session, trial_filter):
                 time.sleep(_SECONDS_BETWEEN_CLAIMS)  # another process may be about to claim it
                 return True
-            if trial_filter.search and _lacks_parallelism(session):
-                time.sleep(_SECONDS_BETWEEN_CLAIMS)
-                return True
             if held_back(session, trial_filter) is not None:
                 if wait_until_startable(session, trial_filter, stop_conditions, poller):
                     return True
@@ -342,15 +331,8 @@ def _report_pending(session: Session, trial_filter: TrialFilter, stop_conditions
 
 def _held_back_reason(session: Session, trial_filter: TrialFilter) -> str:
     """Describe why no running worker can train the pending search trials; "" if one can."""
-    if trial_filter.search and _lacks_parallelism(session):
-        return "`--workers auto` has not chosen a parallelism yet; if it was stopped, run `khmer-tuner resume`"
     held = held_back(session, trial_filter)
     return "" if held is None or not held.is_blocked else held_back_text(session, held)
-
-
-def _lacks_parallelism(session: Session) -> bool:
-    settings = search_settings(session.study)
-    return settings is not None and settings.parallelism is None
 
 
 def _pending_names(session: Session, trial_filter: TrialFilter) -> list[str]:

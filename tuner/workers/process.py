@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import IO
 
 from tuner.workers.base import Lines, Worker
-from tuner.workers.orders import ProbeOrders, WorkerOrders, to_line
+from tuner.workers.orders import WorkerOrders, to_line
 
 WORKER_MODULE = "tuner.cli.worker_main"
 
@@ -34,7 +34,7 @@ class WorkerProcess(Worker):
         process: The operating system process.
     """
 
-    def __init__(self, orders: WorkerOrders | ProbeOrders, lines: Lines, *, failed_starts: int = 0) -> None:
+    def __init__(self, orders: WorkerOrders, lines: Lines, *, failed_starts: int = 0) -> None:
         """Start a process with orders; `lines` receives each line of its standard output, and None at the end."""
         super().__init__(failed_starts)
         line = to_line(orders)  # before the process starts, since this may raise
@@ -62,13 +62,6 @@ class WorkerProcess(Worker):
         ]
         for listener in self._listeners:
             listener.start()
-        self._write(line)
-
-    def send(self, message: object) -> None:
-        """Write a message of the module `orders` to the worker's standard input."""
-        self._write(to_line(message))
-
-    def _write(self, line: str) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the process has exited; its exit code shows the reason
             self.process.stdin.write(line + "\n")

@@ -26,7 +26,7 @@ from studies import (
 from tuner.display.events import RunSummary
 from tuner.display.terminal import shown_path
 from tuner.session.output_paths import RESULTS, may_replace, timestamp
-from tuner.session.run_options import StopConditions, TrialFilter, WorkerCount
+from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
 from tuner.workers.loop import finished_trials, work
@@ -52,7 +52,7 @@ def run_study(
     trial_filter: TrialFilter,
     stop_conditions: StopConditions,
     *,
-    workers: WorkerCount = 1,
+    workers: int = 1,
     threads: int | None = None,
     results_file: str | None = None,
 ) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def run_study(
         session: The opened study.
         trial_filter: The trials to train.
         stop_conditions: When to stop early.
-        workers: Number of parallel worker processes; ``auto`` measures which is fastest.
+        workers: Number of parallel worker processes.
         threads: Number of PyTorch threads of each worker; see `RunOptions.threads`.
         results_file: The results file; None for a default name with the time, in the working directory. If nothing was
             trained, results are written only to a named file that lacks them.

@@ -16,7 +16,6 @@ from studies import (
     count_claimable,
     enqueue_presets,
     find_held_back,
-    fix_parallelism,
     load_study,
     load_study_for_changes,
     own_records,
@@ -171,37 +170,12 @@ def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(
 
 
 class TestParallelism:
-    def test_search_trials_wait_until_the_parallelism_is_fixed(self, start, presets):
-        study, folder = start({})
-        add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
-        assert claim_next_trial(study, folder) is None
-        assert count_claimable(study, folder, every, with_search=True) == 0
-        assert find_held_back(study, folder, every) is None
-        require_same_search(study, SearchRequest(parallelism=4))  # none is fixed, so any is accepted
-        assert fix_parallelism(study, folder, 4) == 4
-        assert fix_parallelism(study, folder, 8) == 4
-        assert len(claim_all(study, folder)) == 2
-
-    def test_search_without_a_stored_parallelism_gets_one(self, start):
-        study, folder = start_search(start, {}, parallelism=2, trials=1)
-        stored = dict(study.user_attrs["search"])
-        del stored["parallelism"]
-        study.set_user_attr("search", stored)
-        assert claim_next_trial(study, folder) is None
-        assert fix_parallelism(study, folder, 3) == 3
-
-    def test_later_request_fixes_it_if_the_first_command_was_killed_before_it_chose(self, start):
-        study, folder = start({})
-        add_search_trials(study, folder, SearchRequest(at_least=2), default_parallelism=None)
-        add_search_trials(study, folder, SearchRequest(parallelism=6), default_parallelism=2)
-        assert fix_parallelism(study, folder, 4) == 6
-
     @pytest.mark.parametrize("parallelism", [0, -1])
     def test_invalid_parallelism_is_refused(self, parallelism):
         with pytest.raises(ConfigurationError, match="expected a whole number above 0"):
             SearchRequest(parallelism=parallelism)
 
-    @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3), (3, None, 3)])
+    @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3)])
     def test_requested_parallelism_takes_precedence_over_the_default(self, requested, default, expected, start):
         study, folder = start({})
         add_search_trials(study, folder, SearchRequest(parallelism=requested, at_least=1), default)
@@ -215,8 +189,3 @@ class TestParallelism:
         require_same_search(study, SearchRequest(parallelism=4))
         with pytest.raises(ConfigurationError, match="its search has parallelism 4, not 2; "):
             require_same_search(study, SearchRequest(parallelism=2))
-
-    def test_fixing_without_a_search_does_nothing(self, start, presets):
-        study, folder = start(presets)
-        assert fix_parallelism(study, folder, 4) is None
-        assert search_settings(study) is None

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from rich.table import Table
 
-from search_spaces import TrainingConfig
 from studies import latest_records, load_study
 from tuner.cli.output import print_json, print_lines, print_text
 from tuner.display.displays import LiveDisplay, ProgressDisplay
 from tuner.display.live_view import bars
 from tuner.display.terminal import console_on
-from tuner.workers.orders import ProbeOrders
+from tuner.session.run_options import StopConditions, TrialFilter
+from tuner.workers.orders import WorkerOrders
 from tuner.workers.process import WorkerProcess
 
 HOSTILE = "Kh\x1b[2Jmer\x9b1A"
@@ -78,7 +78,9 @@ def test_library_does_not_change_signal_handlers(cli, run_study):
 
 
 def test_worker_interrupted_during_startup_exits_with_130(working_dir):
-    worker = WorkerProcess(ProbeOrders(TrainingConfig(), threads=1), queue.SimpleQueue())
+    url, wanted = "sqlite:///out/study.db", (TrialFilter(), StopConditions())
+    orders = WorkerOrders("out", "study", url, "", None, "metadata.yaml", {}, *wanted, threads=1)
+    worker = WorkerProcess(orders, queue.SimpleQueue())
     worker.process.send_signal(signal.SIGINT)  # during the start of the interpreter
     assert worker.process.wait() == 130
     worker.close()

@@ -92,7 +92,6 @@ class TestCheck:
         (None, 9, ""),
         (1, 9, ""),
         (4, 1, ""),
-        (4, "auto", ""),
         (2, 2, ""),
         (5, 1, "found 5; expected 1 to 4, because this process may use 4 cores; use fewer threads or workers"),
         (3, 2, "found 3 for each of 2 workers; expected 1 to 2, because this process may use 4 cores; "),
@@ -110,7 +109,7 @@ def test_more_threads_than_cores_are_refused(threads, workers, problem, monkeypa
         check_workers(workers, threads)
 
 
-@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6), ("auto", None)])
+@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), (3, 6)])
 def test_default_parallelism_is_twice_the_number_of_workers(workers, parallelism):
     assert default_parallelism(workers) == parallelism
 

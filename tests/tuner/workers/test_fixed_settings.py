@@ -10,7 +10,7 @@ from studies import SearchRequest, load_study, search_settings, study_threads
 from tuner.session.run_options import RunOptions, StopConditions, TrialFilter
 from tuner.session.run_request import RunRequest
 from tuner.session.session import Session
-from tuner.workers.fixed_settings import fix_search_parallelism, fix_worker_threads
+from tuner.workers.fixed_settings import fix_worker_threads, note_idle_workers
 from tuner.workers.loop import work
 
 OUT = Path("training_output")
@@ -81,7 +81,7 @@ def test_more_workers_than_the_parallelism_are_named(parallelism, workers, note,
     watcher = make_watcher()
     session = open_session(watcher, search=SearchRequest(at_least=1, parallelism=parallelism))
     watcher.notes.clear()
-    fix_search_parallelism(session, workers)
+    note_idle_workers(session, workers)
     expected = (
         f"the parallelism of the study's search is {note}, so only {note} of {workers} workers train search trials at "
         "the same time; a new study accepts a larger --parallelism"
@@ -89,7 +89,7 @@ def test_more_workers_than_the_parallelism_are_named(parallelism, workers, note,
     assert watcher.notes == ([expected] if note else [])
 
 
-@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4), ("auto", None)])
+@pytest.mark.parametrize(("workers", "parallelism"), [(1, 1), (2, 4)])
 def test_new_search_has_the_default_parallelism(workers, parallelism, open_session, make_watcher):
     session = open_session(make_watcher(), search=SearchRequest(at_least=1), workers=workers)
     settings = search_settings(session.study)

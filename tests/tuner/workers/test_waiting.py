@@ -95,20 +95,6 @@ def test_stop_request_ends_the_wait(open_session, make_watcher):
     assert watcher.notes[-1].endswith("still pending, because a stop was requested")
 
 
-def test_search_starts_only_after_workers_auto_has_chosen_the_parallelism(open_session, make_watcher):
-    watcher, trial_filter = make_watcher(), TrialFilter()
-    session = open_session(watcher, parallelism=None, workers="auto")
-    work(session, trial_filter, StopConditions())  # the command `worker`, while the other one measures
-    assert (watcher.finished, trial_filter.skipped) == (["one", "two"], {2, 3})
-    assert watcher.notes[-1] == (
-        "search_0002, search_0003: still pending, because `--workers auto` has not chosen a parallelism yet; "
-        "if it was stopped, run `khmer-tuner resume`"
-    )
-    again = make_watcher()
-    work(open_session(again, parallelism=None), TrialFilter(), StopConditions(), wait_for_others=True)
-    assert again.finished == ["search_0002", "search_0003"]
-
-
 class TestBlocked:
     """No running worker will train the trial for which the search trials wait."""
 

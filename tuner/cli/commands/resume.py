@@ -2,7 +2,7 @@
 
 Examples:
   khmer-tuner resume
-  khmer-tuner resume --output-dir training_output --workers auto
+  khmer-tuner resume --output-dir training_output --workers 2
   khmer-tuner resume --retry-failed
 """
 

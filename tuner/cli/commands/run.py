@@ -147,10 +147,8 @@ def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRe
         *request.messages[len(file.messages) :],
     ]
     if search:
-        text = "search:  {trials} search trials in total, sampler {sampler}, pruner {pruner}, parallelism ".format(
-            **search
-        )
-        lines.append(f"{text}{search['parallelism'] or 'twice the number of workers'}")
+        text = "search:  {trials} search trials in total, sampler {sampler}, pruner {pruner}, parallelism {parallelism}"
+        lines.append(text.format(**search))
         lines += [f"space:   {', '.join(search['varied'])}", *(f"note: {note}" for note in search["notes"])]
         lines += [
             f"prior:   {counted(trials, 'finished trial')} of {name}" for name, trials in search["warm_start"].items()
@@ -185,7 +183,7 @@ def _planned_search(request: RunRequest, study: LoadedStudy | None) -> dict[str,
         "to_train": trials - (known.ended if known else 0),
         "sampler": known.sampler if known else search.chosen_sampler,
         "pruner": known.pruner if known else search.chosen_pruner,
-        "parallelism": (known and known.parallelism) or parallelism,
+        "parallelism": known.parallelism if known else parallelism,
         "varied": space.names,
         "notes": space.preset_notes(request.experiments),
         "warm_start": {study.name: len(study.observations) for study in search.warm_start},
