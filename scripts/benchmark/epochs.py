@@ -31,7 +31,7 @@ TIMED_PARTS = (
     # The rest of a step: gradient clipping, update of the weights and of their EMA.
     TimedPart("optimizer", ("tuner.training.epoch.train_step",)),
     # Includes assembling the validation batches and counting correct readings.
-    TimedPart("validation", ("tuner.training.epoch.score_split",), opaque=True),
+    TimedPart("validation", ("tuner.training.training_state.score_split",), opaque=True),
     TimedPart("metrics", ("tuner.training.validation.Accuracy.update", "tuner.models.network.OCRNetwork.read")),
     TimedPart(
         "logging",

@@ -15,6 +15,12 @@ from search_spaces.yaml_reader.nodes import KeyPath
 Location = str | Sequence[str | int]
 
 _MAX_VALUE_LENGTH = 60
+KINDS_OF_FILES = {
+    "experiments": "this looks like an experiments file; pass this file to --config",
+    "models": "this looks like a model definitions file; set 'model.config_path' of an experiment to this file",
+    "dataset_info": "this looks like a dataset's metadata; set 'data.metadata_path' of an experiment to this file",
+    "space": "this looks like a search space; pass this file to --space",
+}
 # Common names in other programs for the settings and values of this program.
 _SYNONYMS = {
     "categories": "choices",
@@ -152,6 +158,11 @@ def describe(value: object) -> str:
     if len(text) > _MAX_VALUE_LENGTH:
         text = text[: _MAX_VALUE_LENGTH - 3] + "..."
     return f"the list {text}" if isinstance(value, list | tuple) else text
+
+
+def other_kind(config: Mapping[str, object], own_key: str) -> str | None:
+    """Return a remedy if a file has the key of another kind of file than the one with the key `own_key`."""
+    return next((remedy for key, remedy in KINDS_OF_FILES.items() if key in config and key != own_key), None)
 
 
 def nearest(name: object, choices: Iterable[str]) -> str | None:

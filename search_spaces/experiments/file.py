@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, suggest
+from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, other_kind, suggest
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
@@ -18,11 +18,6 @@ from search_spaces.training_config import DATASET_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
 
 _TOP_KEYS = ("experiments", "targets")
-_OTHER_FILES = {
-    "models": "this looks like a model definitions file; set 'model.config_path' of an experiment to this file",
-    "dataset_info": "this looks like a dataset's metadata; set 'data.metadata_path' of an experiment to this file",
-    "space": "this looks like a search space; pass this file to --space",
-}
 
 
 class StatedSize(NamedTuple):
@@ -217,9 +212,8 @@ def _experiments(config: Mapping[str, Any], diagnostics: Diagnostics) -> dict[st
 
 
 def _missing_remedy(config: Mapping[str, Any]) -> str:
-    for key, remedy in _OTHER_FILES.items():
-        if key in config:
-            return remedy
+    if remedy := other_kind(config, "experiments"):
+        return remedy
     if any(section in config for section in SECTIONS):
         return "indent the sections below a name of your choice, and the name below 'experiments'"
     near = nearest("experiments", [str(key) for key in config])

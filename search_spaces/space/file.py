@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.diagnostics import Diagnostics, suggest
+from search_spaces.diagnostics.diagnostics import KINDS_OF_FILES, Diagnostics, suggest
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
@@ -116,5 +116,5 @@ def _with_models(space: Mapping[str, Any], definitions: Mapping[str, ModelDefini
 
 def _key_remedy(key: str) -> str:
     if key == "experiments":
-        return "this looks like an experiments file; pass this file to --config"
+        return KINDS_OF_FILES[key]
     return f"move {key} to 'space'" if key in KEY_OF_FIELD else suggest(key, ("base", "space"))

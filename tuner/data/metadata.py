@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces.diagnostics.diagnostics import other_kind
 from search_spaces.errors import DataLoaderError
 from search_spaces.files.regular_files import read_bytes
 from tuner.data.image_lookup import ImageName, find_images
@@ -245,18 +246,13 @@ def _samples(root: YamlMapping, file: Path, split: str, problems: list[str]) -> 
 
 
 _EXAMPLE = "use, for example, 'train: {samples: [{image_path: train/1.png, label: ១២}]}'"
-_OTHER_FILES = {
-    "experiments": "this looks like an experiments file; pass this file to --config",
-    "models": "this looks like a model definitions file; set 'model.config_path' of an experiment to this file",
-    "space": "this looks like a search space; pass this file to --space",
-}
 
 
 def _other_split(root: YamlMapping, split: str) -> str:
     """Return a hint: the existing splits, or the kind of file that this file seems to be."""
     known = _split_names(root)
     if not known:
-        return next((hint for key, hint in _OTHER_FILES.items() if key in root), f"found no splits; {_EXAMPLE}")
+        return other_kind(root, "dataset_info") or f"found no splits; {_EXAMPLE}"
     near = difflib.get_close_matches(split, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "use one of these, or add the split"
     return f"found {', '.join(map(repr, known))}; {hint}"

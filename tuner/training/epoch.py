@@ -15,7 +15,7 @@ from tuner.training.history import EpochMetrics
 from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import Accuracy, SplitScore, score_split
+from tuner.training.validation import Accuracy, SplitScore
 
 OnBatch = Callable[[int, int], None]
 
@@ -38,14 +38,7 @@ def run_epoch(
     learning_rate = training.learning_rate
     with out_of_memory_as_exhausted(training.micro_batch_size_for(data.train)):
         train_loss, train_accuracy = train_epoch(training, data.train, recorder, epoch, on_batch)
-    with out_of_memory_as_exhausted(training.micro_batch_size_for(data.val)):
-        score = score_split(
-            training.ema.module,
-            training.loss,
-            data.val,
-            training.autocast,
-            micro_batch_size=training.micro_batch_size,
-        )
+    score = training.score(data.val)
     if not math.isfinite(score.loss):
         raise NonFiniteLossError(
             f"epoch {epoch}: found validation loss {score.loss}; expected a finite number; use a lower learning_rate"

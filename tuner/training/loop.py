@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from search_spaces import TrainingConfig
-from tuner.data.batches import SplitBatches, TrainingData
+from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import COLUMNS, count_parameters
 from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resume, load_checkpoint, save_checkpoint
@@ -20,19 +20,13 @@ from tuner.training.device import amp_dtype
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import BestEpochScore, EarlyStopping, EpochMetrics, TrainingResult, checkpoint_dir
 from tuner.training.optimizers import step_scheduler
-from tuner.training.out_of_memory import (
-    MemoryExhaustedError,
-    keep_freed_memory,
-    out_of_memory_as_exhausted,
-    release_freed_memory,
-)
+from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.plot_updates import PlotUpdates
 from tuner.training.plots import Plots
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
-from tuner.training.throughput import reading_images_per_s
 from tuner.training.training_state import TrainingState
-from tuner.training.validation import SplitScore, score_split
+from tuner.training.validation import SplitScore
 
 log = logging.getLogger(__name__)
 
@@ -222,14 +216,6 @@ def _score_best(
     The test-time augmentation confidences of the validation images are added to ``best.pt``; this takes as long as four
     validations.
     """
-
-    def score(batches: SplitBatches, *, distorted: bool) -> SplitScore:
-        model, size = training.ema.module, training.micro_batch_size
-        with out_of_memory_as_exhausted(training.micro_batch_size_for(batches)):
-            return score_split(
-                model, training.loss, batches, training.autocast, micro_batch_size=size, distorted=distorted
-            )
-
     try:
         state = load_checkpoint(best)
         # The training has ended, so its last weights are not needed.
@@ -239,9 +225,9 @@ def _score_best(
     unseen: tuple[float | None, float | None] = None, None
     try:
         if data.unseen is not None:
-            accuracy = score(data.unseen, distorted=False).accuracy
+            accuracy = training.score(data.unseen).accuracy
             unseen = accuracy.character_accuracy(), accuracy.sequence_accuracy()
-        confidence = score(data.val, distorted=True).confidence
+        confidence = training.score(data.val, distorted=True).confidence
     except MemoryExhaustedError as error:
         log.warning(f"{error}; {best.name} has no test-time augmentation confidence, so fewer readings are flagged")
     else:
@@ -249,7 +235,7 @@ def _score_best(
         before_save()
         save_checkpoint(best, state)
     seconds = min(1.0, 0.01 * sum(epoch.epoch_seconds for epoch in training.history))
-    speeds = [reading_images_per_s(training, data.val, size, seconds / 2) for size in (1, 64)]
+    speeds = [training.reading_images_per_s(data.val, size, seconds / 2) for size in (1, 64)]
     return BestEpochScore(*unseen, best.stat().st_size, *speeds)
 
 

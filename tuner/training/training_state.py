@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +20,8 @@ from tuner.training.device import amp_dtype, setup_training_environment
 from tuner.training.history import STORED_METRICS, EarlyStopping, EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_for
+from tuner.training.out_of_memory import MemoryExhaustedError, out_of_memory_as_exhausted
+from tuner.training.validation import SplitScore, score_split
 from tuner.training.weights import FlatParameters, WeightEMA
 
 
@@ -90,6 +94,39 @@ class TrainingState:
     def autocast(self) -> torch.autocast:
         """Return the precision context for forward passes."""
         return torch.autocast(self.device.type, dtype=amp_dtype(self.device), enabled=self.use_amp)
+
+    def score(self, batches: SplitBatches, *, distorted: bool = False) -> SplitScore:
+        """Score the averaged weights on a split; see `score_split`.
+
+        Raises:
+            MemoryExhaustedError: There is not enough memory for a micro-batch.
+        """
+        model, size = self.ema.module, self.micro_batch_size
+        with out_of_memory_as_exhausted(self.micro_batch_size_for(batches)):
+            return score_split(model, self.loss, batches, self.autocast, micro_batch_size=size, distorted=distorted)
+
+    @torch.inference_mode()
+    def reading_images_per_s(self, val: SplitBatches, batch_size: int, seconds: float) -> float | None:
+        """Return how many validation images per second the averaged weights read; None if there is not enough memory.
+
+        A pass reads the label sequences and confidences of a batch, without test-time augmentation, on the device and
+        with the threads of the training. Passes are repeated for `seconds`, but at least once after a warm-up pass. The
+        fastest pass counts, because other processes can only slow a pass down.
+        """
+        if batch_size > (self.micro_batch_size or batch_size):
+            return None  # memory ran out for larger micro-batches; now the process could be killed
+        end, times = time.perf_counter() + seconds, list[float]()
+        with suppress(MemoryExhaustedError), out_of_memory_as_exhausted(batch_size):
+            model, (images, _) = self.ema.module.eval(), next(val.epoch(0))
+            images = images.repeat(-(-batch_size // len(images)), 1, 1, 1)[:batch_size]
+            while len(times) < 2 or time.perf_counter() + times[-1] < end:
+                start = time.perf_counter()
+                with self.autocast():
+                    scores = model(images)
+                rows = model.read(scores)
+                _ = rows.cpu(), model.confidence(scores, rows).cpu()  # waits for a GPU
+                times.append(time.perf_counter() - start)
+        return batch_size / min(times[1:]) if len(times) > 1 else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the content of a checkpoint: everything needed to resume with bit-identical results."""

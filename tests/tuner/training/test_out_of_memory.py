@@ -155,7 +155,7 @@ def test_out_of_memory_in_test_time_augmentation_keeps_the_trained_network(
     def allocate_too_much(*_):
         return torch.empty(1 << 50)
 
-    monkeypatch.setattr("tuner.models.OCRNetwork.tta_confidence", allocate_too_much)
+    monkeypatch.setattr("tuner.models.network.OCRNetwork.tta_confidence", allocate_too_much)
     result = run(tiny_config(num_epochs=1, batch_size=8), tmp_path)
     assert (result.why_ended, len(result.history)) == ("max_epochs", 1)
     assert "best.pt has no test-time augmentation confidence" in caplog.text

@@ -9,7 +9,6 @@ import torch
 from tuner.data.batches import validation_batches
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.training import loop
-from tuner.training.throughput import reading_images_per_s
 from tuner.training.training_state import TrainingState
 
 
@@ -27,7 +26,7 @@ def test_batches_of_any_size_are_timed_until_the_limit(batch_size, kind, tiny_co
     sizes = []
     training.ema.module.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     state, started = torch.get_rng_state(), time.perf_counter()
-    speed = reading_images_per_s(training, val, batch_size, 0.1)
+    speed = training.reading_images_per_s(val, batch_size, 0.1)
     assert time.perf_counter() - started < 0.5
     assert set(sizes) == {batch_size}
     assert len(sizes) > 2
@@ -40,27 +39,27 @@ def test_fastest_pass_after_the_warm_up_counts(tiny_config, val, monkeypatch):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     # The limit, the durations of the passes (1, 8, 4 and 5 s) and the checks of the limit.
     times = iter([0.0, 0.0, 1.0, 1.0, 9.0, 9.0, 9.0, 13.0, 13.0, 13.0, 18.0, 18.0])
-    monkeypatch.setattr("tuner.training.throughput.time.perf_counter", lambda: next(times))
-    assert reading_images_per_s(training, val, 64, 20.0) == 64 / 4
+    monkeypatch.setattr("tuner.training.training_state.time.perf_counter", lambda: next(times))
+    assert training.reading_images_per_s(val, 64, 20.0) == 64 / 4
 
 
 def test_at_least_one_pass_is_timed(tiny_config, val):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
-    assert reading_images_per_s(training, val, 1, 0.0)
+    assert training.reading_images_per_s(val, 1, 0.0)
 
 
 def test_speed_is_unknown_if_memory_does_not_suffice(tiny_config, val, monkeypatch):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     training.micro_batch_size = 32
-    assert reading_images_per_s(training, val, 1, 0.0)
-    assert reading_images_per_s(training, val, 64, 0.0) is None
+    assert training.reading_images_per_s(val, 1, 0.0)
+    assert training.reading_images_per_s(val, 64, 0.0) is None
     training.micro_batch_size = None
 
     def exhaust(module, inputs):
         raise MemoryError
 
     training.ema.module.register_forward_pre_hook(exhaust)
-    assert reading_images_per_s(training, val, 1, 0.0) is None
+    assert training.reading_images_per_s(val, 1, 0.0) is None
 
 
 def test_training_measures_its_best_epoch(tiny_config, run, tmp_path):
@@ -86,7 +85,7 @@ def test_measurement_takes_one_percent_of_the_training_time_and_at_most_one_seco
 
     run_epoch, limits = loop.run_epoch, list[tuple[int, float]]()
     monkeypatch.setattr(loop, "run_epoch", take_time)
-    monkeypatch.setattr(loop, "reading_images_per_s", lambda training, val, *limit: limits.append(limit))
+    monkeypatch.setattr(TrainingState, "reading_images_per_s", lambda training, val, *limit: limits.append(limit))
     result = run(tiny_config(num_epochs=2), tmp_path)
     assert limits == [(1, pytest.approx(seconds)), (64, pytest.approx(seconds))]
     assert (result.best.images_per_s_batch_1, result.best.images_per_s_batch_64) == (None, None)
