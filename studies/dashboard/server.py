@@ -1,31 +1,24 @@
 """The address and the web server of the dashboard.
 
 The server is waitress instead of `wsgiref`: it parses requests strictly, a slow or broken client occupies no thread,
-and the fixed number of threads limits the database connections. Slow clients do not block others: the newest request is
-served first, and if all connections are in use, a new connection replaces the one that has been idle longest.
+and the fixed number of threads limits the database connections.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import ipaddress
 import logging
-import math
-import resource
 import socket
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self
 from wsgiref.types import WSGIApplication
 
 import waitress
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
 
 from search_spaces.errors import ConfigurationError
 
@@ -33,7 +26,6 @@ _THREADS = 8
 _LOOP_S = 1.0  # between checks for idle connections
 _SHUTDOWN_S = 0.5  # wait for requests in progress
 _MAX_BODY_BYTES = 64 * 1024  # allowed requests have no body
-_shared = lru_cache(maxsize=8)(bytes)  # slow clients waiting for equal responses share one copy
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -122,16 +114,13 @@ class DashboardServer:
         """
         connections: dict[int, Any] = {}
         server = waitress.create_server(
-            lambda environ, start: environ["wsgi.file_wrapper"](io.BytesIO(_shared(b"".join(app(environ, start))))),
+            app,
             map=connections,
             sockets=[self._socket],
             threads=_THREADS,
             ident=None,
             max_request_body_size=_MAX_BODY_BYTES,
-            outbuf_high_watermark=2**40,  # so that no thread waits for a client that does not read
-            connection_limit=min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
         )
-        server.channel_class, server.task_dispatcher.queue = _Connection, _NewestFirst()
         with _silence(debug):
             try:
                 # `server.run` would wait too long for requests in progress when it exits.
@@ -139,21 +128,6 @@ class DashboardServer:
             finally:
                 server.task_dispatcher.shutdown(timeout=_SHUTDOWN_S)
                 wasyncore.close_all(connections)
-
-
-class _NewestFirst(deque[Any]):
-    popleft = deque.pop
-
-
-class _Connection(HTTPChannel):  # type: ignore[misc]
-    def __init__(self, server: Any, *arguments: Any, **options: Any) -> None:
-        if len(server._map) >= server.adj.connection_limit - 1:
-            min(server.active_channels.values(), key=lambda connection: connection.last_activity).handle_close()
-        super().__init__(server, *arguments, **options)
-
-    def service(self) -> None:
-        self.last_activity = math.inf  # so that this connection is not closed while its response is computed
-        super().service()
 
 
 @contextmanager
