@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import errno
 import re
 from pathlib import Path
@@ -14,18 +13,6 @@ from search_spaces.files.regular_files import read_bytes
 
 # Configurations have a few kilobytes; a much larger file is no configuration, and slow to parse.
 _MAX_BYTES = 256 * 1024
-_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose byte order mark is a prefix of this one
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-# Formats other than YAML that may parse as YAML.
-_OTHER_FORMATS = {
-    re.compile(r"\A\s*<[!?a-zA-Z]"): "this is HTML or XML, for example a downloaded page; use a YAML file",
-    re.compile(r"^<{7} ", re.MULTILINE): "a merge conflict starts here; keep one side, and delete "
-    "the lines that start with <<<<<<<, ======= and >>>>>>>",
-}
 _ASSIGNMENT = re.compile(r"[\w.\"'-]+\s*=(?!=)")
 
 
@@ -34,14 +21,16 @@ def read_source(file: Path) -> str:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ConfigurationError: The file is not UTF-8 text, too large, or obviously not YAML.
+        ConfigurationError: The file is not UTF-8 text, or too large.
     """
-    text = _decoded(file, _content(file))
-    for pattern, problem in _OTHER_FORMATS.items():
-        if found := pattern.search(text):
-            line = text.count("\n", 0, found.start()) + 1
-            raise ConfigurationError(f"{file}:{line}: {problem}")
-    return text
+    content = _content(file)
+    try:
+        if (at := content.find(0)) < 0:
+            return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        at = error.start
+    line = content.count(b"\n", 0, at) + 1
+    raise ConfigurationError(f"{file}:{line}: not YAML in UTF-8; save the file as UTF-8 text")
 
 
 def syntax_text(file: Path, text: str, error: yaml.YAMLError) -> str:
@@ -79,29 +68,6 @@ def _content(file: Path) -> bytes:
         }
         remedy = remedies.get(error.errno or 0, "check the file and its permissions")
         raise ConfigurationError(f"{file}: cannot be read ({error.strerror}); {remedy}") from error
-
-
-def _decoded(file: Path, content: bytes) -> str:
-    for mark, encoding in _ENCODINGS.items():
-        if content.startswith(mark):
-            raise ConfigurationError(f"{file}: the file is {encoding}; save it as UTF-8")
-    if (at := content.find(0)) >= 0:
-        if _is_every_other_byte_zero(content):
-            raise ConfigurationError(f"{file}: the file is UTF-16; save it as UTF-8")
-        line = content.count(b"\n", 0, at) + 1
-        raise ConfigurationError(f"{file}:{line}: found a zero byte, so this is not a text file; use a YAML file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(
-            f"{file}:{line}: the byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-
-
-def _is_every_other_byte_zero(content: bytes) -> bool:
-    """Return whether the content is probably mostly ASCII text in UTF-16 without a byte order mark."""
-    return any(content[start::2].count(0) > 0.8 * len(content) / 2 for start in (0, 1))
 
 
 def _remedy(error: yaml.MarkedYAMLError, line: str) -> str:
