@@ -67,7 +67,6 @@ ORDER = {
         "display",
         "inference",
         "training",
-        "training/plots",
         "models",
         "data/generation",
         "data",

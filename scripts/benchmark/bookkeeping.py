@@ -67,7 +67,7 @@ SET_UP = (
         ),
         opaque=True,
     ),
-    TimedPart("last plots", ("tuner.training.plot_updates.PlotUpdates.draw",), opaque=True),
+    TimedPart("last plots", ("tuner.training.plots.PlotUpdates.draw",), opaque=True),
 )
 # Not opaque: time to poll the study during an epoch counts for the part "poll the study".
 _EPOCH = TimedPart("training", ("tuner.training.loop.run_epoch",))

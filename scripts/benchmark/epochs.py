@@ -49,7 +49,7 @@ TIMED_PARTS = (
     TimedPart(
         "plots",
         (
-            "tuner.training.plot_updates.PlotUpdates.draw",
+            "tuner.training.plots.PlotUpdates.draw",
             "tuner.training.recorder.Recorder.plots",
             "tuner.session.dashboard_updates.DashboardUpdates.show_plots",
         ),

@@ -21,8 +21,7 @@ from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import BestEpochScore, EarlyStopping, EpochMetrics, TrainingResult, checkpoint_dir
 from tuner.training.optimizers import step_scheduler
 from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
-from tuner.training.plot_updates import PlotUpdates
-from tuner.training.plots import Plots
+from tuner.training.plots import Plots, PlotUpdates
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState

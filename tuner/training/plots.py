@@ -1,13 +1,11 @@
-"""Plots of a training run as PNG files: learning curves, confusion matrix, worst readings.
-
-The plots are drawn from plain numbers, so that this module does not depend on the rest of `tuner.training`.
-"""
+"""Plots of a training run as PNG files, updated during the run: learning curves, confusion matrix, worst readings."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,11 +17,17 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from tuner.data.generation.fonts import font_characters, font_files, pinned_font_file, system_font_folders
+from tuner.data.pixel_cache import CachedSplit
 from tuner.data.vocabulary import Vocabulary
+from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint
+from tuner.training.confusion_counts import Counts, count_confusions
+from tuner.training.history import METRIC_NAMES, EpochMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 LEARNING_CURVES = "learning_curves.png"
 CONFUSION_MATRIX = "confusion_matrix.png"
@@ -160,8 +164,6 @@ _EMPTY = "#f1f5f9"
 # Exponent of the colour scale for confusions, so that 1 % is visible.
 _STRENGTH = 0.35
 _LEFT, _TOP, _SIZE = 0.14, 0.14, 0.84  # of the table, as fractions of the figure
-
-Counts = npt.NDArray[np.int64]
 
 
 def draw_confusion_matrix(counts: Counts, characters: Sequence[str]) -> bytes:
@@ -308,3 +310,69 @@ def _draw_card(image: npt.NDArray[np.uint8], truth: str, reading: str, confidenc
 def _text_size(text: str) -> int:
     """Return the size in pixels at which a text of up to 24 characters fits beside its confidence."""
     return 13 if not text or len(text) > 12 else 19
+
+
+# Maximum fraction of the time of a training run that is spent on plots during the run.
+_FRACTION = 0.005
+# Assumed duration of the first plots, which also import matplotlib. A run under 100 s is plotted only at its end.
+_FIRST_SECONDS = 0.5
+
+
+class PlotUpdates:
+    """Draws the plots of a training run, and limits the time spent on plots during the run."""
+
+    def __init__(self, validation: CachedSplit, best: Path) -> None:
+        """Set the validation images and the path of the best checkpoint; the time of the run starts now."""
+        self._validation = validation
+        self._best = best
+        self._started = time.monotonic()
+        self._spent_s = _FIRST_SECONDS
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the plots so far took no more than the maximum fraction of the time since the start of the run."""
+        return self._spent_s <= _FRACTION * (time.monotonic() - self._started)
+
+    def draw(self, history: Sequence[EpochMetrics]) -> Plots:
+        """Draw all plots for which data is available.
+
+        Args:
+            history: The finished epochs.
+
+        Returns:
+            `LEARNING_CURVES` if an epoch has finished; `CONFUSION_MATRIX` and `WORST_READINGS` of the best epoch if its
+            checkpoint is intact. Empty if drawing fails, because then the error is only logged.
+        """
+        started = time.monotonic()
+        try:
+            return self._draw(history)
+        except Exception:  # for example a checkpoint without readings
+            log.exception("the plots cannot be drawn; the training continues without them")
+            return {}
+        finally:
+            self._spent_s += time.monotonic() - started
+
+    def _draw(self, history: Sequence[EpochMetrics]) -> Plots:
+        if not history:
+            return {}
+        metrics = {name: [epoch.value(name) for epoch in history] for name in METRIC_NAMES}
+        try:
+            state = load_checkpoint(self._best)
+        except (FileNotFoundError, DamagedCheckpointError) as error:
+            log.warning("the best checkpoint cannot be loaded (%s); plotting only the learning curves", error)
+            return {LEARNING_CURVES: draw_learning_curves(metrics, None)}
+        best_epoch = state["metrics"]["epoch"]
+        rows, confidence = (state["validation"][name].numpy() for name in ("rows", "confidence"))
+        labels, vocabulary = self._validation.labels, self._validation.vocabulary
+        wrong = read_wrong(rows, labels, vocabulary)
+        worst = worst_first(wrong, confidence)
+        title = f"Worst readings, epoch {best_epoch}: {wrong.sum():,} of {len(wrong):,} validation images are misread"
+        return {
+            LEARNING_CURVES: draw_learning_curves(metrics, best_epoch),
+            CONFUSION_MATRIX: draw_confusion_matrix(
+                count_confusions(rows, labels, vocabulary.size), vocabulary.characters
+            ),
+            WORST_READINGS: draw_readings(
+                self._validation.images[worst], rows[worst], labels[worst], confidence[worst], title, vocabulary
+            ),
+        }

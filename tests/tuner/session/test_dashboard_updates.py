@@ -11,7 +11,7 @@ from studies.dashboard.artifacts import trial_artifacts
 from studies.storage.optuna_private import continue_trial
 from tuner import HyperparameterTuner
 from tuner.session import dashboard_updates
-from tuner.training import plot_updates
+from tuner.training import plots
 
 OUT = Path("training_output")
 PLOTS = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
@@ -51,7 +51,7 @@ def test_study_note_shows_metric_and_targets(write_config):
 
 
 def test_running_trial_updates_its_note_and_plots(write_config, make_watcher, monkeypatch):
-    monkeypatch.setattr(plot_updates, "_FRACTION", 1e9)  # after each epoch
+    monkeypatch.setattr(plots, "_FRACTION", 1e9)  # after each epoch
     seen = []
 
     def read_page():

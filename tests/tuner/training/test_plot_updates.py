@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from tuner.training import plot_updates
+from tuner.training import plots
 from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 ALL = {"learning_curves.png", "confusion_matrix.png", "worst_readings.png"}
@@ -19,7 +19,7 @@ def test_plots_are_drawn_when_the_training_ends(tiny_config, run, tmp_path):
 
 
 def test_plots_are_updated_after_each_epoch_if_the_time_limit_allows(tiny_config, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(plot_updates, "_FRACTION", 1e9)
+    monkeypatch.setattr(plots, "_FRACTION", 1e9)
     shown = []
     run(tiny_config(num_epochs=3), tmp_path, on_plots=shown.append)
     assert len(shown) == 4
