@@ -61,5 +61,5 @@ from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record
 from studies.trials.leases import lock_of, record_stop, without_retries
 from studies.trials.ranking import best_records, by_accuracy
 from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
-from studies.trials.records import damage_notes, latest_records, own_records, refuse_foreign_folders
+from studies.trials.records import latest_records, own_records, refuse_foreign_folders
 from studies.trials.targets import metric_text, target_metrics, target_verdicts, targets_met

@@ -32,7 +32,7 @@ _TRUSTED_PATHS = ("/dashboard", "/static/", "/api/", "/csv/", "/favicon.ico")
 _HARMLESS_TYPES = {"image/png": "image/png", "application/json": "application/json"} | dict.fromkeys(
     ("text/plain", "text/yaml", "text/x-yaml", "application/yaml", "application/x-yaml"), "text/plain; charset=utf-8"
 )
-_NOT_SHOWN = "optuna-dashboard failed; the study may be damaged; run `khmer-tuner status` to list damaged trials"
+_NOT_SHOWN = "optuna-dashboard failed; the study may be damaged; run `khmer-tuner status`, which names the damage"
 
 
 class ReadOnlyGuard:

@@ -82,7 +82,7 @@ def _state(snapshot: Snapshot) -> Fact:
     counts = [f"{count:,} {state}" for state, count in snapshot.status.counts.items() if count]
     foreign = len(snapshot.trials) - len(snapshot.records)
     if foreign:
-        counts.append(f"{foreign:,} not shown (created by hand or damaged)")
+        counts.append(f"{foreign:,} not shown (created by hand)")
     return Fact("State", state_text(snapshot), ", ".join(counts) or "no trials yet")
 
 

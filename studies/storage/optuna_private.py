@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import optuna
@@ -24,7 +24,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb.models import TrialModel
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.errors import ConfigurationError
 
@@ -59,23 +59,13 @@ def damage_text(what: str, error: Exception, remedy: str = _REMEDY) -> str:
 
 
 class DecodingStorage(RDBStorage):
-    """Optuna's database storage, except that a trial that cannot be decoded is replaced by a failed trial.
-
-    The replacement's user attribute `kind` contains the error, so `read_record` reports the trial as damaged.
-    """
+    """Optuna's database storage, except that the error about a trial that cannot be decoded names the trial."""
 
     def _build_frozen_trial_from_trial_model(self, trial: TrialModel) -> FrozenTrial:
         try:
-            read = super()._build_frozen_trial_from_trial_model(trial)
-            names, reports = (*read.user_attrs, *read.system_attrs, *read.params), read.intermediate_values
-            expected = {str: names, int: reports, float: (*(read.values or ()), *reports.values())}
-            if any(not isinstance(value, kind) for kind, values in expected.items() for value in values):
-                raise TypeError("a name is not a string, an epoch not an integer, or a value not a number")
-            return read
+            return super()._build_frozen_trial_from_trial_model(trial)
         except DECODING_ERRORS as error:
-            damaged = create_trial(state=TrialState.FAIL, user_attrs={"kind": f"{type(error).__name__}: {error}"})
-            damaged.number, damaged._trial_id = cast(int, trial.number), cast(int, trial.trial_id)
-            return damaged
+            raise ConfigurationError(damage_text(f"trial {trial.number}", error)) from error
 
 
 def continue_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:

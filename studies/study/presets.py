@@ -21,7 +21,7 @@ from studies.study.lifecycle import read_attribute, study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, latest_records, trials_without_record
+from studies.trials.records import foreign_trials, latest_presets, latest_records
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"
@@ -133,7 +133,7 @@ def require_same_distributions(study: optuna.Study, space: SearchSpace) -> None:
     Raises:
         ConfigurationError: A distribution is incompatible, so Optuna would reject every suggestion of the parameter.
     """
-    for trial in trials_without_record(study):
+    for trial in foreign_trials(study):
         for item in space:
             found, expected = trial.distributions.get(item.name), to_distribution(item.domain)
             try:

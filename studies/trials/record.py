@@ -238,7 +238,7 @@ class _Stored(BaseModel):
 
 def is_own_trial(trial: FrozenTrial) -> bool:
     """Return whether this package created a trial, which may be damaged; all commands ignore other programs' trials."""
-    return KIND in trial.user_attrs or ATTEMPTS in trial.user_attrs
+    return trial.user_attrs.get(KIND) in list(TrialKind) or ATTEMPTS in trial.user_attrs
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:

@@ -14,17 +14,19 @@ from search_spaces.errors import ConfigurationError
 from studies.storage.optuna_private import damage_text
 from studies.trials.record import TrialKind, TrialPhase, TrialRecord, is_own_trial, read_record
 
-# Keyed by study and trial number: each trial with its record, or with the error if the trial is damaged, or with None
-# if another program created the trial. An entry stays valid for a finished trial, because Optuna's cache returns the
-# same object, and for a waiting trial, because the trial does not change before it is claimed.
-_Cache = dict[int, tuple[FrozenTrial, TrialRecord | ConfigurationError | None]]
-_CACHES: WeakKeyDictionary[optuna.Study, _Cache] = WeakKeyDictionary()
+# Keyed by study and trial number: each trial with its record, or with None if another program created the trial. An
+# entry stays valid for a finished trial, because Optuna's cache returns the same object, and for a waiting trial,
+# because the trial does not change before it is claimed.
+_CACHES: WeakKeyDictionary[optuna.Study, dict[int, tuple[FrozenTrial, TrialRecord | None]]] = WeakKeyDictionary()
 
 
 def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialRecord]]:
     """Return each trial that this package created in a study, with its record, in order of trial number.
 
-    Damaged trials are left out; `damage_notes` names them. Do not modify the trials: Optuna's cache shares them.
+    Do not modify the trials: Optuna's cache shares them.
+
+    Raises:
+        ConfigurationError: A trial is damaged.
     """
     cache = _CACHES.setdefault(study, {})
     found: list[tuple[FrozenTrial, TrialRecord]] = []
@@ -34,32 +36,22 @@ def trials_and_records(study: optuna.Study) -> list[tuple[FrozenTrial, TrialReco
             raise ConfigurationError(damage_text(f"trial {position}", LookupError("it is missing")))
         cached, record = cache.get(position, (None, None))
         if cached is not trial and not (cached is not None and cached.state == trial.state == TrialState.WAITING):
-            try:
-                record = read_record(trial) if is_own_trial(trial) else None
-                if record is not None and record.experiment_name in names:
-                    raise ConfigurationError(
-                        f"trial {position}: found a second trial of {record.experiment_name!r}; expected only one; "
-                        "restore a backup of the database, or start a new study with another --output-dir"
-                    )
-            except ConfigurationError as error:
-                record = error
+            record = read_record(trial) if is_own_trial(trial) else None
             cache[position] = trial, record
-        if isinstance(record, TrialRecord):
-            found.append((trial, record))
-            names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed: may be retried
+        if record is None:
+            continue
+        if record.experiment_name in names:
+            second = LookupError(f"it is a second trial of {record.experiment_name!r}")
+            raise ConfigurationError(damage_text(f"trial {position}", second))
+        found.append((trial, record))
+        names |= set() if record.phase is TrialPhase.FAILED else {record.experiment_name}  # failed: may be retried
     return found
 
 
-def damage_notes(study: optuna.Study) -> list[str]:
-    """Return a note about each damaged trial; all commands leave damaged trials out."""
+def foreign_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of other programs, in order of trial number; do not modify them."""
     trials_and_records(study)
-    return [f"left out: {error}" for _, error in _CACHES[study].values() if isinstance(error, ConfigurationError)]
-
-
-def trials_without_record(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials of other programs and the damaged trials, in order of trial number; do not modify them."""
-    trials_and_records(study)
-    return [trial for trial, record in _CACHES[study].values() if not isinstance(record, TrialRecord)]
+    return [trial for trial, record in _CACHES[study].values() if record is None]
 
 
 def own_records(study: optuna.Study) -> list[TrialRecord]:
@@ -86,7 +78,7 @@ def refuse_foreign_folders(study: optuna.Study | None, occupied: Iterable[Path])
     names = {record.experiment_name for record in records if record.phase is not TrialPhase.WAITING}
     if foreign := [str(path) for path in occupied if path.name not in names]:
         raise ConfigurationError(
-            f"{listed(foreign, 3)}: no undamaged trial of this study wrote the files there (perhaps another program "
+            f"{listed(foreign, 3)}: no trial of this study wrote the files there (perhaps another program "
             "or a deleted study did); move the folder away, or choose another --output-dir"
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import FAILED, SUCCESS, collector, print_message
+from tuner.cli.errors import FAILED, SUCCESS, collector
 from tuner.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LoadedStudy = tuple["optuna.Study", "OutputFolder"]
 
 
 def load(options: argparse.Namespace) -> LoadedStudy:
-    """Open the study that the options select, for reading, and print a note about each damaged trial.
+    """Open the study that the options select, for reading.
 
     Returns:
         The study and its output folder.
@@ -31,12 +31,9 @@ def load(options: argparse.Namespace) -> LoadedStudy:
     Raises:
         ConfigurationError: The study does not exist or cannot be read.
     """
-    from studies import damage_notes, load_study
+    from studies import load_study
 
-    loaded = load_study(options.output_dir, storage_url=options.storage, name=options.study)
-    for note in damage_notes(loaded[0]):
-        print_message(f"note: {note}")
-    return loaded
+    return load_study(options.output_dir, storage_url=options.storage, name=options.study)
 
 
 def load_checkpoint_path(options: argparse.Namespace) -> Path:

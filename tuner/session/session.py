@@ -13,7 +13,6 @@ from search_spaces import ConfigurationError, DataLoaderError, TrainingConfig
 from studies import (
     OutputFolder,
     StudyInvariants,
-    damage_notes,
     has_study,
     load_study,
     refuse_changed_presets,
@@ -140,7 +139,7 @@ def _check_against_study(request: RunRequest) -> str | None:
 def _join(url: str, name: str, folder: OutputFolder, invariants: StudyInvariants, display: Display) -> optuna.Study:
     folder.check_in_place()
     study = join_study(url, name, folder, invariants)
-    for note in (*version_notes(study, invariants), *damage_notes(study)):
+    for note in version_notes(study, invariants):
         display.note(note)
     return study
 

@@ -308,7 +308,7 @@ def test_failed_request_is_logged_with_its_path_escaped(debug, capsys):
         500,
         {
             "reason": "optuna-dashboard failed; the study may be damaged; "
-            "run `khmer-tuner status` to list damaged trials"
+            "run `khmer-tuner status`, which names the damage"
         },
     )
     assert lines[0].startswith(r"'/api/\x1b[2J\nfaked line' cannot be shown: ")

@@ -117,7 +117,7 @@ def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name, start, 
     (folder.path / name).mkdir()
     (folder.path / name / "metrics.jsonl").touch()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=rf"{name}: no undamaged trial of this study wrote the files"):
+        with pytest.raises(ConfigurationError, match=rf"{name}: no trial of this study wrote the files"):
             claim_next(study, folder, lambda record: record.experiment_name == name)
     waiting = next(record for record in own_records(study) if record.experiment_name == name)
     assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())

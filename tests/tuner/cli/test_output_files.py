@@ -163,9 +163,7 @@ def test_new_study_does_not_change_existing_folders(command, name, history, cli,
     before = content(out)
     refused = cli.error(*(word.format(config=run_study.config) for word in NEW_WORK[command]), "--output-dir", out)
     assert str(out / name) in refused
-    assert (
-        "no undamaged trial of this study wrote the files there (perhaps another program or a deleted study" in refused
-    )
+    assert "no trial of this study wrote the files there (perhaps another program or a deleted study" in refused
     assert "move the folder away, or choose another --output-dir" in refused
     assert content(out) == before
     assert os.listdir() == []

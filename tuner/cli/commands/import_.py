@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.errors import SUCCESS, print_message
+from tuner.cli.errors import SUCCESS
 from tuner.cli.options import Command, add_study_options, non_empty
 from tuner.cli.output import print_json, print_lines
 
@@ -46,13 +46,11 @@ def prepare(options: argparse.Namespace) -> Prepared:
 def run(options: argparse.Namespace, prepared: Prepared) -> int:
     """Import the study; print the number of finished and pending trials."""
     from search_spaces.diagnostics.plural import counted
-    from studies import damage_notes, import_study, load_study, study_invariants, study_status
+    from studies import import_study, load_study, study_invariants, study_status
     from tuner.display.lines import study_command
 
     import_study(*prepared)
     study, folder = load_study(prepared[-1].path, storage_url=options.storage)
-    for note in damage_notes(study):
-        print_message(f"note: {note}")
     status = study_status(study, folder)
     if options.json:
         print_json({"study": study.study_name, "finished": status.ended, "pending": status.pending})
