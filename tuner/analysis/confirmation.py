@@ -24,8 +24,8 @@ from studies import (
     study_invariants,
     study_targets,
 )
+from tuner.analysis.best_trial import fitting_name, preset_config, preset_name
 from tuner.analysis.paired_t_test import Comparison, compare
-from tuner.analysis.preset_export import fitting_name, preset_config, preset_name
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.display.events import Display
 from tuner.inference.checkpoint_reader import reader_of_checkpoint

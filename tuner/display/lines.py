@@ -236,9 +236,7 @@ def pending_line(status: StudyStatus, remaining: RemainingTime | None, output_di
     """
     if not status.pending or status.running:
         return None
-    interrupted = status.counts[RowState.INTERRUPTED]
-    counts = {"interrupted": interrupted, "waiting": status.pending - interrupted}
-    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+    parts = _pending_counts(status)[::-1]
     parts += [f"{time_text(remaining)} with one worker"] if remaining is not None else []
     return f"pending: {', '.join(parts)}; run `{study_command('resume', output_dir)}` to continue"
 

@@ -21,9 +21,8 @@ from tuner.inference.out_of_distribution import OODDetector
 from tuner.inference.reader import PixelReadings, Reader, Rows
 from tuner.models.network import OCRNetwork, build_model
 from tuner.training.checkpoints import WRONG_CONTENT, DamagedCheckpointError, load_checkpoint
-from tuner.training.device import amp_dtype, setup_training_environment
+from tuner.training.device import amp_dtype, keep_freed_memory, setup_training_environment
 from tuner.training.losses import create_loss_function
-from tuner.training.out_of_memory import keep_freed_memory
 from tuner.training.validation import score_split
 
 

@@ -28,7 +28,7 @@ from tuner.session.outcome import outcome_of_crashes, outcome_of_error, outcome_
 from tuner.session.run_context import RunContext, TrialInterrupted
 from tuner.session.study_setup import save_model_definitions
 from tuner.training.checkpoints import can_resume
-from tuner.training.device import setup_training_environment
+from tuner.training.device import MemoryExhaustedError, setup_training_environment
 from tuner.training.history import (
     EarlyStopping,
     EpochMetrics,
@@ -38,7 +38,6 @@ from tuner.training.history import (
     read_metrics,
 )
 from tuner.training.loop import train
-from tuner.training.out_of_memory import MemoryExhaustedError
 from tuner.training.recorder import log_file
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 
 from search_spaces import Targets
 from studies import MAX_MEMORY_CRASHES, TrialOutcome, TrialRecord, WhyEnded
+from tuner.training.device import is_out_of_memory
 from tuner.training.history import EpochMetrics, TrainingResult
-from tuner.training.out_of_memory import is_out_of_memory
 
 
 def outcome_of_result(result: TrainingResult, targets: Targets) -> TrialOutcome:

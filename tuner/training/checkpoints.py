@@ -20,8 +20,8 @@ import torch
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.atomic_files import write_bytes
 from search_spaces.files.regular_files import read_bytes
+from tuner.training.device import is_out_of_memory
 from tuner.training.history import BEST_CHECKPOINT
-from tuner.training.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 import torch
 
 from tuner.data.batches import Batch, SplitBatches, TrainingData, split_batch
-from tuner.training.device import peak_gpu_memory_mib
+from tuner.training.device import out_of_memory_as_exhausted, peak_gpu_memory_mib
 from tuner.training.history import EpochMetrics
-from tuner.training.out_of_memory import out_of_memory_as_exhausted
 from tuner.training.recorder import Recorder
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import Accuracy, SplitScore

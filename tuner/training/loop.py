@@ -16,11 +16,10 @@ from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import CachedSplit
 from tuner.models.encoder import COLUMNS, count_parameters
 from tuner.training.checkpoints import WRONG_CONTENT, CheckpointFolder, can_resume, load_checkpoint, save_checkpoint
-from tuner.training.device import amp_dtype
+from tuner.training.device import MemoryExhaustedError, amp_dtype, keep_freed_memory, release_freed_memory
 from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import BestEpochScore, EarlyStopping, EpochMetrics, TrainingResult, checkpoint_dir
 from tuner.training.optimizers import step_scheduler
-from tuner.training.out_of_memory import MemoryExhaustedError, keep_freed_memory, release_freed_memory
 from tuner.training.plots import Plots, PlotUpdates
 from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config

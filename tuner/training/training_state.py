@@ -16,11 +16,15 @@ from search_spaces import TrainingConfig, config_digest
 from tuner.data.batches import SplitBatches
 from tuner.models.network import OCRNetwork, create_model_from_config
 from tuner.seeds import derived_seed
-from tuner.training.device import amp_dtype, setup_training_environment
+from tuner.training.device import (
+    MemoryExhaustedError,
+    amp_dtype,
+    out_of_memory_as_exhausted,
+    setup_training_environment,
+)
 from tuner.training.history import STORED_METRICS, EarlyStopping, EpochMetrics
 from tuner.training.losses import LabelLoss, create_loss_function
 from tuner.training.optimizers import create_scheduler, optimizer_for
-from tuner.training.out_of_memory import MemoryExhaustedError, out_of_memory_as_exhausted
 from tuner.training.validation import SplitScore, score_split
 from tuner.training.weights import FlatParameters, WeightEMA
 

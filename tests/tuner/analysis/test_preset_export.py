@@ -16,8 +16,14 @@ from search_spaces import (
     name_problem,
 )
 from studies import OutputFolder, PrunerName, SearchRequest, TrialKind, ended_records, load_study
-from tuner.analysis.best_trial import find_winner, winner_lines
-from tuner.analysis.preset_export import best_preset, check_preset_path, preset_name, write_preset
+from tuner.analysis.best_trial import (
+    best_preset,
+    check_preset_path,
+    find_winner,
+    preset_name,
+    winner_lines,
+    write_preset,
+)
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent")

@@ -12,10 +12,10 @@ from tuner.data.batches import TrainingData
 from tuner.data.pixel_cache import open_pixel_cache
 from tuner.data.vocabulary import Vocabulary
 from tuner.inference.out_of_distribution import OODDetector
-from tuner.training import out_of_memory as memory
+from tuner.training import device as memory
 from tuner.training.checkpoints import load_checkpoint
+from tuner.training.device import MemoryExhaustedError, is_out_of_memory
 from tuner.training.epoch import train_step
-from tuner.training.out_of_memory import MemoryExhaustedError, is_out_of_memory
 from tuner.training.training_state import TrainingState
 
 # Trains two epochs in batches of 512 with the address space limited to its current use plus `spare` bytes.
@@ -49,7 +49,7 @@ print(json.dumps([result.why_ended, len(result.history), result.micro_batch_size
 # Counts the page faults of ten tensors of 48 MB, 11,718 pages each, which the kernel clears each time by default.
 FAULTS = """
 import json, resource, torch
-from tuner.training.out_of_memory import keep_freed_memory
+from tuner.training.device import keep_freed_memory
 
 def faults():
     torch.ones(12_000_000)

@@ -25,8 +25,7 @@ from tuner.cli.options import Command, above_zero, add_option, add_study_options
 from tuner.cli.output import STANDARD_OUTPUT, print_json, print_lines, print_text
 
 if TYPE_CHECKING:
-    from tuner.analysis.best_trial import Winner
-    from tuner.analysis.preset_export import Preset
+    from tuner.analysis.best_trial import Preset, Winner
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +40,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> Winner:
     """Find the best trial, and check that ``--out`` can be written."""
-    from tuner.analysis.best_trial import find_winner
-    from tuner.analysis.preset_export import check_preset_path
+    from tuner.analysis.best_trial import check_preset_path, find_winner
 
     problems = collector(options)
     with problems.collect():
@@ -57,7 +55,7 @@ def prepare(options: argparse.Namespace) -> Winner:
 
 def run(options: argparse.Namespace, winner: Winner) -> int:
     """Print the best configuration as an experiments file, or write the file and print a summary."""
-    from tuner.analysis.preset_export import best_preset, write_preset
+    from tuner.analysis.best_trial import best_preset, write_preset
 
     out = None if options.out == STANDARD_OUTPUT else Path(options.out)
     preset = best_preset(winner, out)
