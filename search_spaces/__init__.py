@@ -2,10 +2,16 @@
 
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.errors import ConfigurationError, DataLoaderError, ExperimentFailedError, ModelCreationError
-from search_spaces.experiments.file import ExperimentFile, create_training_config, load_experiments, parse_experiments
+from search_spaces.experiments.file import (
+    ExperimentFile,
+    create_training_config,
+    experiments_data,
+    experiments_yaml,
+    load_experiments,
+    parse_experiments,
+)
 from search_spaces.experiments.overrides import load_overridden, override, parse_overrides
 from search_spaces.experiments.schema import Targets
-from search_spaces.experiments.text import experiments_data, experiments_yaml
 from search_spaces.model_definitions import (
     ModelDefinition,
     definition_changes,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from search_spaces.diagnostics.diagnostics import Diagnostics, nearest
-from search_spaces.diagnostics.diff import changes
 from search_spaces.diagnostics.validation import Section, validated
+from search_spaces.diagnostics.wording import changes
 from search_spaces.training_config import TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 from search_spaces.yaml_reader.nodes import yaml_text

@@ -3,16 +3,14 @@
 from studies.dashboard.artifacts import save_artifact
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
 from studies.export.results_json import default_results_name, ended_records, records_beyond_retention, render_results
-from studies.export.study_file import StudyFile, read_study_file, study_file_text
-from studies.export.study_import import check_import, import_study
+from studies.export.study_file import StudyFile, check_import, import_study, read_study_file, study_file_text
 from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.sampling.distributions import suggest_all
 from studies.sampling.pruning import PrunerName
 from studies.sampling.samplers import SamplerName
 from studies.status.disk_usage import DiskUsage, disk_usage
 from studies.status.eta import RemainingTime, remaining_seconds, remaining_time
-from studies.status.find_trial import find_trial
-from studies.status.reader import study_status
+from studies.status.reader import find_trial, study_status
 from studies.status.status import RowState, StatusRow, StudyStatus
 from studies.storage.open import DATABASE_ERRORS, open_storage, storage_error_text, url_with_password
 from studies.storage.optuna_private import report_again
@@ -30,9 +28,11 @@ from studies.study.lifecycle import (
     has_study,
     load_study,
     load_study_for_changes,
+    request_stop,
     require_same_invariants,
     require_same_threads,
     save_targets,
+    stop_token,
     study_invariants,
     study_targets,
     study_threads,
@@ -55,11 +55,19 @@ from studies.study.search_budget import (
     search_budget,
     search_settings,
 )
-from studies.study.stop_requests import request_stop, stop_token
 from studies.study.warm_start import EarlierStudy, source_note, study_prior
 from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
 from studies.trials.leases import lock_of, record_stop, without_retries
-from studies.trials.ranking import best_records, by_accuracy
-from studies.trials.record import Attempt, TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, read_record
-from studies.trials.records import latest_records, own_records, refuse_foreign_folders
-from studies.trials.targets import metric_text, target_metrics, target_verdicts, targets_met
+from studies.trials.record import (
+    Attempt,
+    TrialKind,
+    TrialOutcome,
+    TrialPhase,
+    TrialRecord,
+    WhyEnded,
+    latest_records,
+    own_records,
+    read_record,
+    refuse_foreign_folders,
+)
+from studies.trials.results import best_records, by_accuracy, metric_text, target_metrics, target_verdicts, targets_met

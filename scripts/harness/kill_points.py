@@ -190,7 +190,7 @@ KILL_POINTS = (
     ),
     KillPoint("results", Phase.END, "tuner.workers.run_study.write_results"),
     _renaming("results.json", Phase.END),
-    KillPoint("trial imported", Phase.IMPORT, "studies.export.study_import.add_trial"),
+    KillPoint("trial imported", Phase.IMPORT, "studies.export.study_file.add_trial"),
     _renaming("metrics.jsonl", Phase.IMPORT, "import.tmp"),
-    KillPoint("study renamed", Phase.IMPORT, "studies.export.study_import.rename_study"),
+    KillPoint("study renamed", Phase.IMPORT, "studies.export.study_file.rename_study"),
 )

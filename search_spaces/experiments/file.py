@@ -1,4 +1,4 @@
-"""Experiments files and dictionaries: validation and conversion to training configurations."""
+"""Experiments files and dictionaries: validation, conversion to training configurations and back to text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from search_spaces.diagnostics.diagnostics import Diagnostics, nearest, other_ki
 from search_spaces.diagnostics.names import name_problem
 from search_spaces.diagnostics.validation import validated
 from search_spaces.errors import ConfigurationError
-from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment
-from search_spaces.experiments.schema import KEY_LOCATIONS, SECTIONS, Experiment, Targets, settings_by_field
-from search_spaces.experiments.warnings import warn_of_targets
+from search_spaces.experiments.checks import ModelFiles, check_agreement, check_experiment, warn_of_targets
+from search_spaces.experiments.schema import (
+    FIELD_OF_KEY,
+    KEY_LOCATIONS,
+    KEY_OF_FIELD,
+    ONLY_FOR,
+    SECTIONS,
+    Experiment,
+    Targets,
+    settings_by_field,
+)
 from search_spaces.training_config import DATASET_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER, YamlDocument, load_yaml, resolve_config_path
+from search_spaces.yaml_reader.nodes import yaml_text
 
 _TOP_KEYS = ("experiments", "targets")
 
@@ -252,3 +261,42 @@ def _training_config(name: str, experiment: Experiment, file: Path | None = None
     if models.is_absolute() and not models.is_relative_to(PACKAGE_FOLDER):  # later, the file's folder is unknown
         settings["model_config_path"] = str(models)
     return TrainingConfig(**settings, experiment_name=name)
+
+
+def experiments_data(experiments: Mapping[str, TrainingConfig], targets: Targets) -> dict[str, Any]:
+    """Return data that `parse_experiments` converts back to configurations with the same training results.
+
+    Defaults are included, because a later version may have other defaults. Keys without effect are omitted, such as
+    `gamma` if another schedule is used, and so are `DATASET_FIELDS`, so that the experiments can use another dataset.
+
+    Args:
+        experiments: The training configurations, keyed by experiment name.
+        targets: The targets that trials should meet.
+    """
+    data: dict[str, Any] = {"experiments": {name: _sections(config) for name, config in experiments.items()}}
+    wanted = targets.model_dump(mode="json", exclude_none=True)
+    return data | ({"targets": wanted} if wanted else {})
+
+
+def experiments_yaml(experiments: Mapping[str, TrainingConfig], targets: Targets) -> str:
+    """Format `experiments_data` as YAML with one line per key."""
+    return yaml_text(experiments_data(experiments, targets), block_style=True)
+
+
+def _sections(config: TrainingConfig) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for (section, key), field in FIELD_OF_KEY.items():
+        # The learning rate has two keys; training.learning_rate is sufficient.
+        if KEY_OF_FIELD[field] == (section, key) and _has_effect(section, key, config):
+            value = getattr(config, field)
+            sections[section][key] = list(value) if isinstance(value, tuple) else value
+    return sections
+
+
+def _has_effect(section: str, key: str, config: TrainingConfig) -> bool:
+    if key in DATASET_FIELDS:
+        return False
+    if (section, key) not in ONLY_FOR:
+        return getattr(config, FIELD_OF_KEY[section, key]) is not None
+    owner, kind, needed = ONLY_FOR[section, key]
+    return bool(getattr(config, FIELD_OF_KEY[owner, kind]) == needed)

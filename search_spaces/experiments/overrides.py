@@ -11,12 +11,10 @@ from typing import Any
 import yaml
 
 from search_spaces.diagnostics.diagnostics import Diagnostics
-from search_spaces.diagnostics.problem_collector import ProblemCollector
 from search_spaces.diagnostics.validation import validated
-from search_spaces.errors import ConfigurationError
-from search_spaces.experiments.file import ExperimentFile, parse_experiments
+from search_spaces.errors import ConfigurationError, ProblemCollector
+from search_spaces.experiments.file import ExperimentFile, experiments_data, parse_experiments
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_LOCATIONS, Experiment, Targets
-from search_spaces.experiments.text import experiments_data
 from search_spaces.training_config import DATASET_FIELDS, STUDY_FIELDS, TrainingConfig
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 from search_spaces.yaml_reader.nodes import compose, plain_data

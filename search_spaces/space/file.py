@@ -11,10 +11,9 @@ from search_spaces.diagnostics.diagnostics import KINDS_OF_FILES, Diagnostics, s
 from search_spaces.errors import ConfigurationError
 from search_spaces.experiments.schema import KEY_OF_FIELD
 from search_spaces.model_definitions import ModelDefinition
-from search_spaces.space.checks import check_space
+from search_spaces.space.checks import check_space, warn_of_space
 from search_spaces.space.parser import EXAMPLE, SpaceParser
 from search_spaces.space.space import SearchSpace
-from search_spaces.space.warnings import warn_of_space
 from search_spaces.yaml_reader.file import YamlDocument, load_yaml, resolve_config_path
 
 DEFAULT_SPACE = "config/search_space.yaml"

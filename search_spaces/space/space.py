@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeGuard
 
-from search_spaces.diagnostics.diff import as_written, changes
+from search_spaces.diagnostics.wording import as_written, changes
 from search_spaces.training_config import TrainingConfig, shared_fields
 
 Scalar = bool | int | float | str

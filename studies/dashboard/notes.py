@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import Trial
 
-from search_spaces.diagnostics.diff import short_text
+from search_spaces.diagnostics.wording import short_text
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import search_budget, search_settings
 from studies.study.warm_start import study_prior
 from studies.trials.record import TrialKind, TrialOutcome, TrialRecord
-from studies.trials.targets import target_verdicts
+from studies.trials.results import target_verdicts
 
 _Rows = list[tuple[str, str]]
 

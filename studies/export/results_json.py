@@ -11,9 +11,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from studies.study.presets import preset_order
-from studies.trials.ranking import best_records, by_accuracy, by_value
-from studies.trials.record import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded
-from studies.trials.records import latest_records
+from studies.trials.record import TrialKind, TrialOutcome, TrialPhase, TrialRecord, WhyEnded, latest_records
+from studies.trials.results import best_records, by_accuracy, by_value
 
 HYPERPARAMETERS = (
     "model_name",

@@ -1,4 +1,4 @@
-"""The study file: a whole study as JSON lines, from which the study can be recreated in any storage.
+"""The study file: a whole study as JSON lines, and its import, which creates an equal study in any storage.
 
 The first line has the format, its version, the study's attributes and its prior; then follows one line per trial, and
 the last line has the SHA-256 of all lines before it. The file contains no password. Paths in it are the dataset's and
@@ -21,17 +21,36 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
+from search_spaces.diagnostics.atomic_files import write_bytes
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import parse_json, read_bytes
-from studies.storage.optuna_private import DECODING_ERRORS, add_trial, damage_text, set_study_attribute, study_attribute
+from studies.storage.open import open_storage
+from studies.storage.optuna_private import (
+    DECODING_ERRORS,
+    add_trial,
+    damage_text,
+    rename_study,
+    set_study_attribute,
+    study_attribute,
+)
+from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
-from studies.study.lifecycle import FOLDER, check_invariants, study_targets, study_threads
+from studies.storage.url import check_storage_url, default_storage_url, mask_password
+from studies.study.lifecycle import (
+    FOLDER,
+    STOP,
+    check_invariants,
+    create_study,
+    has_study,
+    study_invariants,
+    study_targets,
+    study_threads,
+)
 from studies.study.presets import fixed_space, preset_order
 from studies.study.search_budget import search_budget, search_settings
-from studies.study.stop_requests import STOP
 from studies.study.warm_start import PRIOR, study_prior
-from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind, TrialPhase
-from studies.trials.records import own_records, without_superseded
+from studies.trials.leases import study_lock
+from studies.trials.record import CONFIG, KIND, OUTCOME, TrialKind, TrialPhase, own_records, without_superseded
 
 FORMAT, VERSION = "khmer-ocr-tuner study", 1
 _EXPECTED = "a file written by `khmer-tuner export --format study`"
@@ -226,3 +245,61 @@ def _utc(local: datetime | None) -> str | None:
 
 def _local(time: datetime | None) -> datetime | None:
     return None if time is None else time.astimezone().replace(tzinfo=None)
+
+
+# Names of studies that users choose contain no parentheses.
+_UNFINISHED = "{} (unfinished import)"
+
+
+def check_import(file: StudyFile, storage_url: str, name: str, folder: OutputFolder) -> None:
+    """Check that a study can be imported; nothing is created.
+
+    Args:
+        file: The content of the study file.
+        storage_url: The storage URL of the new study.
+        name: Its name.
+        folder: Its output folder.
+
+    Raises:
+        ConfigurationError: The folder or the storage is unsuitable or already contains a study.
+    """
+    check_storage_url(storage_url, output_dir=folder.path)
+    folder.check(name, storage_url)
+    # A killed import may have written some of the metrics.
+    metrics = {folder.metrics_path(trial): text.encode() for trial, text in file.metrics.items()}
+    occupied = folder.occupied({record.experiment_name for record in own_records(file.study)})
+    found = [path for item in occupied for path in (item, *item.rglob("*")) if path.is_file()]
+    foreign = [path for path in found if path not in metrics or read_bytes(path) != metrics[path]]
+    if foreign:
+        raise ConfigurationError(f"{foreign[0]}: the import did not write this file; choose another --output-dir")
+    if has_study(storage_url, name):
+        also = "" if storage_url == default_storage_url(folder.path) else ", and another --study name in this storage"
+        raise ConfigurationError(
+            f"output folder {folder.path}: {mask_password(storage_url)} already contains the study {name!r}; choose "
+            f"another --output-dir{also}"
+        )
+
+
+def import_study(file: StudyFile, storage_url: str, name: str, folder: OutputFolder) -> None:
+    """Create the study of a study file; a killed import leaves no study, and can be repeated.
+
+    The arguments and errors are those of `check_import`.
+    """
+    check_import(file, storage_url, name, folder)
+    storage, unfinished = open_storage(storage_url), _UNFINISHED.format(name)
+    folder.claim(name, storage_url)
+    with study_lock(storage, name, folder):
+        check_import(file, storage_url, name, folder)
+        if unfinished in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=unfinished, storage=storage)
+        study = create_study(storage, unfinished, study_invariants(file.study))
+        for key, value in file.study.user_attrs.items():
+            study.set_user_attr(key, value)
+        if (prior := study_attribute(file.study, PRIOR)) is not None:
+            set_study_attribute(study, PRIOR, prior)
+        for trial in file.study.get_trials(deepcopy=False):
+            add_trial(study, trial)
+        for trial_name, text in file.metrics.items():
+            folder.trial_dir_for_work(trial_name).mkdir(exist_ok=True)
+            write_bytes(folder.metrics_path(trial_name), text.encode(), temporary=folder.internal / "import.tmp")
+        rename_study(study, name)

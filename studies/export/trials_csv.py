@@ -17,9 +17,8 @@ from search_spaces.training_config import TrainingConfig
 from studies.status.reader import study_status
 from studies.status.status import StatusRow, utc_text
 from studies.storage.output_folder import OutputFolder
-from studies.trials.record import TrialOutcome, TrialRecord
-from studies.trials.records import trials_and_records
-from studies.trials.targets import target_verdicts
+from studies.trials.record import TrialOutcome, TrialRecord, trials_and_records
+from studies.trials.results import target_verdicts
 
 # A spreadsheet reads a cell that starts with one of these characters as a formula.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")

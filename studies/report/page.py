@@ -13,13 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from studies.report.confirmation import find_confirmation
 from studies.report.setting_plots import importances, parallel_coordinates, slices
 from studies.report.snapshot import ReadEpochs, take_snapshot
 from studies.report.summary import environment, space_rows, state_text, summary
-from studies.report.target_table import target_rows
+from studies.report.tables import MAX_FAILURES, failure_rows, find_confirmation, target_rows, trial_table
 from studies.report.trial_plots import history, latency, reasons, reported_curves, timeline
-from studies.report.trial_table import MAX_FAILURES, failure_rows, trial_table
 from studies.report.winner import find_winner
 from studies.storage.output_folder import OutputFolder
 

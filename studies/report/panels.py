@@ -1,13 +1,28 @@
-"""The sections of the report that contain plots, and the style of the plots."""
+"""The sections of the report that contain plots, the style of the plots, and the formats of numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
+
+NOTHING = "–"
+
+
+def value_text(value: float | None) -> str:
+    """Format an accuracy or a value of the monitored metric with four decimals; a dash if it is None or not finite."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
+def duration_text(seconds: float) -> str:
+    """Format a duration as ``h:mm:ss``, from 24 hours on with days: ``1 day, 0:05:00``."""
+    return str(timedelta(seconds=round(seconds)))
+
 
 BLUE, ORANGE, RED, GREEN, GREY, INK = "#2563eb", "#f59e0b", "#dc2626", "#16a34a", "#94a3b8", "#1e293b"
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans Khmer', 'Khmer OS', 'Khmer Sangam MN', sans-serif"

@@ -10,7 +10,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import plot_parallel_coordinate, plot_slice
 
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies.report.panels import BLUE, INK, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 

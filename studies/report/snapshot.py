@@ -22,9 +22,8 @@ from studies.storage.output_folder import OutputFolder
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
 from studies.study.presets import study_space
-from studies.trials.ranking import best_records, by_value
-from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import own_records
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord, own_records
+from studies.trials.results import best_records, by_value
 
 Epochs = Sequence[Mapping[str, float]]
 ReadEpochs = Callable[[str], Epochs]

@@ -6,10 +6,9 @@ import importlib.metadata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from search_spaces.diagnostics.diff import as_written
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.diagnostics.wording import as_written, counted, listed
 from search_spaces.space.space import Parameter
-from studies.report.formatting import NOTHING, duration_text, value_text
+from studies.report.panels import NOTHING, duration_text, value_text
 from studies.report.snapshot import Snapshot
 from studies.sampling.pruning import PrunerName
 from studies.status.status import RowState

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from optuna.trial import TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_timeline
 
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies.report.panels import BLUE, GREEN, GREY, INK, ORANGE, RED, Panel, bars, styled
 from studies.report.snapshot import Snapshot, has_value
 from studies.status.status import StatusRow
-from studies.trials.ranking import best_records
 from studies.trials.record import TrialKind, WhyEnded
+from studies.trials.results import best_records
 
 MAX_CURVES = 30
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, fields
 
 import plotly.graph_objects as go
 
-from search_spaces.diagnostics.diff import short_text
+from search_spaces.diagnostics.wording import short_text
 from search_spaces.files.regular_files import read_bytes
 from search_spaces.training_config import WITHOUT_EFFECT, TrainingConfig
 from studies.dashboard.artifacts import trial_artifacts
-from studies.report.formatting import NOTHING, duration_text, value_text
-from studies.report.panels import BLUE, GREY, ORANGE, styled
+from studies.report.panels import BLUE, GREY, NOTHING, ORANGE, duration_text, styled, value_text
 from studies.report.snapshot import Epochs, Snapshot
 from studies.report.summary import Fact
 from studies.trials.record import TrialOutcome, TrialRecord

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from search_spaces.model_definitions import ModelDefinition, fit_loss
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import STUDY_FIELDS, TrainingConfig, differing_fields

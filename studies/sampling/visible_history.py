@@ -9,8 +9,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.trials.record import TrialRecord
-from studies.trials.records import trials_and_records
+from studies.trials.record import TrialRecord, trials_and_records
 
 
 def visible_trials(study: optuna.Study, number: int, parallelism: int) -> list[tuple[FrozenTrial, TrialRecord]]:

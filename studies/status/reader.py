@@ -1,4 +1,4 @@
-"""The reader of a study's status."""
+"""The reader of a study's status, and the lookup of a trial."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from search_spaces.diagnostics.diagnostics import suggest
+from search_spaces.errors import ConfigurationError
 from studies.status.status import RowState, SearchStatus, StatusRow, StudyStatus
 from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import study_invariants, study_targets
 from studies.study.search_budget import count_unenqueued, search_budget, search_settings
 from studies.study.warm_start import study_prior
 from studies.trials.leases import leases_of
-from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import trials_and_records, without_superseded
-from studies.trials.targets import targets_met
+from studies.trials.record import (
+    TrialKind,
+    TrialPhase,
+    TrialRecord,
+    own_records,
+    trials_and_records,
+    without_superseded,
+)
+from studies.trials.results import targets_met
 
 EpochTimes = Callable[[Path], Sequence[float]]
 
@@ -149,3 +157,36 @@ def _state(record: TrialRecord, pid: int | None) -> RowState:
     if record.phase is TrialPhase.RUNNING:
         return RowState.INTERRUPTED if pid is None else RowState.RUNNING
     return RowState.of(record)
+
+
+def find_trial(study: optuna.Study, folder: OutputFolder, number_or_name: str) -> tuple[TrialRecord, StatusRow]:
+    """Find a trial by number or name, and return its record and its status.
+
+    Args:
+        study: The study; it is not changed.
+        folder: The study's output folder.
+        number_or_name: A trial number, or the name of a preset or a search trial. If a preset was retried, its name
+            selects the latest trial.
+
+    Raises:
+        ConfigurationError: The study has no trial with this number or name.
+    """
+    records = own_records(study)
+    named = [record for record in records if number_or_name in (record.experiment_name, str(record.number))]
+    if not named:
+        raise ConfigurationError(f"trial: found {number_or_name!r}; {_remedy(number_or_name, records)}")
+    # A name takes precedence over a number, because a preset may be named 7.
+    record = max(named, key=lambda record: (record.experiment_name == number_or_name, record.number))
+    rows = {row.number: row for row in study_status(study, folder).rows}
+    return record, rows[record.number]
+
+
+def _remedy(number_or_name: str, records: Sequence[TrialRecord]) -> str:
+    if not records:
+        return "the study has no trials yet; start it with `khmer-tuner run` or `khmer-tuner search`"
+    if number_or_name.isdigit():
+        return (
+            f"expected a trial number from 0 to {records[-1].number} or the name of a trial; "
+            "list the trials with `khmer-tuner status --all`"
+        )
+    return suggest(number_or_name, [record.experiment_name for record in records[:20]])

@@ -10,11 +10,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from search_spaces.diagnostics.plural import listed
+from search_spaces.diagnostics.wording import listed
 from search_spaces.experiments.schema import Targets
 from studies.sampling.prior import PriorSource
-from studies.trials.ranking import by_value
 from studies.trials.record import TrialKind, TrialRecord, WhyEnded
+from studies.trials.results import by_value
 
 
 class RowState(StrEnum):

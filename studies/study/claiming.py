@@ -16,8 +16,7 @@ from studies.study.search_budget import count_unenqueued, search_records, search
 from studies.study.warm_start import study_prior
 from studies.trials.claims import Claim, claim_next, count_unclaimed
 from studies.trials.leases import leases_of
-from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import own_records, without_superseded
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord, own_records, without_superseded
 
 RecordPredicate = Callable[[TrialRecord], bool]
 _PENDING = (TrialPhase.WAITING, TrialPhase.RUNNING)

@@ -1,8 +1,9 @@
-"""Functions that create, join and load the study of an output folder."""
+"""Functions that create, join, load and stop the study of an output folder."""
 
 from __future__ import annotations
 
 import os
+import uuid
 import warnings
 from collections.abc import Callable
 from operator import itemgetter
@@ -363,3 +364,23 @@ def _new_study_remedy(folder: OutputFolder) -> str:
     owner = folder.owner()
     shared = owner is not None and not folder.contains_storage(owner)
     return f"start a new study with another --output-dir{' and --study' if shared else ''}"
+
+
+STOP = "stop"
+
+
+def request_stop(study: optuna.Study) -> None:
+    """Request that all current workers of a study, on any machine, stop after the current epoch.
+
+    A request is a token in the study. A process reads the token when it starts, and stops once the token has changed.
+    So a request does not stop processes that start later.
+
+    Args:
+        study: The study from `load_study_for_changes`.
+    """
+    study.set_user_attr(STOP, uuid.uuid4().hex)
+
+
+def stop_token(study: optuna.Study) -> str:
+    """Return the token of the latest stop request; "" if no stop was requested."""
+    return str(study.user_attrs.get(STOP, ""))

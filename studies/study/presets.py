@@ -20,8 +20,7 @@ from studies.storage.output_folder import OutputFolder
 from studies.study.lifecycle import read_attribute, study_invariants
 from studies.trials import record as trial_record
 from studies.trials.leases import lock_of
-from studies.trials.record import TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import foreign_trials, latest_presets, latest_records
+from studies.trials.record import TrialKind, TrialPhase, TrialRecord, foreign_trials, latest_presets, latest_records
 
 _PRESET_ORDER = "experiments"
 _SPACE = "space"

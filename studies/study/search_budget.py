@@ -22,8 +22,7 @@ from studies.study.lifecycle import read_attribute, study_invariants
 from studies.study.presets import fix_space, study_space
 from studies.study.warm_start import SEARCH, EarlierStudy, build_prior, digest_of, save_prior, study_prior
 from studies.trials.leases import lock_of
-from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord
-from studies.trials.records import latest_presets, latest_records
+from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord, latest_presets, latest_records
 
 # Every enqueued trial waits for a disk write, so a large budget is enqueued in steps of at most this many trials.
 MOST_WAITING = 20

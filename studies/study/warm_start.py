@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import TrialState
 from pydantic import TypeAdapter
 
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.diagnostics.wording import counted, listed
 from search_spaces.errors import ConfigurationError
 from search_spaces.space.space import SearchSpace
 from search_spaces.training_config import TrainingConfig, config_from_settings, settings_with_effect
@@ -26,7 +26,7 @@ from studies.sampling.prior import OBSERVATION_MARGIN, Fit, Observation, Prior, 
 from studies.storage.optuna_private import DECODING_ERRORS, damage_text, set_study_attribute, study_attribute
 from studies.study.invariants import StudyInvariants
 from studies.study.lifecycle import study_invariants
-from studies.trials.records import trials_and_records
+from studies.trials.record import trials_and_records
 
 SEARCH = "search"  # the attribute with the settings of a study's search
 PRIOR = "khmer-tuner:prior"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -16,7 +17,6 @@ from studies.storage.optuna_private import claim_waiting, continue_trial, rdb_st
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
 from studies.trials.leases import Lease, leases_of, require_single_machine_for_sqlite, this_worker
-from studies.trials.memory_kills import count_memory_kills, has_risen
 from studies.trials.record import (
     CONFIG,
     Attempt,
@@ -26,10 +26,44 @@ from studies.trials.record import (
     TrialPhase,
     TrialRecord,
     WhyEnded,
+    own_records,
     read_record,
     record_outcome,
+    refuse_foreign_folders,
 )
-from studies.trials.records import own_records, refuse_foreign_folders
+
+
+def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
+    """Read the kernel's OOM kill counters, keyed by counter name; return an empty dictionary on macOS.
+
+    The counter of this process's control group comes first, then the counter of the machine. A name contains the boot
+    id and an inode, so it is unique across machines, boots and control groups. The counters are read
+    from files in the folders ``proc`` and ``sys`` of `root`.
+    """
+    kills = {}
+    with contextlib.suppress(OSError):  # macOS
+        boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip()
+        for path in (*_control_group_files(root), root / "proc/vmstat"):
+            with contextlib.suppress(OSError):
+                counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+                if "oom_kill" in counts:
+                    kills[f"{boot}:{path.stat().st_ino}"] = int(counts["oom_kill"])
+    return kills
+
+
+def has_risen(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Return whether the first counter that is in both mappings has risen; False if no counter is in both."""
+    return next((now[name] > count for name, count in before.items() if name in now), False)
+
+
+def _control_group_files(root: Path) -> Iterator[Path]:
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:  # cgroup version 2, whose counter includes the child groups
+            yield root / f"sys/fs/cgroup{group}/memory.events"
+        elif "memory" in controllers.split(","):
+            yield root / f"sys/fs/cgroup/memory{group}/memory.oom_control"
+
 
 # A trial ends as `crashed` after this number of consecutive crashes in the same epoch. Crashes without evidence that
 # memory ran out are common on preemptible machines, so more are allowed, and they do not lead to micro-batches.

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from search_spaces import ConfigurationError, TrainingConfig, load_experiments, load_model_definitions
-from search_spaces.diagnostics.diff import as_written
 from search_spaces.diagnostics.validation import expected_text
+from search_spaces.diagnostics.wording import as_written
 from search_spaces.experiments.schema import FIELD_OF_KEY, KEY_OF_FIELD, ONLY_FOR, SECTIONS, Targets
 from search_spaces.model_definitions import LOSSES_OF_DECODER, ModelDefinition
 from search_spaces.space.file import load_search_space, parse_search_space

@@ -38,7 +38,7 @@ RUN_ON_BOTH_DATABASES = {
         "search_budget",
         "status",
         "stop_requests",
-        "targets",
+        "results",
     )
 }
 assert {path.stem for path in HERE.rglob("test_*.py")} >= RUN_ON_BOTH_DATABASES, "each is the name of a module"

@@ -15,7 +15,7 @@ from tuner.cli.options import DEFAULT_OUTPUT_DIR, STORAGE_VARIABLE
 from tuner.cli.parser import UsageError
 
 if TYPE_CHECKING:
-    from search_spaces.diagnostics.problem_collector import ProblemCollector
+    from search_spaces.errors import ProblemCollector
 
 SUCCESS = 0
 FAILED = 1
@@ -30,7 +30,7 @@ def problems_of(error: Exception, options: argparse.Namespace | None = None) -> 
         error: Any error.
         options: The command's options, which select the study; None if the command line is invalid.
     """
-    from search_spaces.diagnostics.problem_collector import known_problems
+    from search_spaces.errors import known_problems
 
     if isinstance(error, UsageError):
         return error.problems
@@ -39,7 +39,7 @@ def problems_of(error: Exception, options: argparse.Namespace | None = None) -> 
 
 def collector(options: argparse.Namespace) -> ProblemCollector:
     """Return a problem collector that also collects disk and storage errors."""
-    from search_spaces.diagnostics.problem_collector import ProblemCollector
+    from search_spaces.errors import ProblemCollector
 
     return ProblemCollector(lambda error: problems_of(error, options))
 

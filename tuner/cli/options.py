@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from search_spaces.diagnostics.problem_collector import ProblemCollector
+    from search_spaces.errors import ProblemCollector
     from search_spaces.experiments.overrides import Overrides
     from studies import EarlierStudy, SearchRequest
 

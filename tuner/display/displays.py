@@ -13,7 +13,7 @@ from rich.live import Live
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies import RowState, StudyStatus, TrialPhase, TrialRecord
 from tuner.display.events import Display, RunSummary
 from tuner.display.lines import clock, finished_lines, further_settings, row_line, settings, title, trial_line, wrapped

@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from search_spaces import TrainingConfig
 from search_spaces.diagnostics.names import is_search_trial_name
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from search_spaces.training_config import WITHOUT_EFFECT
 from studies import (
     DiskUsage,

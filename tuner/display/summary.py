@@ -11,7 +11,7 @@ from rich.table import Table
 
 from search_spaces import Targets
 from search_spaces.diagnostics.names import ANY_SEARCH_TRIAL
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies import (
     TrialKind,
     TrialPhase,

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.errors import ProblemCollector
 from search_spaces.training_config import DATASET_FIELDS
 from studies import (
     OutputFolder,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from search_spaces import ConfigurationError, TrainingConfig
-from search_spaces.diagnostics.plural import counted
-from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.diagnostics.wording import counted
+from search_spaces.errors import ProblemCollector
 from studies import (
     DEFAULT_STUDY_NAME,
     OutputFolder,

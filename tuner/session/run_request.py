@@ -22,7 +22,7 @@ from search_spaces import (
     load_search_space,
 )
 from search_spaces.diagnostics.names import is_search_trial_name
-from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.errors import ProblemCollector
 from search_spaces.experiments.file import StatedSize
 from studies import (
     OutputFolder,

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 
 from search_spaces import ConfigurationError
-from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.errors import ProblemCollector
 from studies import (
     EarlierStudy,
     OutputFolder,

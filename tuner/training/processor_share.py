@@ -7,7 +7,7 @@ import logging
 import psutil
 import torch
 
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from tuner.cores import usable_cores
 from tuner.training.history import EpochMetrics
 

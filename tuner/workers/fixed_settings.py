@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies import fix_threads, search_settings
 from tuner.cores import usable_cores
 from tuner.session.session import Session

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces import ConfigurationError, ExperimentFailedError
-from search_spaces.diagnostics.plural import counted
+from search_spaces.diagnostics.wording import counted
 from studies import sqlite_path
 from tuner.signals import raise_if_requested
 from tuner.workers.base import NODE_LOST, Lines, Worker, end_workers

@@ -1,6 +1,6 @@
 import pytest
 
-from search_spaces.diagnostics.diff import as_written, changes
+from search_spaces.diagnostics.wording import as_written, changes
 
 
 def test_changes_list_old_names_before_new_names():

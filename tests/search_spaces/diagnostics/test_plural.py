@@ -1,6 +1,6 @@
 import pytest
 
-from search_spaces.diagnostics.plural import counted, listed
+from search_spaces.diagnostics.wording import counted, listed
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from search_spaces import ConfigurationError, DataLoaderError
-from search_spaces.diagnostics.problem_collector import ProblemCollector
+from search_spaces.errors import ProblemCollector
 
 
 def test_problems_of_all_checks_are_raised_together_and_only_once():

@@ -370,9 +370,9 @@ class TestImport:
 
             return wrapper
 
-        module = "studies.export.study_import."
+        module = "studies.export.study_file."
         for name in ("open_storage", "create_study", "add_trial", "write_bytes", "rename_study"):
-            original = getattr(__import__("studies.export.study_import", fromlist=["x"]), name)
+            original = getattr(__import__("studies.export.study_file", fromlist=["x"]), name)
             interruptions.setattr(module + name, interrupted(original))
         interruptions.setattr(optuna.Study, "set_user_attr", interrupted(optuna.Study.set_user_attr))
         url = default_storage_url(target.path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies.trials.memory_kills import count_memory_kills, has_risen
+from studies.trials.claims import count_memory_kills, has_risen
 
 VMSTAT = "nr_free_pages 7\noom_kill 4\n"
 

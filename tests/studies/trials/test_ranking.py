@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from studies import TrialKind, TrialPhase, TrialRecord, WhyEnded
-from studies.trials.ranking import best_records, by_accuracy, by_value
+from studies.trials.results import best_records, by_accuracy, by_value
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from studies import (
     trial_rows,
 )
 from studies.study.search_budget import top_up
-from studies.trials import records as study_records
+from studies.trials import record as study_records
 from studies.trials.claims import claim_next, count_unclaimed
-from studies.trials.record import read_record
-from studies.trials.records import trials_and_records
+from studies.trials.record import read_record, trials_and_records
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from search_spaces import ConfigurationError
 from studies import PrunerName, SearchRequest, load_study, load_study_for_changes, request_stop
-from studies.report.confirmation import find_confirmation
 from studies.report.snapshot import take_snapshot
+from studies.report.tables import find_confirmation
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
 from tuner.analysis.confirmation import confirm, find_candidates

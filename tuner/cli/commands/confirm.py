@@ -123,7 +123,7 @@ def _cell(item: Candidate, metric: str) -> str:
 
 
 def _not_completed(confirmation: Confirmation) -> list[str]:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
 
     lines = []
     if failed := confirmation.count("failed"):

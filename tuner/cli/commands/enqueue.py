@@ -113,7 +113,7 @@ def _request(options: argparse.Namespace, study: optuna.Study, search: SearchReq
 
 
 def _lines(result: EnqueueResult, trials: int, status: StudyStatus, folder: OutputFolder) -> list[str]:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.display.lines import study_command
 
     lines = [f"added: {name} (trial {record.number})" for name, record in result.added.items()]

@@ -89,7 +89,7 @@ def _plain(
 def _print(
     checkpoint: Path, options: argparse.Namespace, evaluation: Evaluation, scores: Sequence[CharacterScore]
 ) -> None:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.display.terminal import plain_table, shown_path
 
     heads = [f"model: {shown_path(checkpoint)}", f"dataset: {options.metadata}, split {options.split}"]

@@ -89,7 +89,7 @@ def _check_path(options: argparse.Namespace, path: str) -> None:
 
 def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) -> tuple[str, str]:
     """Format an export; return its content, and a text such as ``3 trials`` for a message."""
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from studies import TRIAL_COLUMNS, csv_text, render_results, study_status, trial_rows
 
     if form == "json":
@@ -105,7 +105,7 @@ def _rendered(form: str, study: optuna.Study, folder: OutputFolder, now: str) ->
 
 
 def _study_content(status: StudyStatus) -> str:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
 
     started = len(status.running) + status.counts["interrupted"]
     restarts = f" (unfinished, and starting again after an import: {started})" if started else ""

@@ -45,7 +45,7 @@ def prepare(options: argparse.Namespace) -> Prepared:
 
 def run(options: argparse.Namespace, prepared: Prepared) -> int:
     """Import the study; print the number of finished and pending trials."""
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from studies import import_study, load_study, study_invariants, study_status
     from tuner.display.lines import study_command
 

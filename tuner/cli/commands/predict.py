@@ -35,7 +35,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, checkpoint: Path) -> int:
     """Print the text read from each image; if images cannot be read, report them and return exit code 2."""
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.analysis.study_reader import open_reader
     from tuner.data.images import count_subfolders
     from tuner.display.terminal import printable, shown_path

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace, prepared: tuple[ExperimentFile, RunRequest]
 
 def _show_plan(options: argparse.Namespace, file: ExperimentFile, request: RunRequest) -> int:
     from search_spaces import resolve_config_path
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.cli.plan import characters_line, input_lines, print_plan
     from tuner.data.metadata import read_metadata
     from tuner.display.terminal import shown_path

@@ -96,7 +96,7 @@ def _as_dict(trial: _Trial) -> dict[str, Any]:
 
 
 def _lines(trial: _Trial, settings: Sequence[str]) -> Iterator[RenderableType]:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.display.terminal import shown_path
 
     record, outcome = trial.record, trial.record.outcome

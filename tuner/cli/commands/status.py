@@ -91,7 +91,7 @@ def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
 
 
 def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_all: bool) -> None:
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from tuner.display.lines import study_command
     from tuner.display.live_view import running_table
     from tuner.display.terminal import console_on

@@ -93,7 +93,7 @@ def _print_experiments(file: ExperimentFile) -> None:
 
 
 def _print_space(space: SearchSpace, heads: list[str]) -> None:
-    from search_spaces.diagnostics.diff import as_written
+    from search_spaces.diagnostics.wording import as_written
     from tuner.display.terminal import plain_table
 
     table = plain_table("setting", "values", "only if")

@@ -162,7 +162,7 @@ def _connect(options: argparse.Namespace, existing: ExistingStudy) -> Iterator[R
 
 def _prepare_cluster(cluster: RayCluster, session: Session, options: argparse.Namespace) -> Session:
     """Choose the number of CPUs of a worker; return the session with all that workers on other nodes need."""
-    from search_spaces.diagnostics.plural import counted
+    from search_spaces.diagnostics.wording import counted
     from studies import study_threads, url_with_password
 
     cluster.cpus = cluster.cpus or study_threads(session.study) or 1

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.plural import listed
+from search_spaces.diagnostics.wording import listed
 from search_spaces.errors import ConfigurationError, DataLoaderError
 from tuner.data.generation.fonts import Font, find_fonts
 from tuner.data.generation.png import encode_png

@@ -22,7 +22,7 @@ from fontTools.ttLib.tables.DefaultTable import DefaultTable
 from fontTools.unicodedata import script
 from PIL import ImageFont
 
-from search_spaces.diagnostics.plural import listed
+from search_spaces.diagnostics.wording import listed
 from search_spaces.errors import ConfigurationError
 from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary, code_point_text, is_right_to_left
 

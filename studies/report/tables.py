@@ -1,4 +1,4 @@
-"""The table of all trials with their results and settings, and the table of failed trials."""
+"""The report's tables of targets, trials, failures and confirmed results."""
 
 from __future__ import annotations
 
@@ -6,12 +6,57 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.diagnostics.diff import short_text
-from studies.report.formatting import NOTHING, duration_text, value_text
+from search_spaces.diagnostics.wording import listed, short_text
+from search_spaces.files.regular_files import parse_json, read_bytes
+from studies.report.panels import NOTHING, duration_text, value_text
 from studies.report.snapshot import Snapshot
 from studies.status.status import StatusRow
-from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord
-from studies.trials.targets import metric_text, target_metrics, target_verdicts
+from studies.trials.record import TrialOutcome, TrialPhase, TrialRecord, without_superseded
+from studies.trials.results import HIGHER_IS_BETTER, metric_text, target_metrics, target_verdicts
+
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """A target of the study.
+
+    Attributes:
+        goal: The target as a condition, for example ``char >= 0.9``.
+        met: Number of finished trials that met the target.
+        ended: Number of finished trials.
+        best: The best value and the name of its trial; a dash if no trial has a value.
+        names: Names of the trials that met the target.
+    """
+
+    goal: str
+    met: int
+    ended: int
+    best: str
+    names: str
+
+
+def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
+    """Yield one row per target that is set; failed trials count as finished, but meet no target."""
+    latest = without_superseded(list(snapshot.records.values()))
+    ended = {record.experiment_name: record.outcome for record in latest if record.outcome is not None}
+    succeeded = {name: outcome for name, outcome in ended.items() if outcome.succeeded}
+    targets = snapshot.status.targets
+    verdicts = {name: target_verdicts(outcome, targets) for name, outcome in succeeded.items()}
+    for target, goal in targets.goals().items():
+        met = [name for name, found in verdicts.items() if found[target]]
+        yield TargetRow(goal, len(met), len(ended), _best(succeeded, target), listed(met, _NAMES_SHOWN))
+
+
+def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
+    values = {name: target_metrics(outcome)[target] for name, outcome in outcomes.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    if not known:
+        return NOTHING
+    # With equal values, max and min return the first trial, which has the lower number.
+    best = (max if target in HIGHER_IS_BETTER else min)(known, key=lambda name: known[name])
+    return f"{metric_text(target, known[best])}, {best}"
+
 
 MAX_FAILURES = 50
 _MAX_ERROR_CHARACTERS = 500
@@ -173,3 +218,24 @@ def _setting(name: str) -> Callable[[_Trial], Cell]:
         return Cell(short_text(value), order=repr(value) if isinstance(value, float) else "")
 
     return cell
+
+
+def find_confirmation(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Return the results of `confirm`, with the formatted ``cells`` of each configuration for the table.
+
+    Returns None if the file is missing or damaged, or if the study no longer has the results that were confirmed.
+    """
+    outcomes = {record.experiment_name: record.outcome for record in snapshot.records.values() if record.outcome}
+    try:
+        found: dict[str, Any] = parse_json(read_bytes(snapshot.folder.confirmation_path))
+        for item in found["configurations"]:
+            if item["first_val_char_accuracy"] != outcomes[item["name"]].best_val_char_accuracy:
+                return None
+            item["cells"] = [value_text(item["first_val_char_accuracy"])]
+            for metric in ("val_char_accuracy", "test_char_accuracy", "test_seq_accuracy"):
+                deviation = item["standard_deviation"][metric]
+                spread = "" if deviation is None else f" ± {deviation:.4f}"
+                item["cells"].append(f"{value_text(item['mean'][metric])}{spread}")
+    except (OSError, ValueError, LookupError, TypeError):  # confirm has not finished, or the file is damaged
+        return None
+    return found if {"seeds", "comparisons"} <= found.keys() else None
