@@ -84,12 +84,8 @@ class CheckpointFolder:
     def __init__(self, path: Path, config: TrainingConfig) -> None:
         """Set the folder, which the first save creates, and the configuration, which has the snapshot settings."""
         self.path = path
+        self.best = path / BEST_CHECKPOINT
         self._config = config
-
-    @property
-    def best(self) -> Path:
-        """The path of the best checkpoint."""
-        return self.path / BEST_CHECKPOINT
 
     def save_epoch(self, epoch: int, state: dict[str, Any]) -> None:
         """Save the state after an epoch (1-based) as `last`; keep the state of the epoch before as `previous`."""

@@ -14,7 +14,8 @@ from studies.report.snapshot import take_snapshot
 from studies.report.tables import find_confirmation
 from tuner.__main__ import main
 from tuner.analysis.best_trial import find_winner
-from tuner.analysis.confirmation import confirm, find_candidates
+from tuner.analysis.candidates import find_candidates
+from tuner.analysis.confirmation import confirm
 from tuner.display.events import Display
 from tuner.hyperparameter_tuner import HyperparameterTuner, RunOptions
 from tuner.inference.checkpoint_reader import reader_of_checkpoint

@@ -32,7 +32,8 @@ from tuner.cli.options import (
 from tuner.cli.output import print_json, print_lines
 
 if TYPE_CHECKING:
-    from tuner.analysis.confirmation import Candidate, Candidates, Confirmation
+    from tuner.analysis.candidates import Candidates
+    from tuner.analysis.confirmation import Candidate, Confirmation
 
 _COMPARED = "test char"
 
@@ -49,7 +50,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> Candidates:
     """Find the configurations to compare, and check the dataset."""
-    from tuner.analysis.confirmation import find_candidates
+    from tuner.analysis.candidates import find_candidates
     from tuner.session.output_paths import CONFIRMATION, check_output_file
 
     overrides = overrides_of(options, for_trials=True)

@@ -192,7 +192,10 @@ def generate_dataset(
             (folder / metadata_path.name).write_text(text, encoding="utf-8")
             (folder / RECIPE_FILE).write_text(recipe.as_json(), encoding="utf-8")
     except OSError as error:
-        raise DataLoaderError(_write_problem(target, recipe, error)) from error
+        raise DataLoaderError(
+            f"{error.filename or target}: cannot write the dataset: {error.strerror or error}; {target} needs "
+            f"{recipe.total * 25 // 1000 + 1} MB in a writable folder; free some space or choose another folder"
+        ) from error
     check_target(target, recipe)  # another process may have created the dataset: accepted if its recipe is the same
     return metadata_path
 
@@ -267,12 +270,3 @@ def _image_path_prefix(target: Path) -> str:
     if absolute.is_relative_to(Path.cwd()):
         return absolute.relative_to(Path.cwd()).as_posix()
     return absolute.name
-
-
-def _write_problem(target: Path, recipe: Recipe, error: OSError) -> str:
-    where = error.filename or target
-    needed_mb = recipe.total * 25 // 1000 + 1
-    return (
-        f"{where}: cannot write the dataset: {error.strerror or error}; {target} needs {needed_mb} MB "
-        "in a writable folder; free some space or choose another folder"
-    )
