@@ -17,9 +17,9 @@ from search_spaces.diagnostics.wording import counted
 from studies import RowState, StudyStatus, TrialPhase, TrialRecord
 from tuner.display.events import Display, RunSummary
 from tuner.display.lines import clock, finished_lines, further_settings, row_line, settings, title, trial_line, wrapped
-from tuner.display.live_view import bars, live_view
 from tuner.display.progress import RunningTrial, RunProgress
 from tuner.display.summary import print_summary
+from tuner.display.tables import bars, live_view
 from tuner.display.terminal import console_on, ignoring_write_errors, printable, synchronized_output
 from tuner.signals import raise_if_requested
 from tuner.training.history import EarlyStopping, EpochMetrics

@@ -16,7 +16,7 @@ from rich.table import Table
 from studies import latest_records, load_study
 from tuner.cli.output import print_json, print_lines, print_text
 from tuner.display.displays import LiveDisplay, ProgressDisplay
-from tuner.display.live_view import bars
+from tuner.display.tables import bars
 from tuner.display.terminal import console_on
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.workers.orders import WorkerOrders

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from search_spaces import TrainingConfig
 from studies import StatusRow
-from tuner.display.live_view import bars, live_view, running_table
 from tuner.display.progress import RunProgress
+from tuner.display.tables import bars, live_view, running_table
 from tuner.display.terminal import ambiguous_cells
 
 KHMER = "គំរូមធ្យម_ការបណ្តុះបណ្តាល"

@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tuner.display.trial_table import trial_table
+from tuner.display.tables import trial_table
 
 
 @pytest.fixture

@@ -93,9 +93,8 @@ def _as_dict(status: StudyStatus, disk: DiskUsage) -> dict[str, Any]:
 def _print(status: StudyStatus, disk: DiskUsage, folder: OutputFolder, *, show_all: bool) -> None:
     from search_spaces.diagnostics.wording import counted
     from tuner.display.lines import study_command
-    from tuner.display.live_view import running_table
+    from tuner.display.tables import running_table, trial_table
     from tuner.display.terminal import console_on
-    from tuner.display.trial_table import trial_table
 
     width = console_on(sys.stdout).width
     table, hidden = trial_table(status, width, show_all=show_all)
