@@ -123,7 +123,7 @@ def _search_facts(settings: SearchSettings | None) -> Iterator[Fact]:
     yield Fact("Sampler", settings.sampler.value)
     pruning = settings.pruning
     grace = f"after {counted(pruning.grace_epochs(settings.start.early_stopping_patience), 'epoch')}"
-    needed = f"as good as {pruning.share:.0%} of the other trials; the percentage grows with each later epoch"
+    needed = f"as good as {pruning.prune_share:.0%} of the other trials; the percentage grows with each later epoch"
     rule = f"{grace}, a trial is pruned unless it is at least {needed}"
     notes = {PrunerName.QUANTILE: rule, PrunerName.HYPERBAND: f"starts {grace}", PrunerName.NONE: ""}
     yield Fact("Pruner", pruning.pruner.value, notes[pruning.pruner])

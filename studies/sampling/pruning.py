@@ -37,17 +37,17 @@ class Pruning:
 
     Attributes:
         pruner: ``quantile`` for `QuantilePruner`, ``hyperband`` for `HyperbandPruner`, ``none`` to prune nothing.
-        share: Quantile of the quantile pruner at the end of the grace period, above 0 and below 1.
-        grace: Grace period in epochs, 1 or more; None for the trial's `early_stopping_patience`.
+        prune_share: Quantile of the quantile pruner at the end of the grace period, above 0 and below 1.
+        prune_grace: Grace period in epochs, 1 or more; None for the trial's `early_stopping_patience`.
     """
 
     pruner: PrunerName = PrunerName.QUANTILE
-    share: float = 0.6
-    grace: int | None = None
+    prune_share: float = 0.6
+    prune_grace: int | None = None
 
     def grace_epochs(self, early_stopping_patience: int) -> int:
         """Return the grace period in epochs for a trial with this early stopping patience."""
-        return early_stopping_patience if self.grace is None else self.grace
+        return early_stopping_patience if self.prune_grace is None else self.prune_grace
 
     def create_pruner(self, early_stopping_patience: int, num_epochs: int, parallelism: int) -> BasePruner:
         """Create the pruner for search trials with this default patience and maximum number of epochs."""
@@ -61,7 +61,7 @@ class Pruning:
 class QuantilePruner(BasePruner):
     """Pruner that compares a trial's best value so far with a quantile of the other trials' best values at that epoch.
 
-    At the end of the grace period the quantile is `Pruning.share`. Then it grows as
+    At the end of the grace period the quantile is `Pruning.prune_share`. Then it grows as
     ``1 - (1 - share) (grace / epoch)^2``, since early values of a learning curve say little about its end. With a share
     of 0.6, about 40 % of the trials continue after the grace period, and 10 % after twice as many epochs. A trial is
     pruned only if it is worse by more than its `early_stopping_min_delta`. The other trials are the visible history.
@@ -76,7 +76,7 @@ class QuantilePruner(BasePruner):
         epoch, grace = trial.last_step, _grace_epochs(trial, self._pruning)
         if epoch is None or epoch < grace:
             return False
-        fraction = 1 - (1 - self._pruning.share) * (grace / epoch) ** 2
+        fraction = 1 - (1 - self._pruning.prune_share) * (grace / epoch) ** 2
         visible = [other for other, _ in visible_trials(study, trial.number, self._parallelism)]
         threshold = quantile_at(visible, epoch, fraction, study.direction)
         if threshold is None:
@@ -129,7 +129,7 @@ class HyperbandPruner(BasePruner):
 
 
 def _grace_epochs(trial: FrozenTrial, pruning: Pruning) -> int:
-    return pruning.grace or int(trial.user_attrs[CONFIG]["early_stopping_patience"])
+    return pruning.prune_grace or int(trial.user_attrs[CONFIG]["early_stopping_patience"])
 
 
 def quantile_at(trials: Sequence[FrozenTrial], epoch: int, fraction: float, direction: StudyDirection) -> float | None:

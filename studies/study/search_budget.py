@@ -28,6 +28,8 @@ from studies.trials.record import KIND, TrialKind, TrialPhase, TrialRecord, late
 MOST_WAITING = 20
 
 _BUDGET = "search_trials"
+# The settings of a request that the first search trial fixes; the stored settings have the same names.
+_FIXED = ("sampler", "pruner", "prune_share", "prune_grace", "parallelism")
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class SearchRequest:
     Attributes:
         sampler: ``tpe``, ``random`` or ``gp``; fixed for the study by its first search trial.
         pruner: Rule that prunes unpromising trials: ``quantile``, ``hyperband`` or ``none``; fixed like the sampler.
-        prune_share: Quantile at the end of the grace period; see `Pruning.share`.
-        prune_grace: Grace period in epochs; see `Pruning.grace`.
+        prune_share: Quantile at the end of the grace period; see `Pruning.prune_share`.
+        prune_grace: Grace period in epochs; see `Pruning.prune_grace`.
         parallelism: Number of search trials that may be trained at the same time; see `SearchSettings.parallelism`.
         at_least: The number of search trials that the study should have, including those of earlier runs.
         more: The number of search trials to add to the study's budget.
@@ -190,14 +192,7 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
     if stored is None or settings is None:
         return
     known = {**asdict(settings.start), **stored}
-    requested = {
-        "sampler": request.sampler,
-        "pruner": request.pruner,
-        "prune_share": request.prune_share,
-        "prune_grace": request.prune_grace,
-        "parallelism": request.parallelism,
-        **request.fixed,
-    }
+    requested = {name: getattr(request, name) for name in _FIXED} | dict(request.fixed)
     changes = {name: (known[name], value) for name, value in requested.items() if value not in (None, known[name])}
     if request.base:
         space = study_space(study)
@@ -221,12 +216,9 @@ def require_same_search(study: optuna.Study, request: SearchRequest) -> None:
 
 def search_settings(study: optuna.Study) -> SearchSettings | None:
     """Return the search settings of a study; None if no search has started."""
-
-    def parsed(data: Any) -> SearchSettings:
-        pruning = {"pruner": data["pruner"], "share": data["prune_share"], "grace": data["prune_grace"]}
-        return _STORED.validate_python({**data, "pruning": pruning})
-
-    return read_attribute(study, SEARCH, parsed) if SEARCH in study.user_attrs else None
+    if SEARCH not in study.user_attrs:
+        return None
+    return read_attribute(study, SEARCH, lambda data: _STORED.validate_python({**data, "pruning": data}))
 
 
 def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
@@ -277,7 +269,7 @@ def _first_settings(study: optuna.Study, request: SearchRequest, parallelism: in
     return {
         "sampler": request.chosen_sampler.value,
         "pruner": request.chosen_pruner.value,
-        "prune_share": Pruning.share if request.prune_share is None else request.prune_share,
+        "prune_share": Pruning.prune_share if request.prune_share is None else request.prune_share,
         "prune_grace": request.prune_grace,
         "parallelism": parallelism,
         "start": asdict(start),

@@ -90,7 +90,7 @@ def test_quantile_counts_from_the_worst_value(mode, values, share, expected):
 def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_history(
     parallelism, best, is_pruned, storage
 ):
-    pruner = QuantilePruner(Pruning(share=0.5, grace=1), parallelism)
+    pruner = QuantilePruner(Pruning(prune_share=0.5, prune_grace=1), parallelism)
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
     study.add_trial(finished({1: 0.2}, kind=TrialKind.PRESET))
     study.add_trial(finished({1: 0.4}, PRUNED))
@@ -115,10 +115,10 @@ def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_his
         (Pruning(), 2, 3, 0.41, True),
         (Pruning(), 2, 4, 0.41, True),
         (Pruning(), 2, 99, 0.43, False),
-        (Pruning(grace=1), 9, 1, 0.0, True),
-        (Pruning(grace=4), 1, 3, 0.0, False),
-        (Pruning(share=0.25), 2, 2, 0.19, True),
-        (Pruning(share=0.25), 2, 2, 0.21, False),
+        (Pruning(prune_grace=1), 9, 1, 0.0, True),
+        (Pruning(prune_grace=4), 1, 3, 0.0, False),
+        (Pruning(prune_share=0.25), 2, 2, 0.19, True),
+        (Pruning(prune_share=0.25), 2, 2, 0.21, False),
         (Pruning(PrunerName.NONE), 1, 9, 0.0, False),
     ],
 )
@@ -148,7 +148,9 @@ def test_worse_trial_is_pruned_after_its_grace_period(pruning, patience, epoch, 
 )
 def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(min_delta, others, is_pruned, mode, storage):
     sign = 1 if mode == "max" else -1
-    study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(grace=1), 1))
+    study = optuna.create_study(
+        storage=storage, direction=f"{mode}imize", pruner=QuantilePruner(Pruning(prune_grace=1), 1)
+    )
     add_completed(study, sign * others)
     trial = running_trial(study, min_delta=min_delta)
     assert not trial.should_prune()  # without a report
@@ -165,7 +167,9 @@ def running_trial(study, patience=1, min_delta=0.0):
 
 @pytest.mark.parametrize(("epoch", "share"), [(10, 0.6), (15, 1 - 0.4 * 4 / 9), (20, 0.9), (30, 1 - 0.4 / 9)])
 def test_quantile_grows_with_the_epoch(epoch, share, storage):
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=10), 1))
+    study = optuna.create_study(
+        storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(prune_grace=10), 1)
+    )
     add_completed(study, *(number / 100 for number in range(101)))
     for behind, is_pruned in ((0.001, True), (-0.001, False)):
         trial = running_trial(study)
@@ -181,7 +185,7 @@ def test_quantile_is_limited_if_there_are_few_other_trials(others, quantile):
 
 
 def test_the_only_trial_is_never_pruned(storage):
-    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(grace=1), 1))
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=QuantilePruner(Pruning(prune_grace=1), 1))
     trial = running_trial(study)
     trial.report(0.0, 1)
     assert not trial.should_prune()
@@ -193,7 +197,7 @@ def test_the_only_trial_is_never_pruned(storage):
         (Pruning(), QuantilePruner),
         (Pruning(PrunerName.NONE), NopPruner),
         # A grace period longer than the training is limited to the training.
-        (Pruning(PrunerName.HYPERBAND, grace=50), HyperbandPruner),
+        (Pruning(PrunerName.HYPERBAND, prune_grace=50), HyperbandPruner),
     ],
 )
 def test_pruner_name_selects_the_pruner(pruning, kind):

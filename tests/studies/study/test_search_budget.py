@@ -55,7 +55,7 @@ class TestSettings:
             # The GP sampler does not learn from pruned trials.
             (SearchRequest(sampler=SamplerName.GP), SamplerName.GP, Pruning(PrunerName.NONE)),
             (SearchRequest(pruner=PrunerName.HYPERBAND), SamplerName.TPE, Pruning(PrunerName.HYPERBAND)),
-            (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(share=0.25, grace=3)),
+            (SearchRequest(prune_share=0.25, prune_grace=3), SamplerName.TPE, Pruning(prune_share=0.25, prune_grace=3)),
         ],
     )
     def test_first_request_fixes_the_search_settings(self, request_, sampler, pruning, start, presets):

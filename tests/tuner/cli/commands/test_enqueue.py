@@ -79,7 +79,7 @@ def test_first_added_search_trials_fix_the_search_settings(cli, interrupted_stud
     assert "added: 1 search trial; the study now has 3 search trials" in cli("enqueue", "--trials", "1").out
     settings = search_settings(load_study(OUT)[0])
     assert settings is not None
-    assert (settings.sampler, settings.pruning.grace) == ("random", 3)
+    assert (settings.sampler, settings.pruning.prune_grace) == ("random", 3)
     assert list(states().values()) == ["interrupted", "waiting", "waiting", "waiting"]
     shown = cli("status").out
     assert "3 search trials" in shown

@@ -204,7 +204,7 @@ def test_changed_space_or_search_settings_are_refused_with_the_difference(cli, p
     for command in (["search", "--trials", "1"], ["run", "--config", "config.yaml"]):
         sampler = cli.error(*command, "--sampler", "random", "--prune-share", "0.25")
         assert "sampler tpe, not random" in sampler
-        assert f"prune_share {Pruning.share}, not 0.25" in sampler
+        assert f"prune_share {Pruning.prune_share}, not 0.25" in sampler
     assert (states(), tree(project_dir / OUT).keys()) == before
 
 
