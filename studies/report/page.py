@@ -36,7 +36,7 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
     """
     snapshot = take_snapshot(study, folder, read_epochs)
     scripts = [Markup(get_plotlyjs()), Markup((_TEMPLATE / "page.js").read_text(encoding="utf-8"))]
-    failures = failure_rows(snapshot)
+    failures, (columns, rows) = failure_rows(snapshot), trial_table(snapshot)
     template = _environment().get_template("page.html")
     return template.render(
         snapshot=snapshot,
@@ -51,7 +51,8 @@ def render_report(study: optuna.Study, folder: OutputFolder, read_epochs: ReadEp
         panels=[panel(snapshot) for panel in _PANELS],
         failures=failures[:MAX_FAILURES],
         failed_count=len(failures),
-        trials=trial_table(snapshot),
+        trial_columns=columns,
+        trial_rows=rows,
         environment=list(environment(snapshot)),
         space=space_rows(snapshot),
     )

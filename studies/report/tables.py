@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,27 +17,13 @@ from studies.trials.results import HIGHER_IS_BETTER, metric_text, target_metrics
 _NAMES_SHOWN = 4
 
 
-@dataclass(frozen=True)
-class TargetRow:
-    """A target of the study.
+def target_rows(snapshot: Snapshot) -> Iterator[tuple[str, int, int, str, str]]:
+    """Yield one row per target that is set; failed trials count as finished, but meet no target.
 
-    Attributes:
-        goal: The target as a condition, for example ``char >= 0.9``.
-        met: Number of finished trials that met the target.
-        ended: Number of finished trials.
-        best: The best value and the name of its trial; a dash if no trial has a value.
-        names: Names of the trials that met the target.
+    Yields:
+        The target as a condition, for example ``char >= 0.9``; the numbers of finished trials that met it and of all
+        finished trials; the best value with the name of its trial, or a dash; names of the trials that met it.
     """
-
-    goal: str
-    met: int
-    ended: int
-    best: str
-    names: str
-
-
-def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
-    """Yield one row per target that is set; failed trials count as finished, but meet no target."""
     latest = without_superseded(list(snapshot.records.values()))
     ended = {record.experiment_name: record.outcome for record in latest if record.outcome is not None}
     succeeded = {name: outcome for name, outcome in ended.items() if outcome.succeeded}
@@ -45,7 +31,7 @@ def target_rows(snapshot: Snapshot) -> Iterator[TargetRow]:
     verdicts = {name: target_verdicts(outcome, targets) for name, outcome in succeeded.items()}
     for target, goal in targets.goals().items():
         met = [name for name, found in verdicts.items() if found[target]]
-        yield TargetRow(goal, len(met), len(ended), _best(succeeded, target), listed(met, _NAMES_SHOWN))
+        yield goal, len(met), len(ended), _best(succeeded, target), listed(met, _NAMES_SHOWN)
 
 
 def _best(outcomes: Mapping[str, TrialOutcome], target: str) -> str:
@@ -102,25 +88,14 @@ class Column:
     classes: str = "number"
 
 
-@dataclass(frozen=True)
-class TrialTable:
-    """The table of all trials.
+def trial_table(snapshot: Snapshot) -> tuple[Sequence[Column], Iterator[tuple[str, Sequence[Cell]]]]:
+    """Return the columns of the table of all trials that this program created, and its rows in order of trial number.
 
-    Attributes:
-        columns: The columns.
-        rows: The state and the cells of each trial, in order of trial number.
+    Each row has the state and the cells of a trial.
     """
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-
-def trial_table(snapshot: Snapshot) -> TrialTable:
-    """Return the table of all trials that this program created."""
     trials = [_trial(snapshot, row) for row in snapshot.status.rows]
     columns = (*_result_columns(snapshot.metric), *_setting_columns(trials), _STARTED)
-    rows = ((trial.row.state.value, tuple(column.cell(trial) for column in columns)) for trial in trials)
-    return TrialTable(columns, tuple(rows))
+    return columns, ((trial.row.state.value, [column.cell(trial) for column in columns]) for trial in trials)
 
 
 def failure_rows(snapshot: Snapshot) -> list[tuple[int, str, str, int, str]]:
