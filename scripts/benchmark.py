@@ -24,7 +24,7 @@ from harness.fixture_study import STORAGE_VARIABLE
 from harness.run import HarnessError
 
 from search_spaces import ConfigurationError, DataLoaderError, load_experiments
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 from tuner.cores import usable_cores
 from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import open_pixel_cache

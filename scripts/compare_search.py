@@ -30,7 +30,7 @@ from search_comparison.report import Curves, plot, summary, table
 from search_comparison.tasks import TASKS, count_presets, prepare
 from search_comparison.trainings import load_results
 
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 
 
 def main() -> int:

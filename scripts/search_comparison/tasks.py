@@ -24,7 +24,7 @@ from search_spaces import (
     load_model_definitions,
     load_search_space,
 )
-from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.diagnostics.disk import write_text
 from tuner.data.generation.dataset import generate_dataset
 from tuner.data.pixel_cache import PixelCache, open_pixel_cache
 from tuner.data.vocabulary import KHMER_DIGITS

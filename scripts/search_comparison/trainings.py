@@ -9,7 +9,7 @@ from pathlib import Path
 
 from search_comparison.tasks import Problem
 from search_spaces import TrainingConfig, config_digest
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 from tuner.data.batches import TrainingData
 from tuner.training.device import setup_training_environment
 from tuner.training.history import EarlyStopping, EpochMetrics, read_metrics

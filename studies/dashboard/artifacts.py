@@ -17,7 +17,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, Trial
 
-from search_spaces.diagnostics.atomic_files import write_bytes
+from search_spaces.diagnostics.disk import write_bytes
 from studies.storage.optuna_private import ARTIFACT_ATTRIBUTE, DECODING_ERRORS, set_artifact_attribute
 from studies.storage.output_folder import OutputFolder
 

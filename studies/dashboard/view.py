@@ -7,25 +7,58 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 import optuna
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna_dashboard import wsgi
+from optuna.trial import FrozenTrial
+from optuna_dashboard import _serializer, wsgi
 from werkzeug.wrappers import Response
 
+from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.errors import ConfigurationError
 from studies.dashboard.artifacts import ArtifactFolder, artifact_store
 from studies.dashboard.guard import ReadOnlyGuard, refusal, requested_path
-from studies.dashboard.quick_lookup import install_fast_serializer
 from studies.dashboard.server import Address
 from studies.storage.open import DATABASE_ERRORS, open_storage_for_reading, storage_error_text
-from studies.storage.optuna_private import cached_storage, rdb_storage
+from studies.storage.optuna_private import cached_storage, database_id, rdb_storage
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
+from studies.trials.record import EXPERIMENT_NAME, KIND
+
+_TRIAL_ATTRIBUTE = re.compile(r"dashboard:(?:artifacts:)?(?P<trial_id>\d+):")
+
+_cache = threading.local()
+_serialize = _serializer.serialize_frozen_trial
+
+
+def install_fast_serializer() -> None:
+    """Replace optuna-dashboard's serializer in this process by `serialize_trial`."""
+    _serializer.serialize_frozen_trial = serialize_trial
+
+
+def serialize_trial(study_id: int, trial: FrozenTrial, study_attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Serialize a trial as optuna-dashboard does, and add the name of a search trial."""
+    if getattr(_cache, "attributes", None) is not study_attributes:
+        _cache.attributes, _cache.by_trial = study_attributes, _by_trial(study_attributes)
+    serialized: dict[str, Any] = _serialize(study_id, trial, _cache.by_trial.get(database_id(trial), {}))
+    if KIND in trial.user_attrs and EXPERIMENT_NAME not in trial.user_attrs:
+        serialized["user_attrs"].append({"key": EXPERIMENT_NAME, "value": search_trial_name(trial.number)})
+    return serialized
+
+
+def _by_trial(study_attributes: Mapping[str, Any]) -> Mapping[int, dict[str, Any]]:
+    grouped: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    for name, value in study_attributes.items():
+        if (match := _TRIAL_ATTRIBUTE.match(name)) is not None:
+            grouped[int(match["trial_id"])][name] = value
+    return grouped
+
 
 # Shorter than a worker's timeout, because a page repeats its requests every few seconds.
 LOCK_TIMEOUT_S = 10.0

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from search_spaces.diagnostics.atomic_files import write_bytes
+from search_spaces.diagnostics.disk import write_bytes
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.regular_files import parse_json, read_bytes
 from studies.storage.open import open_storage

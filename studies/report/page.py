@@ -13,12 +13,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from studies.report.setting_plots import importances, parallel_coordinates, slices
+from studies.report.plots import (
+    history,
+    importances,
+    latency,
+    parallel_coordinates,
+    reasons,
+    reported_curves,
+    slices,
+    timeline,
+)
 from studies.report.snapshot import ReadEpochs, take_snapshot
-from studies.report.summary import environment, space_rows, state_text, summary
+from studies.report.summary import environment, find_winner, space_rows, state_text, summary
 from studies.report.tables import MAX_FAILURES, failure_rows, find_confirmation, target_rows, trial_table
-from studies.report.trial_plots import history, latency, reasons, reported_curves, timeline
-from studies.report.winner import find_winner
 from studies.storage.output_folder import OutputFolder
 
 _TEMPLATE = Path(__file__).parent / "template"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from search_spaces.diagnostics.disk_errors import free_bytes
+from search_spaces.diagnostics.disk import free_bytes
 from studies.storage.output_folder import OutputFolder
 from studies.storage.url import sqlite_path
 

@@ -19,8 +19,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from search_spaces.diagnostics.atomic_files import flush_to_disk
-from search_spaces.diagnostics.disk_errors import disk_error_text
+from search_spaces.diagnostics.disk import disk_error_text, flush_to_disk
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import wait_for_lock
 from studies.storage.optuna_private import DECODING_ERRORS, DecodingStorage, damage_text, rdb_storage

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
-from search_spaces.diagnostics.atomic_files import write_json
-from search_spaces.diagnostics.disk_errors import disk_error_text, writable_remedy
+from search_spaces.diagnostics.disk import disk_error_text, writable_remedy, write_json
 from search_spaces.diagnostics.names import name_problem, path_problem
 from search_spaces.errors import ConfigurationError
 from search_spaces.files.file_locks import FileLock, wait_for_lock

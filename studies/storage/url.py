@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import sqlalchemy
 
-from search_spaces.diagnostics.disk_errors import writable_remedy
+from search_spaces.diagnostics.disk import writable_remedy
 from search_spaces.diagnostics.names import path_problem
 from search_spaces.errors import ConfigurationError
 

@@ -20,7 +20,7 @@ from search_spaces import (
     name_problem,
     resolve_config_path,
 )
-from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.diagnostics.disk import write_text
 from search_spaces.yaml_reader.file import PACKAGE_FOLDER
 from studies import (
     OutputFolder,

@@ -106,7 +106,7 @@ def _study_command(name: str, options: argparse.Namespace | None) -> str:
 
 
 def _disk_problems(error: Exception, options: argparse.Namespace | None) -> tuple[str, ...]:
-    from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error
+    from search_spaces.diagnostics.disk import disk_error_text, is_disk_error
 
     if not isinstance(error, OSError) or not is_disk_error(error):
         return ()

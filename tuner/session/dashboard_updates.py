@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.disk_errors import is_full_or_read_only
+from search_spaces.diagnostics.disk import is_full_or_read_only
 from studies import Claim, OutputFolder, Progress, TrialOutcome, save_artifact, write_ended_note, write_running_note
 from tuner.training.history import EarlyStopping, EpochMetrics
 from tuner.training.plots import Plots

@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 
 from search_spaces import TrainingConfig, definitions_yaml, load_model_definitions
-from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.diagnostics.disk import write_text
 from search_spaces.files.regular_files import read_bytes
 from search_spaces.training_config import DATASET_FIELDS
 from studies import (

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.atomic_files import write_bytes
+from search_spaces.diagnostics.disk import write_bytes
 from search_spaces.files.regular_files import read_bytes
 from tuner.training.device import is_out_of_memory
 from tuner.training.history import BEST_CHECKPOINT

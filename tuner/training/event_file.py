@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.disk_errors import is_full_or_read_only
+from search_spaces.diagnostics.disk import is_full_or_read_only
 
 log = logging.getLogger(__name__)
 

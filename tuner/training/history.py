@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.disk_errors import disk_error_text
+from search_spaces.diagnostics.disk import disk_error_text
 from search_spaces.files.regular_files import read_bytes
 
 BEST_CHECKPOINT = "best.pt"

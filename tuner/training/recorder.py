@@ -13,7 +13,7 @@ import psutil
 import yaml
 
 from search_spaces import TrainingConfig
-from search_spaces.diagnostics.atomic_files import write_text
+from search_spaces.diagnostics.disk import write_text
 from search_spaces.files.regular_files import regular_file
 from search_spaces.training_config import WITHOUT_EFFECT
 from tuner.training.event_file import EventFile

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
-from search_spaces.diagnostics.disk_errors import is_disk_error
+from search_spaces.diagnostics.disk import is_disk_error
 from search_spaces.diagnostics.names import search_trial_name
 from search_spaces.diagnostics.wording import listed
 from studies import (

@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 from search_spaces.files.regular_files import parse_json, read_bytes
 from studies import (
     DATABASE_ERRORS,

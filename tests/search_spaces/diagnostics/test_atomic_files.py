@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from search_spaces.diagnostics.atomic_files import write_json, write_text
+from search_spaces.diagnostics.disk import write_json, write_text
 
 
 def test_written_json_can_be_parsed_and_has_unescaped_letters(tmp_path):

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from search_spaces.diagnostics.disk_errors import disk_error_text, is_disk_error, is_full_or_read_only, writing
+from search_spaces.diagnostics.disk import disk_error_text, is_disk_error, is_full_or_read_only, writing
 
 
 def error_of(code, path=None):

@@ -6,8 +6,8 @@ import optuna
 import optuna_dashboard
 import pytest
 
-from studies.dashboard import quick_lookup
-from studies.dashboard.quick_lookup import serialize_trial
+from studies.dashboard import view
+from studies.dashboard.view import serialize_trial
 
 
 class CountingDict(dict[str, Any]):
@@ -40,7 +40,7 @@ def test_every_trial_has_its_own_notes_and_artifacts(study):
     trials = study.get_trials()
     quick = [serialize_trial(1, trial, attributes) for trial in trials]
     assert attributes.iterations == 1
-    assert quick == [quick_lookup._serialize(1, trial, attributes) for trial in trials]
+    assert quick == [view._serialize(1, trial, attributes) for trial in trials]
     assert attributes.iterations > len(trials)
     assert quick[11]["note"] == {"version": 0, "body": ""}
     assert len(quick[10]["note"]["body"]) > 2 * 2045

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from optuna_dashboard import get_note
 
 from search_spaces import ConfigurationError, TrainingConfig
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 from search_spaces.diagnostics.names import name_problem
 from studies import (
     OutputFolder,

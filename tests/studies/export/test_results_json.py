@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from optuna.trial import TrialState
 
-from search_spaces.diagnostics.atomic_files import write_json
+from search_spaces.diagnostics.disk import write_json
 from studies import (
     SearchRequest,
     TrialKind,

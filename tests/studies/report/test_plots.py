@@ -6,8 +6,8 @@ import pytest
 
 from search_spaces import TrainingConfig
 from studies import WhyEnded
-from studies.report import setting_plots, trial_plots
-from studies.report.trial_plots import pareto_front
+from studies.report import plots
+from studies.report.plots import pareto_front
 from studies.trials.claims import claim_next
 
 
@@ -15,7 +15,7 @@ def test_history_shows_completed_and_pruned_trials_and_the_best_so_far(start, ad
     study, folder = start()
     add_trials(study, [0.5, 0.25, None, 0.75])
     add_trials(study, [0.125], why_ended=WhyEnded.PRUNED)
-    (figure,) = trial_plots.history(snapshot_of(folder)).figures
+    (figure,) = plots.history(snapshot_of(folder)).figures
     completed, best, pruned = figure.data
     assert (list(completed.x), list(completed.y)) == ([0, 1, 3], [0.5, 0.25, 0.75])
     assert list(completed.customdata) == ["search_0000", "search_0001", "search_0003"]
@@ -29,19 +29,19 @@ def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(start, 
     add_trials(study, [0.25], why_ended=WhyEnded.PRUNED)
     add_trials(study, [0.125], why_ended=WhyEnded.NONFINITE_LOSS)
     snapshot = snapshot_of(folder)
-    (history,) = trial_plots.history(snapshot).figures
+    (history,) = plots.history(snapshot).figures
     assert {trace.name: list(trace.x) for trace in history.data if trace.name != "best so far"} == {
         "completed": [0],
         "pruned (best value)": [1],
     }
-    (curves,) = trial_plots.reported_curves(snapshot).figures
+    (curves,) = plots.reported_curves(snapshot).figures
     assert [(trace.name, trace.line.dash) for trace in curves.data] == [
         ("search_0000", "solid"),
         ("search_0001", "dot"),
     ]
-    (timeline,) = trial_plots.timeline(snapshot).figures
+    (timeline,) = plots.timeline(snapshot).figures
     assert {trace.name: list(trace.y) for trace in timeline.data} == {"completed": [0], "pruned": [1], "failed": [2]}
-    panel = setting_plots.slices(snapshot)
+    panel = plots.slices(snapshot)
     assert list(panel.figures[0].data[0].y) == [0.5, 0.25, 0.125]
     assert "pruned or diverged" in panel.caption
 
@@ -51,11 +51,11 @@ def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(start
     claim = claim_next(study, folder)
     assert claim is not None
     claim.finish(replace(outcome, best_val_seq_accuracy=0.375, images_per_s_batch_1=250.0), 0.75)
-    assert "when two trials" in trial_plots.latency(snapshot_of(folder)).missing
+    assert "when two trials" in plots.latency(snapshot_of(folder)).missing
     for accuracy, speed in ((0.5, 1000.0), (0.25, 500.0), (1.0, 100.0), (0.9, None)):
         add_trials(study, [accuracy], images_per_s_batch_1=speed)
     add_trials(study, [0.95], images_per_s_batch_1=2000.0, why_ended=WhyEnded.PRUNED)
-    panel = trial_plots.latency(snapshot_of(folder))
+    panel = plots.latency(snapshot_of(folder))
     presets, searched, front = panel.figures[0].data
     assert (list(presets.customdata), list(presets.x), list(presets.y)) == (["one"], [4.0], [0.375])
     points = dict(zip(searched.customdata, zip(searched.x, searched.y, strict=True), strict=True))
@@ -80,13 +80,13 @@ def test_pareto_front_has_no_pair_that_another_pair_dominates(points, front):
 
 
 def test_curves_of_running_and_best_trials_are_shown(start, add_trials, snapshot_of, monkeypatch):
-    monkeypatch.setattr(trial_plots, "MAX_CURVES", 3)
+    monkeypatch.setattr(plots, "MAX_CURVES", 3)
     study, folder = start({"running": TrainingConfig()})
     claim = claim_next(study, folder)
     assert claim is not None
     claim.trial.report(0.125, 1)
     add_trials(study, [0.25, 0.75, None, 0.5])
-    panel = trial_plots.reported_curves(snapshot_of(folder))
+    panel = plots.reported_curves(snapshot_of(folder))
     (figure,) = panel.figures
     assert [(trace.name, trace.y[-1]) for trace in figure.data] == [
         ("running", 0.125),
@@ -103,7 +103,7 @@ def test_importances_need_fifty_trials(count, missing, start, add_trials, snapsh
     # Every second trial is pruned; a higher learning rate gives a better value.
     for number in range(count):
         add_trials(study, [0.01 * number], why_ended=WhyEnded.PRUNED if number % 2 else WhyEnded.MAX_EPOCHS)
-    panel = setting_plots.importances(snapshot_of(folder))
+    panel = plots.importances(snapshot_of(folder))
     assert missing in panel.missing
     assert bool(panel.figures) == (not missing)
 
@@ -115,7 +115,7 @@ def test_setting_that_gets_trials_pruned_is_important(start, add_trials, snapsho
         add_trials(study, [0.9 + 0.001 * (number * 7 % 40)])
         why = WhyEnded.PRUNED if number % 2 else WhyEnded.NONFINITE_LOSS
         add_trials(study, [0.1], user_attrs={"which": "second"}, why_ended=why, model="medium")
-    panel = setting_plots.importances(snapshot_of(folder))
+    panel = plots.importances(snapshot_of(folder))
     bars = dict(zip(panel.figures[0].data[0].y, panel.figures[0].data[0].x, strict=True))
     assert bars["model_name"] > 0.5
     assert "(40 of them)" in panel.caption
@@ -124,15 +124,15 @@ def test_setting_that_gets_trials_pruned_is_important(start, add_trials, snapsho
 def test_equal_values_have_no_importances(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5] * 50)
-    assert setting_plots.importances(snapshot_of(folder)).missing.startswith("All trials ended with the same value")
+    assert plots.importances(snapshot_of(folder)).missing.startswith("All trials ended with the same value")
 
 
 def test_parallel_coordinates_show_only_the_best_of_many_trials(start, add_trials, snapshot_of, monkeypatch):
-    monkeypatch.setattr(setting_plots, "MAX_LINES", 2)
+    monkeypatch.setattr(plots, "MAX_LINES", 2)
     study, folder = start()
     add_trials(study, [0.25, 0.5])
     add_trials(study, [0.75], why_ended=WhyEnded.PRUNED)
-    panel = setting_plots.parallel_coordinates(snapshot_of(folder))
+    panel = plots.parallel_coordinates(snapshot_of(folder))
     *lines, _scale = panel.figures[0].data
     # The first axis is the metric; the best line is plotted last, on top.
     assert [line.customdata[0][1] for line in lines] == ["0.5", "0.75"]
@@ -142,7 +142,7 @@ def test_parallel_coordinates_show_only_the_best_of_many_trials(start, add_trial
 def test_slice_plots_have_the_same_scale(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.25, None, 0.75])
-    figures = setting_plots.slices(snapshot_of(folder)).figures
+    figures = plots.slices(snapshot_of(folder)).figures
     assert [figure.layout.xaxis.title.text for figure in figures] == ["learning_rate", "model_name"]
     assert len({figure.layout.yaxis.range for figure in figures}) == 1
     assert [list(figure.data[0].customdata) for figure in figures] == [["search_0000", "search_0002"]] * 2
@@ -151,7 +151,7 @@ def test_slice_plots_have_the_same_scale(start, add_trials, snapshot_of):
 def test_timeline_shows_why_each_trial_ended(start, add_trials, snapshot_of):
     study, folder = start()
     add_trials(study, [0.5, None], total_epochs=1)
-    (figure,) = trial_plots.timeline(snapshot_of(folder)).figures
+    (figure,) = plots.timeline(snapshot_of(folder)).figures
     texts = {trace.name: list(trace.text) for trace in figure.data}
     assert {trace.width for trace in figure.data} == {0.8}
     assert texts == {
@@ -171,6 +171,6 @@ def test_reasons_of_ending_are_counted(start, add_trials, snapshot_of):
     ]
     for why, value in reasons:
         add_trials(study, [value], why_ended=why)
-    (figure,) = trial_plots.reasons(snapshot_of(folder)).figures
+    (figure,) = plots.reasons(snapshot_of(folder)).figures
     counted = dict(zip(figure.data[0].y, figure.data[0].x, strict=True))
     assert counted == {"max epochs": 1, "early stopped": 2, "nonfinite loss": 1, "crashed": 1}

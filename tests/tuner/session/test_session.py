@@ -323,7 +323,7 @@ class TestSearch:
         [
             (SearchRequest(sampler=SamplerName.GP, more=1), "sampler random, not gp"),
             (SearchRequest(pruner=PrunerName.NONE, more=1), "pruner quantile, not none"),
-            (SearchRequest(prune_share=0.25, more=1), f"prune_share {Pruning.share}, not 0.25"),
+            (SearchRequest(prune_share=0.25, more=1), f"prune_share {Pruning.prune_share}, not 0.25"),
             (SearchRequest(prune_grace=3, more=1), "prune_grace 2, not 3"),
         ],
     )

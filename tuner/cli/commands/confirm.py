@@ -62,7 +62,7 @@ def prepare(options: argparse.Namespace) -> Candidates:
 
 def run(options: argparse.Namespace, candidates: Candidates) -> int:
     """Train the missing repetitions, then print the comparison."""
-    from search_spaces.diagnostics.atomic_files import write_json
+    from search_spaces.diagnostics.disk import write_json
     from tuner.analysis.confirmation import confirm
     from tuner.cli.display_factory import open_display
 

@@ -58,7 +58,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, study: LoadedStudy) -> int:
     """Print or write the export; the study is only read."""
-    from search_spaces.diagnostics.atomic_files import write_text
+    from search_spaces.diagnostics.disk import write_text
     from tuner.session.output_paths import BYTE_ORDER_MARK, timestamp
 
     now = timestamp()

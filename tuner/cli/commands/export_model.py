@@ -59,7 +59,7 @@ def prepare(options: argparse.Namespace) -> _Source:
 
 def run(options: argparse.Namespace, source: _Source) -> int:
     """Export the model, compare it with the checkpoint, write the file and print the result of the comparison."""
-    from search_spaces.diagnostics.atomic_files import write_bytes
+    from search_spaces.diagnostics.disk import write_bytes
     from tuner.analysis.model_export import export_model
     from tuner.display.terminal import printable, shown_path
     from tuner.inference.checkpoint_reader import reader_of_checkpoint

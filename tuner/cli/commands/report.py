@@ -41,7 +41,7 @@ def prepare(options: argparse.Namespace) -> LoadedStudy:
 
 def run(options: argparse.Namespace, loaded: LoadedStudy) -> int:
     """Print the report, or write it and print its path; the study is only read."""
-    from search_spaces.diagnostics.atomic_files import write_text
+    from search_spaces.diagnostics.disk import write_text
     from studies.report import render_report
     from tuner.session.output_paths import REPORT, check_output_file
     from tuner.training.history import read_metrics
