@@ -2,9 +2,16 @@
 
 from studies.dashboard.artifacts import save_artifact
 from studies.dashboard.notes import Progress, write_ended_note, write_running_note, write_study_note
-from studies.export.results_json import default_results_name, ended_records, records_beyond_retention, render_results
+from studies.export.results import (
+    TRIAL_COLUMNS,
+    csv_text,
+    default_results_name,
+    ended_records,
+    records_beyond_retention,
+    render_results,
+    trial_rows,
+)
 from studies.export.study_file import StudyFile, check_import, import_study, read_study_file, study_file_text
-from studies.export.trials_csv import TRIAL_COLUMNS, csv_text, trial_rows
 from studies.sampling.distributions import suggest_all
 from studies.sampling.pruning import PrunerName
 from studies.sampling.samplers import SamplerName

@@ -16,7 +16,7 @@ from studies import (
     study_status,
     trial_rows,
 )
-from studies.export.trials_csv import TRIAL_COLUMNS
+from studies.export.results import TRIAL_COLUMNS
 from studies.report import render_report
 from studies.storage.optuna_private import rdb_storage
 from studies.trials.claims import claim_next
