@@ -63,7 +63,7 @@ from studies.study.search_budget import (
     search_settings,
 )
 from studies.study.warm_start import EarlierStudy, source_note, study_prior
-from studies.trials.claims import MAX_CRASHES, MAX_MEMORY_CRASHES, Claim, record_memory_signal
+from studies.trials.claims import MAX_CRASHES, Claim
 from studies.trials.leases import lock_of, record_stop, without_retries
 from studies.trials.record import (
     Attempt,

@@ -146,7 +146,7 @@ def _worker_facts(attempts: list[Attempt]) -> Iterator[Fact]:
     hosts = sorted({worker.rpartition(":")[0] for worker in processes})
     yield Fact("Workers", counted(len(processes), "process", "processes"), listed(hosts, _MACHINES_SHOWN))
     stops = sum(attempt.after is StartedAfter.STOP for attempt in attempts)
-    crashes = sum(attempt.after in (StartedAfter.CRASH, StartedAfter.MEMORY_CRASH) for attempt in attempts)
+    crashes = sum(attempt.after is StartedAfter.CRASH for attempt in attempts)
     yield Fact(
         "Interruptions", f"{stops} stopped, {crashes} crashed", "a trial is resumed from its last finished epoch"
     )

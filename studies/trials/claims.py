@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from search_spaces.training_config import TrainingConfig
-from studies.storage.optuna_private import claim_waiting, continue_trial, rdb_storage, take_over_running, trial_id_of
+from studies.storage.optuna_private import claim_waiting, continue_trial, take_over_running
 from studies.storage.output_folder import OutputFolder
 from studies.storage.postgresql import ATTEMPTS
 from studies.trials.leases import Lease, leases_of, require_single_machine_for_sqlite, this_worker
@@ -32,45 +29,8 @@ from studies.trials.record import (
     refuse_foreign_folders,
 )
 
-
-def count_memory_kills(root: Path = Path("/")) -> dict[str, int]:
-    """Read the kernel's OOM kill counters, keyed by counter name; return an empty dictionary on macOS.
-
-    The counter of this process's control group comes first, then the counter of the machine. A name contains the boot
-    id and an inode, so it is unique across machines, boots and control groups. The counters are read
-    from files in the folders ``proc`` and ``sys`` of `root`.
-    """
-    kills = {}
-    with contextlib.suppress(OSError):  # macOS
-        boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip()
-        for path in (*_control_group_files(root), root / "proc/vmstat"):
-            with contextlib.suppress(OSError):
-                counts = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
-                if "oom_kill" in counts:
-                    kills[f"{boot}:{path.stat().st_ino}"] = int(counts["oom_kill"])
-    return kills
-
-
-def has_risen(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
-    """Return whether the first counter that is in both mappings has risen; False if no counter is in both."""
-    return next((now[name] > count for name, count in before.items() if name in now), False)
-
-
-def _control_group_files(root: Path) -> Iterator[Path]:
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
-        _, controllers, group = line.split(":", 2)
-        if not controllers:  # cgroup version 2, whose counter includes the child groups
-            yield root / f"sys/fs/cgroup{group}/memory.events"
-        elif "memory" in controllers.split(","):
-            yield root / f"sys/fs/cgroup/memory{group}/memory.oom_control"
-
-
-# A trial ends as `crashed` after this number of consecutive crashes in the same epoch. Crashes without evidence that
-# memory ran out are common on preemptible machines, so more are allowed, and they do not lead to micro-batches.
+# A trial ends as `crashed` after this number of consecutive crashes in the same epoch.
 MAX_CRASHES = 10
-MAX_MEMORY_CRASHES = 3
-MEMORY_CRASHES_BEFORE_MICRO_BATCHES = 2
-_MEMORY_SIGNAL = "memory_signal"
 
 
 @dataclass
@@ -92,13 +52,7 @@ class Claim:
     @property
     def crashed(self) -> bool:
         """Whether the trial must end as ``crashed``, because of too many crashes since its last finished epoch."""
-        memory_crashes = self.record.consecutive_memory_crashes
-        return self.record.consecutive_crashes >= MAX_CRASHES or memory_crashes >= MAX_MEMORY_CRASHES
-
-    @property
-    def exceeds_memory(self) -> bool:
-        """Whether the trial must use micro-batches, because memory ran out repeatedly since its last finished epoch."""
-        return self.record.consecutive_memory_crashes >= MEMORY_CRASHES_BEFORE_MICRO_BATCHES
+        return self.record.consecutive_crashes >= MAX_CRASHES
 
     def record_config(self, config: TrainingConfig) -> None:
         """Store the configuration of the trial, after all its parameters have been suggested."""
@@ -229,7 +183,7 @@ def _claim(study: optuna.Study, folder: OutputFolder, first_read: TrialRecord, l
     refuse_foreign_folders(study, folder.occupied([record.experiment_name]))
     after = StartedAfter.WAITING
     if resumed:
-        after = StartedAfter.STOP if lease.was_released(record) else _crash_cause(record, trial)
+        after = StartedAfter.STOP if lease.was_released(record) else StartedAfter.CRASH
     record = _with_attempt(record, trial, after)
     claim_trial = take_over_running if resumed else claim_waiting
     lease.prepare_attempt(record)
@@ -239,37 +193,11 @@ def _claim(study: optuna.Study, folder: OutputFolder, first_read: TrialRecord, l
     return Claim(continue_trial(study, trial), replace(record, phase=TrialPhase.RUNNING), resumed, lease)
 
 
-def record_memory_signal(study: optuna.Study, number: int, pid: int) -> None:
-    """Record that a signal typical of memory shortage killed a process while it was training a trial.
-
-    Nothing is recorded if another worker has taken over the trial, or the trial has ended.
-
-    Args:
-        study: The study of the trial.
-        number: The trial's number.
-        pid: Id of the killed process on its machine.
-    """
-    record = read_record(study.get_trials(deepcopy=False)[number])
-    if record.phase is TrialPhase.RUNNING and record.attempts[-1].worker.endswith(f":{pid}"):
-        with contextlib.suppress(UpdateFinishedTrialError):
-            attempts, trial_id = len(record.attempts), trial_id_of(study, number)
-            rdb_storage(study).set_trial_system_attr(trial_id, _MEMORY_SIGNAL, attempts)
-
-
-def _crash_cause(record: TrialRecord, trial: FrozenTrial) -> StartedAfter:
-    """Return ``MEMORY_CRASH`` if there is evidence that memory ran out in the latest attempt, otherwise ``CRASH``."""
-    is_signalled = trial.system_attrs.get(_MEMORY_SIGNAL) == len(record.attempts)
-    if is_signalled or any(has_risen(latest.memory_kills, count_memory_kills()) for latest in record.attempts[-1:]):
-        return StartedAfter.MEMORY_CRASH
-    return StartedAfter.CRASH
-
-
 def _with_attempt(record: TrialRecord, trial: FrozenTrial, after: StartedAfter) -> TrialRecord:
     attempt = Attempt(
         began=datetime.now(UTC).isoformat(timespec="seconds"),
         worker=this_worker(),
         epochs=len(trial.intermediate_values),
         after=after,
-        memory_kills=count_memory_kills(),
     )
     return replace(record, attempts=(*record.attempts, attempt))

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import takewhile
 from pathlib import Path
@@ -53,7 +53,6 @@ class StartedAfter(StrEnum):
     WAITING = "waiting"
     STOP = "stop"
     CRASH = "crash"
-    MEMORY_CRASH = "memory"
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,13 @@ class Attempt:
         began: Start time, ISO 8601 in UTC, whole seconds.
         worker: Host and process, as ``host:pid``.
         epochs: Number of epochs reported to the study before the attempt.
-        after: How the previous attempt ended: ``stop``, ``crash``, or ``memory`` (a crash with evidence that memory ran
-            out). The first attempt has the value ``waiting``.
-        memory_kills: The kernel's out-of-memory (OOM) kill counters at the start, from `count_memory_kills`.
+        after: How the previous attempt ended: ``stop`` or ``crash``. The first attempt has the value ``waiting``.
     """
 
     began: str
     worker: str
     epochs: int
     after: StartedAfter
-    memory_kills: Mapping[str, int] = field(default_factory=dict)
 
 
 class WhyEnded(StrEnum):
@@ -204,16 +200,8 @@ class TrialRecord:
         A worker on another machine without a shared output folder repeats the trial from epoch 1, so its crash may have
         happened in an earlier epoch.
         """
-        return self._count_in_epoch(StartedAfter.CRASH, StartedAfter.MEMORY_CRASH)
-
-    @property
-    def consecutive_memory_crashes(self) -> int:
-        """The number of `consecutive_crashes` with evidence that memory ran out."""
-        return self._count_in_epoch(StartedAfter.MEMORY_CRASH)
-
-    def _count_in_epoch(self, *causes: StartedAfter) -> int:
         latest = takewhile(lambda attempt: attempt.epochs == self.attempts[-1].epochs, reversed(self.attempts))
-        return sum(attempt.after in causes for attempt in latest)
+        return sum(attempt.after is StartedAfter.CRASH for attempt in latest)
 
     @property
     def attempts_as_stored(self) -> str:

@@ -146,7 +146,6 @@ def _train(
         on_batch=on_batch,
         before_save=before_save,
         on_plots=updates.show_plots,
-        halve_micro_batch=claim.exceeds_memory,
     )
     before_save()  # check once more that the output folder and the best checkpoint exist
     return result

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from search_spaces import Targets
-from studies import MAX_MEMORY_CRASHES, TrialOutcome, TrialRecord, WhyEnded
+from studies import TrialOutcome, TrialRecord, WhyEnded
 from tuner.training.device import is_out_of_memory
 from tuner.training.history import EpochMetrics, TrainingResult
 
@@ -47,10 +47,7 @@ def outcome_of_crashes(record: TrialRecord, epochs: Sequence[EpochMetrics]) -> T
     has_more_epochs = reported > len(epochs)
     where = f"before epoch {reported + 1} was finished" if has_more_epochs else f"in epoch {len(epochs) + 1}"
     event = f"{record.consecutive_crashes} processes in a row were killed"
-    remedy = "look for the cause in the system log"
-    if (count := record.consecutive_memory_crashes) >= MAX_MEMORY_CRASHES:
-        event, remedy = f"{count} processes in a row ran out of memory", "use a smaller batch_size or model"
-    message = f"{event} {where}; {remedy}"
+    message = f"{event} {where}; look for the cause in the system log"
     if has_more_epochs:
         message += f"; the metrics of epochs 1 to {reported} are in another machine's output folder"
     outcome = _outcome(epochs, WhyEnded.CRASHED)

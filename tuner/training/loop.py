@@ -21,7 +21,6 @@ from tuner.training.epoch import NonFiniteLossError, OnBatch, run_epoch
 from tuner.training.history import BestEpochScore, EarlyStopping, EpochMetrics, TrainingResult, checkpoint_dir
 from tuner.training.optimizers import step_scheduler
 from tuner.training.plots import Plots, PlotUpdates
-from tuner.training.processor_share import ProcessorShare
 from tuner.training.recorder import Recorder, write_config
 from tuner.training.training_state import TrainingState
 from tuner.training.validation import SplitScore
@@ -43,7 +42,6 @@ def train(
     on_batch: OnBatch = lambda done, total: None,
     before_save: Callable[[], object] = lambda: None,
     on_plots: OnPlots = lambda plots: None,
-    halve_micro_batch: bool = False,
 ) -> TrainingResult:
     """Train one experiment to its end, resuming from its last checkpoint if there is one.
 
@@ -59,8 +57,6 @@ def train(
             batch and after each batch.
         before_save: Called before the results of an epoch are saved; exceptions that it raises propagate.
         on_plots: Called with plots of the training run, occasionally during the run and once at its end.
-        halve_micro_batch: Whether to halve the micro-batch size, because earlier processes ran out of memory in the
-            epoch that is trained next.
 
     Raises:
         ConfigurationError, ModelCreationError: See `TrainingState.create`.
@@ -71,16 +67,9 @@ def train(
         keep_freed_memory()
     checkpoints = CheckpointFolder(checkpoint_dir(folder), config)
     _restore(training, checkpoints)
-    if halve_micro_batch and _reason_to_end(training, lambda epoch: False) is None:
-        _halve_micro_batch(
-            training,
-            training.micro_batch_size or config.batch_size,
-            "an earlier process ran out of memory in this epoch",
-        )
     write_config(folder, config)
     recorder = Recorder(folder, config, training.history, parameters=count_parameters(training.model))
     plot_updates = PlotUpdates(data.val.split, checkpoints.best)
-    processor_share = ProcessorShare()
     process_threads = torch.get_num_threads()
     try:
         torch.set_num_threads(config.threads or process_threads)
@@ -94,8 +83,6 @@ def train(
                 _complete_epoch(training, checkpoints, data.val.split, metrics, score)
                 recorder.epoch(metrics)
                 _log_epoch(training, metrics)
-                if training.device.type == "cpu":
-                    processor_share.epoch_ended(metrics)
                 on_epoch_end(metrics, training.early_stopping)
                 if plot_updates.is_due:
                     plots = plot_updates.draw(training.history)

@@ -21,7 +21,6 @@ class Worker(ABC):
         interrupted: Numbers of the trials that the worker has interrupted.
         failed_starts: The number of the worker's predecessors in a row that were killed before they started a trial.
         errors: The lines that the worker has written to standard error.
-        pid: The process id on the worker's machine.
     """
 
     def __init__(self, failed_starts: int = 0) -> None:
@@ -29,7 +28,6 @@ class Worker(ABC):
         self.interrupted: set[int] = set()
         self.failed_starts = failed_starts
         self.errors: list[str] = []
-        self.pid = 0
 
     @property
     def problems(self) -> list[str]:

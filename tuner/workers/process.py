@@ -55,7 +55,6 @@ class WorkerProcess(Worker):
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self.pid = self.process.pid
         self._listeners = [
             threading.Thread(target=target, args=(stream,), daemon=True)
             for target, stream in ((self._forward, self.process.stdout), (self._collect, self.process.stderr))

@@ -201,7 +201,7 @@ class RayWorker(Worker):
         import ray
 
         try:
-            code, self.pid, self.errors = ray.get(self.task, timeout=timeout_s)
+            code, self.errors = ray.get(self.task, timeout=timeout_s)
             return int(code)
         except ray.exceptions.GetTimeoutError as error:
             raise TimeoutError from error
@@ -245,7 +245,7 @@ class Events:
         return events
 
 
-def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int, list[str]]:
+def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, list[str]]:
     """Run a worker process and forward its output; this is the function of the Ray task.
 
     Args:
@@ -254,7 +254,7 @@ def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int
         events: The actor `Events`.
 
     Returns:
-        The exit code, process id and standard error of the process.
+        The exit code and standard error of the process.
     """
     import ray
 
@@ -274,7 +274,7 @@ def run_worker(number: int, orders: WorkerOrders, events: Any) -> tuple[int, int
                     _, line = lines.get(timeout=_INTERRUPT_S)
                     if line is None:
                         ray.get(events.put.remote(unsent))  # after all earlier calls
-                        return process.wait(), process.pid, process.errors
+                        return process.wait(), process.errors
                     unsent.append((number, "", line))
     finally:
         end_workers([process], _SECONDS_TO_STOP)

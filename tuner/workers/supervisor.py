@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from search_spaces import ConfigurationError, ExperimentFailedError, TrainingConfig
-from studies import TrialRecord, record_memory_signal
+from studies import TrialRecord
 from tuner.display.events import Display, replay
 from tuner.session.run_options import StopConditions, TrialFilter
 from tuner.session.session import Session
@@ -182,9 +182,6 @@ class _Supervisor:
         worker.close()
         self._workers.remove(worker)
         if worker.running is not None:
-            if -code in _MEMORY_SIGNALS:
-                with contextlib.suppress(*POLL_ERRORS):
-                    record_memory_signal(self._session.study, worker.running, worker.pid)
             self._lose_trial(worker)
         skipped = worker.interrupted if code == TRIALS_PENDING else set()
         if code == 0 or skipped:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from search_spaces import Targets, TrainingConfig
 from studies import (
-    MAX_MEMORY_CRASHES,
+    MAX_CRASHES,
     PrunerName,
     RowState,
     SamplerName,
@@ -159,13 +159,13 @@ def test_trial_stores_the_size_and_the_speed_of_its_network(write_config):
 
 def test_repeated_ctrl_c_in_the_same_epoch_is_not_a_crash(write_config, make_watcher):
     config = write_config({"one": {}})
-    for _ in range(MAX_MEMORY_CRASHES + 1):
+    for _ in range(MAX_CRASHES):
         with pytest.raises(StopRequested), stop_on_signals():
             run(config, make_watcher(in_batch=3, action=lambda: os.kill(os.getpid(), signal.SIGINT)))
     (entry,) = run(config)["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
     after = [attempt.after for attempt in record_of("one").attempts]
-    assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * (MAX_MEMORY_CRASHES + 1)]
+    assert after == [StartedAfter.WAITING, *[StartedAfter.STOP] * MAX_CRASHES]
 
 
 def search(config, space, trials, display=None, **settings):

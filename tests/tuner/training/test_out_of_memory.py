@@ -1,5 +1,4 @@
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -104,15 +103,6 @@ def test_micro_batches_add_up_to_the_gradient_of_their_batch(kind, micro_batch_s
     assert torch.allclose(*gradients, atol=1e-6)
 
 
-def test_halve_micro_batch_is_applied_and_logged(tiny_config, run, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "tuner"):
-        result = run(tiny_config(num_epochs=2, batch_size=8), tmp_path, halve_micro_batch=True)
-    assert result.micro_batch_size == 4
-    assert result.why_ended == "max_epochs"
-    assert "epoch 1: an earlier process ran out of memory in this epoch; using a micro-batch size of 4," in caplog.text
-    assert "accumulated over batches of 8" in caplog.text
-
-
 def test_memory_reserve_is_released_when_memory_runs_out(tiny_config, run, tmp_path, caplog):
     reserved = []
 
@@ -131,10 +121,19 @@ def test_resumed_training_keeps_the_smaller_micro_batches(tiny_config, run, tmp_
     def stop(metrics, early_stopping):
         raise KeyboardInterrupt
 
+    def failing_once():
+        failures = iter([MemoryError])
+
+        def fail(done, total):
+            if (error := next(failures, None)) is not None:
+                raise error
+
+        return fail
+
     config = tiny_config(num_epochs=3, batch_size=8)
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, halve_micro_batch=True, on_epoch_end=stop)
-    uninterrupted = run(config, tmp_path / "uninterrupted", halve_micro_batch=True)
+        run(config, tmp_path, on_batch=failing_once(), on_epoch_end=stop)
+    uninterrupted = run(config, tmp_path / "uninterrupted", on_batch=failing_once())
     resumed = run(config, tmp_path)
     assert resumed.micro_batch_size == 4
     assert [epoch.train_loss for epoch in resumed.history] == [epoch.train_loss for epoch in uninterrupted.history]

@@ -2,21 +2,17 @@
 
 mortal_worker.py CONFIG FOLDER NAME EPOCHS ...: for each EPOCHS, fork a process that trains in FOLDER and kills itself
 (SIGKILL) in the middle of the next epoch after EPOCHS epochs of the trial NAME, or after the last epoch if there is no
-next one; print the wait status of each process. If MEMORY_GROUP, the folder of a control group, is set, each process
-joins that group and exhausts its memory instead.
+next one; print the wait status of each process.
 """
 
 import os
 import sys
-from pathlib import Path
 from signal import SIGKILL
 
 from studies import SearchRequest
 from tuner import HyperparameterTuner
 from tuner.display.events import Display
 from tuner.session.run_options import RunOptions
-
-GROUP = os.environ.get("MEMORY_GROUP")
 
 
 class SelfKiller(Display):
@@ -40,9 +36,6 @@ class SelfKiller(Display):
 
     def batch(self, number, done, total):
         if number == self._number and self._finished == self._epochs and done == total // 2:
-            if GROUP is not None:
-                Path("/proc/self/oom_score_adj").write_text("1000")
-                self._memory = b"x" * 2**31
             os.kill(os.getpid(), SIGKILL)
 
 
@@ -50,8 +43,6 @@ def main(config, folder, name, *epochs):
     for finished in epochs:
         pid = os.fork()
         if pid == 0:
-            if GROUP is not None:
-                Path(GROUP, "cgroup.procs").write_text(str(os.getpid()))
             search = SearchRequest(at_least=1 if name.startswith("search_") else 0)
             display = SelfKiller(name, finished)
             HyperparameterTuner(

@@ -1,6 +1,5 @@
-"""Trials whose processes are killed: same results bit for bit, micro-batches after OOM kills, or a failure."""
+"""Trials whose processes are killed: same results bit for bit, or a failure."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,11 +12,9 @@ import pytest
 from studies import MAX_CRASHES, RowState, SearchRequest, latest_records, load_study, study_status
 from studies.trials.record import StartedAfter
 from tuner import HyperparameterTuner
-from tuner.__main__ import main
 from tuner.session.run_options import RunOptions
 
 OUT = Path("training_output")
-GROUPS = Path("/proc/self/cgroup").read_text() if Path("/proc/self/cgroup").exists() else ""
 WORKER = Path(__file__).parent / "mortal_worker.py"
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -33,28 +30,6 @@ def kill_in_epochs(config, name, *finished):
 
 def record_of(name):
     return next(record for record in latest_records(load_study(OUT)[0]) if record.experiment_name == name)
-
-
-@pytest.fixture
-def memory_group():
-    """A control group with little memory, for the processes that `kill_in_epochs` starts."""
-    groups = {controllers: group for _, controllers, group in (line.split(":", 2) for line in GROUPS.splitlines())}
-    root, limit = Path("/sys/fs/cgroup"), "memory.max"
-    own = groups.get("", "/")
-    if "memory" in groups:
-        root, limit, own = root / "memory", "memory.limit_in_bytes", groups["memory"]
-    folder = Path(f"{root}{own}") / f"khmer_test_{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / limit).write_text(str(2**30))
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-        pytest.skip(f"no control group can be created here: {error}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEMORY_GROUP", str(folder))
-        yield folder
-    folder.rmdir()
 
 
 def metrics_of(name, out=OUT):
@@ -131,51 +106,6 @@ def test_trial_completes_although_ten_processes_were_killed_after_its_last_epoch
     (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
     assert (entry["status"], entry["total_epochs"]) == ("completed", 2)
     assert record_of("one").consecutive_crashes == MAX_CRASHES
-
-
-@pytest.mark.usefixtures("memory_group")
-def test_trial_uses_micro_batches_after_two_oom_kills_in_one_epoch(write_config, capsys):
-    config = write_config({"large": {"training": {"num_epochs": 3, "batch_size": 16}}})
-    kill_in_epochs(config, "large", 1, 1)
-    # The second process sees the counter of its control group; this process, in another group, sees the machine's.
-    assert record_of("large").attempts[-1].after is StartedAfter.MEMORY_CRASH
-    (entry,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
-    assert (entry["status"], entry["total_epochs"]) == ("completed", 3)
-    record = record_of("large")
-    assert record.outcome is not None
-    assert record.outcome.micro_batch_size == 8
-    log = (OUT / "large" / "logs" / "training.log").read_text()
-    assert "epoch 2: an earlier process ran out of memory in this epoch; using a micro-batch size of 8," in log
-    assert main(["show", "large"]) == 0
-    shown = capsys.readouterr().out
-    assert "micro-batch: 8 images, because memory ran out with whole batches" in shown
-    assert shown.count("previous attempt ran out of memory") == 2
-
-
-@pytest.mark.usefixtures("memory_group")
-def test_trial_fails_after_three_oom_kills_in_one_epoch(write_config):
-    config = write_config({"deadly": {"training": {"num_epochs": 2}}})
-    kill_in_epochs(config, "deadly", 0, 0, 0)
-    (deadly,) = HyperparameterTuner(str(config)).run_experiments()["all_results"]
-    assert deadly["error_message"] == (
-        "3 processes in a row ran out of memory in epoch 1; use a smaller batch_size or model"
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("memory_group")
-def test_one_oom_kill_among_other_kills_leaves_the_batch_size_unchanged(write_config):
-    config = write_config({"one": {"training": {"num_epochs": 2, "batch_size": 16}}})
-    kill_in_epochs(config, "one", 0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MEMORY_GROUP")
-        kill_in_epochs(config, "one", 0, 0)
-    HyperparameterTuner(str(config)).run_experiments()
-    record = record_of("one")
-    causes = [StartedAfter.WAITING, StartedAfter.MEMORY_CRASH, StartedAfter.CRASH, StartedAfter.CRASH]
-    assert [attempt.after for attempt in record.attempts] == causes
-    assert record.outcome is not None
-    assert record.outcome.micro_batch_size is None
 
 
 @pytest.mark.slow

@@ -35,7 +35,6 @@ _STARTED_AFTER = {
     "waiting": "enqueued",
     "stop": "previous attempt was stopped",
     "crash": "previous attempt was killed",
-    "memory": "previous attempt ran out of memory",
 }
 
 
