@@ -208,7 +208,7 @@ def write_space(tmp_path, spaces_in):
     return spaces_in(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config(tiny_dataset, tiny_models):
     """Make the configuration of a short training run of `tiny`; keyword arguments replace fields."""
     base = TrainingConfig(

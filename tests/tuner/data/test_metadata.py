@@ -71,44 +71,6 @@ def test_metadata_without_a_vocabulary_has_khmer_digits(missing, make_dataset):
     assert read_metadata(make_dataset(change=change), ["train"]).vocabulary == Vocabulary()
 
 
-@pytest.mark.parametrize(
-    ("info", "message"),
-    [
-        ({"character_set": []}, "dataset_info.character_set: found 0 characters; expected 1 to 500"),
-        ({"character_set": ["<EOS>"]}, "dataset_info.character_set: found 0 characters"),
-        ({"character_set": "abc"}, "found the text 'abc'; expected a list of characters; use [a, b, c]"),
-        ({"character_set": {"a": 1}}, "found a mapping; expected a list of characters; use [a, b, c]"),
-        ({"character_set": [["a"]]}, "found a list of 1; expected a list of characters"),
-        ({"character_set": [*KHMER_DIGITS, "០"]}, "found '០' 2 times; expected each character once"),
-        ({"character_set": [*KHMER_DIGITS, "<eos>"]}, "found '<eos>'; expected one character for each entry"),
-        ({"max_sequence_length": 25}, "max_sequence_length: found '25'; expected a whole number from 1 to 24"),
-        ({"max_sequence_length": "eight"}, "max_sequence_length: found 'eight'; expected a whole number"),
-        ({"max_sequence_length": None}, "max_sequence_length: found"),
-    ],
-)
-def test_problem_of_a_vocabulary_names_file_line_and_key(info, message, make_dataset):
-    def change(content):
-        content["dataset_info"] |= info
-
-    path = make_dataset(change=change)
-    (problem,) = problems_of(path)
-    assert problem.startswith(f"{path}:")
-    assert message in problem
-
-
-def test_label_with_a_character_that_the_character_set_lacks_is_a_problem(make_dataset):
-    def change(content):
-        content["dataset_info"] |= {"character_set": list("abc"), "max_sequence_length": 2}
-        samples = [*content["train"]["samples"], *content["val"]["samples"]]
-        for sample, label in zip(samples, ("ab", "abc", "x"), strict=False):
-            sample["label"] = label
-
-    problems = problems_of(make_dataset(change=change))
-    assert len(problems) == 2
-    assert "found 'abc' with 3 characters; expected at most 2; set dataset_info.max_sequence_length to 3" in problems[0]
-    assert "found 'x' with 'x' (U+0078); expected only the characters abc" in problems[1]
-
-
 def test_tuples_aliases_merge_keys_and_a_bom_are_read(make_dataset):
     path = make_dataset()
     path.write_text(
@@ -194,44 +156,6 @@ def test_absolute_image_paths_are_read(make_dataset, tmp_path):
     assert read_metadata(path, ["train"]).splits["train"].image_paths[0].endswith("val/val_000000.png")
 
 
-def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_path):
-    (problem,) = problems_of(tmp_path / "none.yaml")
-    assert str(tmp_path / "none.yaml") in problem
-    assert "khmer-tuner data" in problem
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "expected a mapping"),
-        (b"- 1\n- 2\n", "expected a mapping"),
-        (b"train: [unclosed\n", ":2:1: is not valid YAML"),
-        (b"train: {samples: [\xff\xfe]}\n", "not YAML in UTF-8"),
-        (b"train: *nowhere\n", ":1:8: is not valid YAML: found undefined alias"),
-        (b"train: " + b"[" * 200 + b"]" * 200, ":1:56: is not valid YAML: it is nested more than 50 levels deep"),
-        (b"[" * 1_000_000, "nest"),
-        (b"{a: " * 1_000_000, "nest"),
-        (b"train: {samples: []}\nval: {}\n", ":1: train.samples: found a list of 0; expected a list of at least one"),
-        (b"train: {samples: []}\nval: {}\n", ":2: val.samples: found nothing; expected a list of at least one"),
-        (
-            b"train: 5\nval: [1]\n",
-            "train: found the text '5'; expected a mapping with the key 'samples'",
-        ),
-        (b"train: 5\nval: [1]\n", "val: found a list of 1; expected a mapping with the key 'samples'"),
-        (b"train: {samples: [1]}\nval: {samples: [[]]}\n", "train.samples[0]: found the text '1'; expected a mapping"),
-        (b"train: {samples: [{lable: a}]}\nval: {samples: [1]}\n", "found the key 'lable': did you mean 'label'?"),
-        (b"experiments: {a: {}}\n", "this looks like an experiments file; pass this file to --config"),
-        (b"models: {a: {}}\n", "this looks like a model definitions file"),
-    ],
-)
-def test_error_of_an_invalid_file_names_file_line_and_key(content, message, tmp_path):
-    path = tmp_path / "metadata.yaml"
-    path.write_bytes(content)
-    problems = problems_of(path)
-    assert any(message in problem for problem in problems)
-    assert all(problem.startswith(str(path)) for problem in problems)
-
-
 def test_nested_aliases_are_not_expanded_in_memory(tmp_path):
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 30))
     merges = "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}], k{n}: v}}\n" for n in range(1, 30))
@@ -240,51 +164,6 @@ def test_nested_aliases_are_not_expanded_in_memory(tmp_path):
     problems = problems_of(path, "train")
     assert len(problems) == 9
     assert "train.samples[0]: found a list of 9; expected a mapping" in problems[0]
-
-
-def test_folder_instead_of_a_file_is_refused(tmp_path):
-    (problem,) = problems_of(tmp_path)
-    assert "is a folder; use the path of the dataset's metadata.yaml" in problem
-
-
-def test_error_of_an_unknown_split_suggests_the_most_similar_one(make_dataset):
-    (problem,) = problems_of(make_dataset(), "trian")
-    assert "did you mean 'train'?" in problem
-    assert "'val'" in problem
-
-
-def test_all_invalid_samples_are_reported_together_with_line_split_and_number(make_dataset):
-    def change(content):
-        train, val = content["train"]["samples"], content["val"]["samples"]
-        train[0]["label"] = "12"
-        del train[1]["label"]
-        val[0]["label"] = "១" * 9
-        del val[0]["image_path"], val[0]["image_filename"]
-
-    path = make_dataset(change=change)
-    problems = "\n".join(problems_of(path))
-    line = path.read_text(encoding="utf-8").splitlines().index("  - augmented: true") + 1
-    assert f"{path}:{line}: train.samples[0].label: found '12'" in problems
-    assert "train.samples[1].label: is missing" in problems
-    assert "val.samples[0].label: found '១១១១១១១១១' with 9 characters" in problems
-    assert "val.samples[0].image_path: is missing" in problems
-
-
-def test_error_of_a_missing_image_names_the_searched_paths(make_dataset, tmp_path):
-    path = make_dataset()
-    (path.parent / "train" / "train_000001.png").unlink()
-    (problem,) = problems_of(path)
-    assert "train.samples[1]" in problem
-    assert str(tmp_path / "dataset" / "train" / "train_000001.png") in problem
-
-
-def test_dataset_without_images_gives_one_problem_per_split(make_dataset):
-    path = make_dataset({"train": ["១"] * 30, "val": ["២"]})
-    for image in path.parent.glob("*/*.png"):
-        image.unlink()
-    problems = problems_of(path)
-    assert len(problems) == 2
-    assert "all 30 images of this split are missing" in problems[0]
 
 
 def test_labels_with_unknown_characters_and_long_labels_are_one_problem_each(make_dataset):

@@ -101,13 +101,6 @@ def test_dataset_opened_again_uses_the_cached_files(generated):
     assert len(files) == 2
 
 
-def test_split_requested_later_is_added_to_the_cache(generated):
-    open_pixel_cache(generated, SPLITS)
-    files = cache_files(generated)
-    assert len(open_pixel_cache(generated, ["test"])["test"]) == 10
-    assert files.items() < cache_files(generated).items()
-
-
 @pytest.mark.parametrize("name", ["held-out", "ការសាកល្បង", "a/b", "x" * 300])
 def test_split_may_have_any_name(name, make_dataset):
     path = make_dataset({"train": ["១"]})
@@ -117,14 +110,6 @@ def test_split_may_have_any_name(name, make_dataset):
     )
     path.rename(path.parent / "train" / "metadata.yaml")
     assert len(open_pixel_cache(path.parent / "train" / "metadata.yaml", [name])[name]) == 1
-
-
-def test_dataset_of_another_tool_is_cached(make_dataset):
-    cache = open_pixel_cache(make_dataset(), SPLITS)
-    assert cache["val"].labels.tolist() == [VOCABULARY.encode("៨៨៨៨៨៨៨៨").tolist()]
-    assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
-    assert cache["train"].font_names == ["KhmerOS"]
-    assert cache["train"].font_numbers.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -199,13 +184,6 @@ def test_changed_label_replaces_the_cache_and_removes_old_splits(generated):
     assert VOCABULARY.decode(after["train"].labels[0]) == "៧៧៧"
     assert after["train"].digest != before["train"].digest
     assert list(cache_files(generated)) == ["metadata.yaml.train.npy"]
-
-
-def test_deleted_image_is_an_error(generated):
-    cache = open_pixel_cache(generated, SPLITS)
-    Path(cache["val"].image_paths[2]).unlink()
-    with pytest.raises(DataLoaderError, match=r"val\.samples\[2\]"):
-        open_pixel_cache(generated, SPLITS)
 
 
 @pytest.mark.parametrize("file", ["npy", "jsonl"])
@@ -332,15 +310,6 @@ def test_pixels_are_indexed_like_an_array_and_pickled_as_an_array(generated):
         images[24]
 
 
-def test_cache_with_images_in_another_order_is_recreated(generated):
-    open_pixel_cache(generated, ["val"])
-    path = generated.parent / ".pixel_cache" / "metadata.yaml.val.npy"
-    images = np.load(path)
-    path.unlink()
-    np.save(path, images[::-1])
-    assert np.array_equal(open_pixel_cache(generated, ["val"])["val"].images, images)
-
-
 @pytest.mark.parametrize("killed_in", ["json.dumps", "os.replace"])
 def test_process_killed_between_writing_the_two_files_leaves_no_valid_cache(killed_in, generated, monkeypatch):
     before = open_pixel_cache(generated, ["train"])
@@ -436,14 +405,6 @@ def test_cache_is_in_the_users_cache_folder_if_the_dataset_folder_is_not_writabl
     times = [path.stat().st_mtime_ns for path in files]
     assert_same(first, open_pixel_cache(generated, SPLITS))
     assert [path.stat().st_mtime_ns for path in files] == times
-
-
-def test_error_names_both_cache_folders_if_neither_is_writable(generated, tmp_path, monkeypatch):
-    for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):
-        path.write_text("a file")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
-        open_pixel_cache(generated, SPLITS)
 
 
 def test_error_if_the_disk_is_too_small_leaves_no_files(generated):

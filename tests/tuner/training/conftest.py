@@ -1,6 +1,7 @@
 """Fixtures that train in a folder, and that compare checkpoints bit by bit."""
 
 import hashlib
+import itertools
 import json
 
 import pytest
@@ -14,7 +15,7 @@ from tuner.training.loop import train
 TIMES = ("epoch_seconds", "memory_mb", "cpu_percent", "gpu_memory_mb")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run():
     """Train a configuration in a folder, without a study."""
 
@@ -25,7 +26,28 @@ def run():
     return train_in
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def interrupt(run):
+    """Train like `run`, interrupted after an epoch or in the n-th batch of this process."""
+
+    def train_until(config, folder, *, after_epoch=None, in_batch=None, **callbacks):
+        batches = itertools.count(1)
+
+        def on_batch(done, total):
+            if next(batches) == in_batch:
+                raise KeyboardInterrupt
+
+        def on_epoch_end(metrics, early_stopping):
+            if metrics.epoch == after_epoch:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(config, folder, on_batch=on_batch, on_epoch_end=on_epoch_end, **callbacks)
+
+    return train_until
+
+
+@pytest.fixture(scope="session")
 def last_state():
     """Format every bit of a training run's last checkpoint, except measured times, as text."""
 

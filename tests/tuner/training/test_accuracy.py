@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tuner.data.vocabulary import Vocabulary
+from tuner.data.vocabulary import KHMER_DIGITS, Vocabulary
 from tuner.training.validation import Accuracy
 
 VOCABULARY = Vocabulary()
@@ -30,22 +32,39 @@ def test_characters_are_counted_up_to_and_including_the_end_mark(row, characters
     assert accuracy.sequence_accuracy() == sequence
 
 
-def test_nine_digit_reading_is_never_correct():
-    longest = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, EOS]])
+LABELS = st.text(KHMER_DIGITS[:3], min_size=1, max_size=8).map(lambda text: VOCABULARY.encode(text).tolist())
+
+
+@st.composite
+def pairs(draw):
+    """Generate a reading and its label, which are often similar."""
+    label = draw(LABELS)
+    row = list(draw(st.sampled_from([label, draw(LABELS)])))
+    for position in draw(st.lists(st.integers(0, 8), max_size=2)):
+        row[position] = draw(st.sampled_from([0, 1, EOS, PAD, BLANK]))
+    return row, label
+
+
+def reference(read):
+    characters = right = sequences = 0
+    for row, label in read:
+        counted = label[: label.index(EOS) + 1]
+        hits = [ours == theirs for ours, theirs in zip(row, counted, strict=False)]
+        characters += len(counted)
+        right += sum(hits)
+        sequences += all(hits)
+    return right / max(1, characters), sequences / max(1, len(read))
+
+
+@given(read=st.lists(pairs(), max_size=12), batch=st.integers(1, 5))
+def test_accuracy_equals_the_reference_for_any_batch_size(read, batch):
     accuracy = Accuracy(PAD)
-    accuracy.update(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]]), longest)
-    assert accuracy.character_accuracy() == pytest.approx(8 / 9)
-    assert accuracy.sequence_accuracy() == 0
-
-
-def test_accuracy_over_batches_is_computed_from_counts_not_from_means():
-    accuracy = Accuracy(PAD)
-    accuracy.update(torch.tensor([[1, 2, 3, EOS]]), torch.tensor([[1, 2, 3, EOS]]))
-    accuracy.update(torch.tensor([[5, 5, 5, 5], [9, EOS, PAD, PAD]]), torch.tensor([[0, EOS, PAD, PAD], LABEL]))
-    assert accuracy.character_accuracy() == pytest.approx((4 + 0 + 0) / (4 + 2 + 3))
-    assert accuracy.sequence_accuracy() == pytest.approx(1 / 3)
-
-
-def test_accuracy_without_counts_is_zero():
-    assert Accuracy(PAD).character_accuracy() == 0
-    assert Accuracy(PAD).sequence_accuracy() == 0
+    for start in range(0, len(read), batch):
+        rows, labels = zip(*read[start : start + batch], strict=True)
+        accuracy.update(torch.tensor(rows), torch.tensor(labels))
+    characters, sequences = reference(read)
+    assert accuracy.character_accuracy() == pytest.approx(characters)
+    assert accuracy.sequence_accuracy() == pytest.approx(sequences)
+    assert 0 <= sequences <= 1
+    # All characters are correct if and only if all sequences are correct.
+    assert (accuracy.character_accuracy() == 1) == (accuracy.sequence_accuracy() == 1)

@@ -1,10 +1,8 @@
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from search_spaces import TrainingConfig
 from tuner.training.checkpoints import (
     CheckpointFolder,
     DamagedCheckpointError,
-    _with_digest,
     load_checkpoint,
     save_checkpoint,
 )
@@ -63,10 +60,19 @@ def test_flipped_bit_at_any_position_is_detected(path):
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize("length", [0, 1, 65, 66, 500, -1])
-def test_truncated_checkpoint_is_detected(path, length):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda content, length=length: content[:length] for length in (0, 1, 65, 66, 500, -1)),
+        *(lambda content, start=start: content[:start] + bytes(len(content) - start) for start in (0, 66, 500)),
+        lambda content: content[1:],
+        lambda content: content + b"\0",
+        lambda content: content * 2,
+    ],
+)
+def test_truncated_zeroed_or_extended_checkpoint_is_detected(path, damage):
     save_checkpoint(path, STATE)
-    path.write_bytes(path.read_bytes()[:length])
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DamagedCheckpointError):
         load_checkpoint(path)
 
@@ -76,24 +82,6 @@ def test_file_of_another_program_is_rejected(path):
     torch.save(STATE, path)
     with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
         load_checkpoint(path)
-
-
-class _Bomb:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return Path.touch, (self.target,)
-
-
-def test_code_in_a_checkpoint_is_not_executed(path, tmp_path):
-    path.parent.mkdir()
-    buffer = io.BytesIO()
-    torch.save({"weights": _Bomb(tmp_path / "exploded")}, buffer)
-    path.write_bytes(_with_digest(buffer.getvalue()))  # even with a correct digest
-    with pytest.raises(DamagedCheckpointError, match="not written by khmer-tuner"):
-        load_checkpoint(path)
-    assert not (tmp_path / "exploded").exists()
 
 
 def test_error_while_saving_keeps_the_old_checkpoint_and_no_temporary_file(path):
@@ -196,13 +184,3 @@ def test_kill_between_the_two_renames_falls_back_to_previous(folder):
     state = folder.load_last()
     assert state is not None
     assert state["epoch"] == 2
-
-
-def test_two_damaged_checkpoints_restart_the_training_with_a_warning(folder, caplog):
-    for epoch in (1, 2):
-        folder.save_epoch(epoch, {"epoch": epoch})
-    damage(folder.path / "last.pt")
-    damage(folder.path / "previous.pt")
-    assert folder.load_last() is None
-    assert "previous.pt" in caplog.text
-    assert "restarting at epoch 1" in caplog.text

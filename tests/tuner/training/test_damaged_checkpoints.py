@@ -1,7 +1,6 @@
 """Damaged, exchanged and malicious checkpoints of a real training are detected and not loaded."""
 
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -9,27 +8,38 @@ import sys
 import pytest
 import torch
 
-from tuner.training.checkpoints import DamagedCheckpointError, load_checkpoint, save_checkpoint
-
-FLIPS = 1000
+from tuner.training.checkpoints import load_checkpoint, save_checkpoint
 
 
-class Interruption(BaseException):
-    """Like KeyboardInterrupt, not an `Exception`."""
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_config, run, tmp_path_factory):
+    """The result of a training of three epochs."""
+    return run(tiny_config(num_epochs=3), tmp_path_factory.mktemp("uninterrupted"))
 
 
-def interrupt(*_):
-    raise Interruption
+@pytest.fixture(scope="module")
+def _interrupted(tiny_config, interrupt, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    interrupt(tiny_config(num_epochs=3), folder, after_epoch=2)
+    return folder
 
 
 @pytest.fixture
-def interrupted(tiny_config, run, tmp_path):
-    """Return the folder of a training run that was interrupted after the second of three epochs."""
-    folder = tmp_path / "interrupted"
-    config = tiny_config(num_epochs=3)
-    with pytest.raises(Interruption):
-        run(config, folder, on_epoch_end=lambda metrics, _: interrupt() if metrics.epoch == 2 else None)
-    return folder
+def interrupted(_interrupted, tmp_path):
+    """The folder of this training, interrupted after the second epoch."""
+    return shutil.copytree(_interrupted, tmp_path / "interrupted")
+
+
+@pytest.fixture
+def resume(interrupted, uninterrupted, tiny_config, run):
+    """Resume the interrupted training; its result must be that of the uninterrupted training."""
+
+    def finish():
+        result = run(tiny_config(num_epochs=3), interrupted)
+        assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
+        assert (result.why_ended, result.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
+
+    return finish
 
 
 def test_out_of_memory_while_restoring_keeps_the_checkpoints(interrupted, tiny_config, run, monkeypatch):
@@ -50,32 +60,6 @@ def test_restarted_training_keeps_files_of_other_programs(tiny_config, run, tmp_
     assert (tmp_path / "checkpoints" / "mine.pt").read_bytes() == b"mine"
 
 
-def test_checkpoint_with_a_flipped_bit_is_not_loaded(interrupted):
-    path = interrupted / "checkpoints" / "last.pt"
-    intact = path.read_bytes()
-    rng = random.Random(0)
-    for _ in range(FLIPS):
-        damaged, position = bytearray(intact), rng.randrange(8 * len(intact))
-        damaged[position // 8] ^= 1 << position % 8
-        path.write_bytes(damaged)
-        with pytest.raises(DamagedCheckpointError, match="SHA-256"):
-            load_checkpoint(path)
-    path.write_bytes(intact)
-    assert len(load_checkpoint(path)["history"]) == 2
-
-
-def test_truncated_or_extended_checkpoint_is_not_loaded(interrupted):
-    path = interrupted / "checkpoints" / "last.pt"
-    intact = path.read_bytes()
-    rng = random.Random(0)
-    parts = [intact[: rng.randrange(len(intact))] for _ in range(100)]
-    holes = [intact[:start] + bytes(len(intact) - start) for start in (rng.randrange(len(intact)) for _ in range(20))]
-    for damaged in [*parts, *holes, intact[1:], intact + b"\0", intact + intact, bytes(len(intact)), b""]:
-        path.write_bytes(damaged)
-        with pytest.raises(DamagedCheckpointError):
-            load_checkpoint(path)
-
-
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
@@ -88,114 +72,59 @@ def halve(path):
 
 @pytest.mark.parametrize("damage", [flip, halve, os.unlink, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("names", [["last.pt"], ["last.pt", "previous.pt"]], ids=" ".join)
-def test_training_with_damaged_checkpoints_gives_the_same_result(
-    damage, names, interrupted, tiny_config, run, tmp_path
-):
+def test_training_with_damaged_checkpoints_gives_the_same_result(damage, names, interrupted, resume):
     for name in names:
         damage(interrupted / "checkpoints" / name)
-    config = tiny_config(num_epochs=3)
-    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
-    assert (result.why_ended, result.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
+    resume()
 
 
-def with_other_settings(interrupted, other):
-    return other / "checkpoints" / "previous.pt"
-
-
-def of_another_network(interrupted, other):
-    """A model with the same name and settings but another definition: one layer has another shape."""
-    path = interrupted / "checkpoints" / "last.pt"
-    state = load_checkpoint(path)
+def of_another_network(state):
+    """Return a model with the same name and settings but another definition: one layer has another shape."""
     name = next(name for name, weights in state["model"].items() if weights.dim() > 1)
-    state["model"][name] = torch.zeros(3, *state["model"][name].shape[1:])
-    save_checkpoint(path, state)
-    return path
+    other = torch.zeros(3, *state["model"][name].shape[1:])
+    return state | {"model": state["model"] | {name: other}}
 
 
-def without_optimizer(interrupted, other):
-    """The best checkpoint, which has no training state."""
-    return interrupted / "checkpoints" / "best.pt"
+FOREIGN = {
+    "other settings": lambda state: state | {"config": state["config"] | {"batch_size": 16}},
+    "another network": of_another_network,
+    "a later version": lambda state: state | {"config": state["config"] | {"unknown_field": 1}},
+    "only the model": lambda state: {name: state[name] for name in ("config", "model")},
+    "unrelated": lambda state: {"weights": torch.zeros(3)},
+}
+WRONG = {
+    "optimizer": lambda state: {"state": {}, "param_groups": []},
+    "history": lambda state: [epoch | {"val_loss": "low"} for epoch in state["history"]],
+    "model": lambda state: dict.fromkeys(state["model"], "heavy"),
+    "early_stopping": lambda state: {"best": 1},
+    "rng": lambda state: "random",
+}
 
 
-def of_a_later_version(interrupted, other):
-    path = interrupted / "checkpoints" / "last.pt"
-    state = load_checkpoint(path)
-    save_checkpoint(path, state | {"config": state["config"] | {"unknown_field": 1}})
-    return path
-
-
-def unrelated_state(interrupted, other):
-    path = interrupted / "checkpoints" / "last.pt"
-    save_checkpoint(path, {"weights": torch.zeros(3)})
-    return path
-
-
-@pytest.mark.parametrize(
-    "foreign", [with_other_settings, of_another_network, without_optimizer, of_a_later_version, unrelated_state]
-)
+@pytest.mark.parametrize("foreign", FOREIGN)
 def test_checkpoint_of_another_training_run_is_not_resumed_and_a_warning_is_logged(
-    foreign, interrupted, tiny_config, run, tmp_path, caplog
+    foreign, interrupted, resume, caplog
 ):
-    other = tmp_path / "other"
-    with pytest.raises(Interruption):
-        run(
-            tiny_config(num_epochs=3, batch_size=16),
-            other,
-            on_epoch_end=lambda metrics, _: interrupt_after_two(metrics.epoch),
-        )
-    content = foreign(interrupted, other).read_bytes()
     for name in ("last.pt", "previous.pt"):
-        (interrupted / "checkpoints" / name).write_bytes(content)
-    config = tiny_config(num_epochs=3)
-    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
-    assert "last.pt: training cannot resume from this checkpoint: " in caplog.text
-    assert "previous.pt: training cannot resume from this checkpoint: " in caplog.text
+        path = interrupted / "checkpoints" / name
+        save_checkpoint(path, FOREIGN[foreign](load_checkpoint(path)))
+    resume()
+    for name in ("last.pt", "previous.pt"):
+        assert f"{name}: training cannot resume from this checkpoint: " in caplog.text
     assert "restarting at epoch 1" in caplog.text
 
 
-def empty_optimizer(state):
-    return {"optimizer": {"state": {}, "param_groups": []}}
-
-
-def text_in_history(state):
-    return {"history": [epoch | {"val_loss": "low"} for epoch in state["history"]]}
-
-
-def text_as_weights(state):
-    return {"model": dict.fromkeys(state["model"], "heavy")}
-
-
-def incomplete_early_stopping(state):
-    return {"early_stopping": {"best": 1}}
-
-
-def text_as_random_state(state):
-    return {"rng": "random"}
-
-
 @pytest.mark.parametrize("both", [False, True], ids=["last", "both"])
-@pytest.mark.parametrize(
-    "change", [empty_optimizer, text_in_history, text_as_weights, incomplete_early_stopping, text_as_random_state]
-)
-def test_wrong_content_with_a_correct_digest_is_treated_as_damage(
-    change, both, interrupted, tiny_config, run, tmp_path, caplog
-):
+@pytest.mark.parametrize("part", WRONG)
+def test_wrong_content_with_a_correct_digest_is_treated_as_damage(part, both, interrupted, resume, caplog):
     for name in ("last.pt", "previous.pt") if both else ("last.pt",):
-        state = load_checkpoint(interrupted / "checkpoints" / name)
-        save_checkpoint(interrupted / "checkpoints" / name, state | change(state))
-    config = tiny_config(num_epochs=3)
-    result, uninterrupted = run(config, interrupted), run(config, tmp_path / "uninterrupted")
-    assert [epoch.val_loss for epoch in result.history] == [epoch.val_loss for epoch in uninterrupted.history]
+        path = interrupted / "checkpoints" / name
+        state = load_checkpoint(path)
+        save_checkpoint(path, state | {part: WRONG[part](state)})
+    resume()
     assert str(interrupted / "checkpoints" / "last.pt") in caplog.text
     assert "resuming one epoch earlier" in caplog.text
     assert ("restarting at epoch 1" in caplog.text) is both
-
-
-def interrupt_after_two(epoch):
-    if epoch == 2:
-        raise Interruption
 
 
 BOMB = """

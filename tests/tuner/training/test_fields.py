@@ -4,12 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
 
 from search_spaces import TrainingConfig
 from tuner.data.generation.dataset import generate_dataset
 from tuner.training.checkpoints import load_checkpoint
-from tuner.training.device import setup_training_environment
 
 # Field, a value other than its default, and the other fields with which the change has an effect.
 RESULT = [
@@ -133,14 +131,3 @@ def test_every_field_is_tested():
     }
     in_tables = {row[0] for row in (*RESULT, *STOPPING)}
     assert in_tables | own_tests | TESTED_ELSEWHERE.keys() == {field.name for field in fields(TrainingConfig)}
-
-
-@pytest.mark.skipif(
-    not setup_training_environment(TrainingConfig(device="cpu", mixed_precision=True))[1],
-    reason="this CPU has no native bfloat16",
-)
-def test_mixed_precision_changes_the_loss_and_keeps_the_weights_in_float32(tiny_config, run, tmp_path):
-    half = run(tiny_config(num_epochs=1, mixed_precision=True), tmp_path / "half")
-    assert half.history[0].train_loss != run(tiny_config(num_epochs=1), tmp_path / "single").history[0].train_loss
-    weights = load_checkpoint(tmp_path / "half" / "checkpoints" / "best.pt")["model"].values()
-    assert all(tensor.dtype is torch.float32 for tensor in weights if tensor.is_floating_point())

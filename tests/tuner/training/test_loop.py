@@ -1,6 +1,5 @@
 import json
-import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -22,32 +21,8 @@ KINDS = {
     "cosine": {"scheduler_type": "cosine", "warmup_epochs": 1, "optimizer_type": "adamw"},
     "steplr": {"scheduler_type": "steplr", "step_size": 1, "loss_type": "focal"},
     "ctc": {"model_name": "tiny_ctc", "loss_type": "ctc"},
+    "two threads": {"threads": 2, "batch_size": 16},
 }
-
-
-class Interruption(BaseException):
-    """Like KeyboardInterrupt, not an `Exception`."""
-
-
-def stop_after_epoch(last):
-    def on_epoch_end(metrics, early_stopping):
-        if metrics.epoch == last:
-            raise Interruption
-
-    return on_epoch_end
-
-
-def stop_at_batch(number):
-    """Interrupt training in the n-th batch of this process, counted over all its epochs."""
-    seen = 0
-
-    def on_batch(done, total):
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            raise Interruption
-
-    return on_batch
 
 
 def test_training_reduces_the_loss(tiny_config, run, tmp_path):
@@ -61,14 +36,15 @@ def test_training_reduces_the_loss(tiny_config, run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_resumed_training_equals_uninterrupted_training_bit_for_bit(kind, tiny_config, run, last_state, tmp_path):
+def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
+    kind, tiny_config, run, interrupt, last_state, tmp_path
+):
     config = tiny_config(num_epochs=4, **KINDS[kind])
     uninterrupted = run(config, tmp_path / "uninterrupted")
     interrupted = tmp_path / "interrupted"
-    with pytest.raises(Interruption):
-        run(config, interrupted, on_epoch_end=stop_after_epoch(2))
-    with pytest.raises(Interruption):
-        run(config, interrupted, on_batch=stop_at_batch(5 + 3))  # in the middle of epoch 4
+    interrupt(config, interrupted, in_batch=2)
+    interrupt(config, interrupted, after_epoch=2)
+    interrupt(config, interrupted, in_batch=5 + 3 if kind != "two threads" else 3 + 2)  # in the middle of epoch 4
     resumed = run(config, interrupted)
     assert last_state(interrupted) == last_state(tmp_path / "uninterrupted")
     assert (resumed.why_ended, resumed.best_epoch) == (uninterrupted.why_ended, uninterrupted.best_epoch)
@@ -77,15 +53,8 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(kind, tiny_c
     )
     assert best["metrics"]["epoch"] == other["metrics"]["epoch"] == uninterrupted.best_epoch
     assert all(torch.equal(best["model"][name], other["model"][name]) for name in other["model"])
-
-
-def test_schedules_change_the_rate_within_the_trained_epochs(tiny_config, run, tmp_path):
-    # Ensures that the test above restores changed rates.
-    for kind in ("plateau", "cosine", "steplr"):
-        rates = [
-            epoch.learning_rate for epoch in run(tiny_config(num_epochs=4, **KINDS[kind]), tmp_path / kind).history
-        ]
-        assert len(set(rates)) > 1
+    if "scheduler_type" in KINDS[kind]:  # the resumed training restored a changed rate
+        assert len({epoch.learning_rate for epoch in resumed.history}) > 1
 
 
 def test_different_seeds_give_different_weights(tiny_config, run, last_state, tmp_path):
@@ -94,35 +63,7 @@ def test_different_seeds_give_different_weights(tiny_config, run, last_state, tm
     assert last_state(tmp_path / "one") != last_state(tmp_path / "other")
 
 
-def test_training_interrupted_in_its_first_epoch_restarts(tiny_config, run, last_state, tmp_path):
-    with pytest.raises(Interruption):
-        run(tiny_config(), tmp_path / "interrupted", on_batch=stop_at_batch(2))
-    run(tiny_config(), tmp_path / "interrupted")
-    run(tiny_config(), tmp_path / "uninterrupted")
-    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
-
-
-def test_damaged_last_checkpoint_repeats_one_epoch_with_the_same_result(tiny_config, run, last_state, tmp_path):
-    config = tiny_config(num_epochs=3)
-    run(config, tmp_path / "uninterrupted")
-    with pytest.raises(Interruption):
-        run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
-    (tmp_path / "interrupted" / "checkpoints" / "last.pt").write_bytes(b"damaged")
-    run(config, tmp_path / "interrupted")
-    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
-
-
-def test_checkpoint_with_other_settings_is_not_resumed(tiny_config, run, last_state, tmp_path, caplog):
-    with pytest.raises(Interruption):
-        run(tiny_config(learning_rate=0.01), tmp_path / "interrupted", on_epoch_end=stop_after_epoch(1))
-    with caplog.at_level(logging.INFO, "tuner"):
-        run(tiny_config(), tmp_path / "interrupted")
-    run(tiny_config(), tmp_path / "uninterrupted")
-    assert "settings or network differ from those of this training run; restarting at epoch 1" in caplog.text
-    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
-
-
-def test_epochs_before_an_interruption_are_reported_again(tiny_config, run, tmp_path):
+def test_epochs_before_an_interruption_are_reported_again(tiny_config, run, interrupt, tmp_path):
     reported = []
 
     def record(metrics, early_stopping):
@@ -133,8 +74,7 @@ def test_epochs_before_an_interruption_are_reported_again(tiny_config, run, tmp_
     expected, reported = reported, []
     assert [epoch for epoch, _ in expected] == [1, 2, 3]
     assert expected[-1][1] == max(epoch.val_char_accuracy for epoch in uninterrupted.history)
-    with pytest.raises(Interruption):
-        run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
+    interrupt(config, tmp_path / "interrupted", after_epoch=2)
     run(config, tmp_path / "interrupted", on_epoch_end=record)
     assert reported == expected
 
@@ -165,17 +105,6 @@ def test_training_ends_for_the_expected_reason_and_again_when_rerun(
     assert replace(again, best=first.best) == first  # the speed is measured again
 
 
-def test_should_prune_is_called_once_after_each_epoch_except_the_last(tiny_config, run, tmp_path):
-    calls = []
-
-    def should_prune(epoch):
-        calls.append(epoch)
-        return False
-
-    run(tiny_config(num_epochs=4), tmp_path, should_prune=should_prune)
-    assert calls == [1, 2, 3]
-
-
 def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(tiny_config, run, tmp_path):
     calls = []
 
@@ -191,12 +120,10 @@ def test_should_prune_is_called_after_the_epoch_is_saved_and_reported(tiny_confi
     assert calls == ["reported 1", "should_prune 1, 1 saved", "reported 2", "should_prune 2, 2 saved"]
 
 
-@pytest.mark.parametrize("when", ["after the epoch", "in the next epoch"])
-def test_resumed_training_calls_should_prune_again_for_its_last_epoch(when, tiny_config, run, tmp_path):
+@pytest.mark.parametrize("when", [{"after_epoch": 3}, {"in_batch": 17}], ids=str)
+def test_resumed_training_calls_should_prune_again_for_its_last_epoch(when, tiny_config, run, interrupt, tmp_path):
     config = tiny_config(num_epochs=5)
-    stop = {"on_epoch_end": stop_after_epoch(3)} if when == "after the epoch" else {"on_batch": stop_at_batch(17)}
-    with pytest.raises(Interruption):
-        run(config, tmp_path, **stop)
+    interrupt(config, tmp_path, **when)
     calls = []
 
     def should_prune(epoch):
@@ -219,13 +146,10 @@ def test_pruned_training_keeps_its_epochs_and_best_checkpoint(tiny_config, run, 
     assert best["metrics"]["epoch"] == pruned.best_epoch
 
 
-def test_should_prune_is_not_called_before_the_first_epoch(tiny_config, run, tmp_path):
-    assert run(tiny_config(num_epochs=1), tmp_path, should_prune=lambda epoch: True).why_ended == "max_epochs"
-
-
 def test_nonfinite_loss_ends_the_training(tiny_config, run, tmp_path):
     result = run(tiny_config(learning_rate=1e30), tmp_path)
     assert (result.why_ended, result.history, result.best_epoch) == ("nonfinite_loss", (), 0)
+    assert set(asdict(result.best).values()) == {None}  # no measurements
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
@@ -295,6 +219,8 @@ def test_mixed_precision_trains_if_the_cpu_supports_it(tiny_config, run, tmp_pat
     single = run(tiny_config(), tmp_path / "single").history[-1].train_loss
     assert half == pytest.approx(single, rel=0.02)
     assert (half != single) == setup_training_environment(config)[1]
+    weights = load_checkpoint(tmp_path / "half" / "checkpoints" / "best.pt")["model"].values()
+    assert all(tensor.dtype is torch.float32 for tensor in weights if tensor.is_floating_point())
 
 
 def test_metrics_file_contains_every_epoch(tiny_config, run, tmp_path):
@@ -302,22 +228,6 @@ def test_metrics_file_contains_every_epoch(tiny_config, run, tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert tuple(EpochMetrics(**json.loads(line)) for line in lines) == result.history
     assert all(epoch.epoch_seconds > 0 and epoch.memory_mb > 10 for epoch in result.history)
-
-
-@pytest.mark.slow
-def test_built_in_model_on_several_threads_is_resumed_bit_for_bit(tiny_config, run, last_state, tmp_path):
-    config = tiny_config(
-        model_name="small", model_config_path=TrainingConfig.model_config_path, num_epochs=4, batch_size=16
-    )
-    torch.set_num_threads(2)
-    try:
-        run(config, tmp_path / "uninterrupted")
-        with pytest.raises(Interruption):
-            run(config, tmp_path / "interrupted", on_epoch_end=stop_after_epoch(2))
-        run(config, tmp_path / "interrupted")
-    finally:
-        torch.set_num_threads(1)
-    assert last_state(tmp_path / "interrupted") == last_state(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize(

@@ -72,27 +72,29 @@ def test_unknown_optimizer_and_scheduler_are_rejected():
         make(scheduler_type="linear")
 
 
-def test_steplr_multiplies_by_gamma_every_step_size_epochs_down_to_min_lr():
-    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="steplr", step_size=2, gamma=0.1, min_lr=5e-4)
-    expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
-    assert rates(optimizer, scheduler, [0.0] * 8) == pytest.approx(expected)
+COSINE = {"scheduler_type": "cosine", "num_epochs": 6, "min_lr": 0.02}
+EIGHTH = 0.8535533905932737  # (1 + cos(pi/4)) / 2
 
 
-def test_cosine_rises_in_the_warm_up_and_falls_to_min_lr():
-    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=2, num_epochs=6, min_lr=0.02)
-    half, eighth = 0.5, 0.8535533905932737  # (1 + cos(pi/4)) / 2
-    falls = [0.02 + 0.08 * share for share in (1, eighth, half, 1 - eighth, 0)]
-    assert rates(optimizer, scheduler, [0.0] * 7) == pytest.approx([0.05, 0.1, *falls, 0.02])
-
-
-def test_cosine_without_warm_up_starts_at_the_full_rate():
-    optimizer, scheduler = make(learning_rate=0.1, scheduler_type="cosine", num_epochs=4, min_lr=0.0)
-    assert rates(optimizer, scheduler, [0.0] * 2) == pytest.approx([0.1, 0.08535533905932737, 0.05])
-
-
-def test_min_lr_also_applies_in_the_warm_up():
-    optimizer, _ = make(learning_rate=0.1, scheduler_type="cosine", warmup_epochs=10, min_lr=0.03)
-    assert rate(optimizer) == pytest.approx(0.03)
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"scheduler_type": "steplr", "step_size": 2, "gamma": 0.1, "min_lr": 5e-4},
+            [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4],
+        ),
+        (
+            COSINE | {"warmup_epochs": 2},
+            [0.05, 0.1, *(0.02 + 0.08 * share for share in (1, EIGHTH, 0.5, 1 - EIGHTH, 0, 0))],
+        ),
+        (COSINE | {"num_epochs": 4, "min_lr": 0.0}, [0.1, 0.1 * EIGHTH, 0.05]),
+        (COSINE | {"warmup_epochs": 10, "min_lr": 0.03}, [0.03]),
+    ],
+    ids=["steps down to min_lr", "warm-up, then down to min_lr", "without warm-up", "min_lr in the warm-up"],
+)
+def test_schedule_has_the_documented_rates(settings, expected):
+    optimizer, scheduler = make(learning_rate=0.1, **settings)
+    assert rates(optimizer, scheduler, [0.0] * (len(expected) - 1)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
@@ -110,19 +112,6 @@ def test_plateau_reduces_the_rate_after_patience_epochs_without_improvement(mode
     # 0.62 and 0.61 do not improve by more than min_delta; with a patience of 1, the second reduces the rate.
     expected = [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001, 5e-4, 5e-4, 5e-4]
     assert rates(optimizer, scheduler, [sign * value for value in monitored]) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("kind", ["cosine", "steplr", "plateau"])
-def test_restored_schedule_continues_at_its_last_epoch(kind):
-    fields = {"scheduler_type": kind, "warmup_epochs": 2, "num_epochs": 8, "step_size": 2, "patience": 1}
-    monitored = [0.5, 0.4, 0.4, 0.4, 0.6, 0.5, 0.5]
-    uninterrupted = rates(*make(**fields), monitored)
-    optimizer, scheduler = make(**fields)
-    first = rates(optimizer, scheduler, monitored[:3])
-    restored_optimizer, restored_scheduler = make(**fields)
-    restored_optimizer.load_state_dict(optimizer.state_dict())
-    restored_scheduler.load_state_dict(scheduler.state_dict())
-    assert first[:-1] + rates(restored_optimizer, restored_scheduler, monitored[3:]) == uninterrupted
 
 
 @pytest.mark.parametrize("copy_of", [lambda pair: pickle.loads(pickle.dumps(pair)), copy.deepcopy])

@@ -1,6 +1,5 @@
 import io
 
-import pytest
 from PIL import Image
 
 from tuner.training import plots
@@ -26,15 +25,11 @@ def test_plots_are_updated_after_each_epoch_if_the_time_limit_allows(tiny_config
     assert len({plots["learning_curves.png"] for plots in shown}) == 3  # the last two plot the same epochs
 
 
-def test_interrupted_training_gives_the_same_plots(tiny_config, run, tmp_path):
-    def interrupt(metrics, early_stopping):
-        raise KeyboardInterrupt
-
+def test_interrupted_training_gives_the_same_plots(tiny_config, run, interrupt, tmp_path):
     shown = []
     config = tiny_config(num_epochs=2)
     run(config, tmp_path / "one", on_plots=shown.append)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "two", on_epoch_end=interrupt, on_plots=shown.append)
+    interrupt(config, tmp_path / "two", after_epoch=1, on_plots=shown.append)
     run(config, tmp_path / "two", on_plots=shown.append)
     assert len(shown) == 2
     assert shown[0] == shown[1]

@@ -107,20 +107,6 @@ def test_correct_readings_are_blue_and_confusions_red():
     assert (cell(plot, 10, 10) > cell(plot, 7, 5)).any()
 
 
-def test_rare_confusion_is_paler_than_a_frequent_one_but_visible():
-    counts = np.zeros((11, 11), np.int64)
-    counts[4, 4], counts[4, 5], counts[4, 6] = 990, 400, 10
-    plot = decoded(draw_confusion_matrix(counts, KHMER_DIGITS))
-    frequent, rare, empty = (cell(plot, 4, read)[1] for read in (5, 6, 7))
-    assert frequent < rare < empty
-
-
-@pytest.mark.parametrize("count", [0, 1, 9_999, 10_000, 10**12])
-def test_confusion_matrix_of_any_counts_is_drawn(count):
-    counts = np.full((11, 11), count, np.int64)
-    assert decoded(draw_confusion_matrix(counts, KHMER_DIGITS)).shape == (580, 580, 3)
-
-
 def test_confusion_matrix_rows_are_labelled_with_ten_different_khmer_digits():
     plot = decoded(draw_confusion_matrix(np.zeros((11, 11), np.int64), KHMER_DIGITS))
     labels = [plot[top : top + 40, 50:79] for top in (82 + int(44.3 * row) for row in range(10))]
@@ -169,13 +155,6 @@ def test_character_without_a_font_is_written_as_its_code_point():
         images.append(Image.new("L", (200, 40), 255))
         draw_text(ImageDraw.Draw(images[-1]), (10, 20), text, 16, "black")
     assert images[0].tobytes() == images[1].tobytes()
-
-
-def test_equal_input_gives_equal_bytes():
-    counts = np.arange(121).reshape(11, 11)
-    curves = metrics([0.9, 0.5], [0.1, 0.6])
-    assert draw_confusion_matrix(counts, KHMER_DIGITS) == draw_confusion_matrix(counts, KHMER_DIGITS)
-    assert draw_learning_curves(curves, 2) == draw_learning_curves(curves, 2)
 
 
 def test_matplotlib_is_imported_for_the_first_figure_and_prints_nothing_without_a_home_folder(tmp_path):

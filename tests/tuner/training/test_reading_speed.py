@@ -43,11 +43,6 @@ def test_fastest_pass_after_the_warm_up_counts(tiny_config, val, monkeypatch):
     assert training.reading_images_per_s(val, 64, 20.0) == 64 / 4
 
 
-def test_at_least_one_pass_is_timed(tiny_config, val):
-    training = TrainingState.create(tiny_config(), steps_per_epoch=4)
-    assert training.reading_images_per_s(val, 1, 0.0)
-
-
 def test_speed_is_unknown_if_memory_does_not_suffice(tiny_config, val, monkeypatch):
     training = TrainingState.create(tiny_config(), steps_per_epoch=4)
     training.micro_batch_size = 32
@@ -89,8 +84,3 @@ def test_measurement_takes_one_percent_of_the_training_time_and_at_most_one_seco
     result = run(tiny_config(num_epochs=2), tmp_path)
     assert limits == [(1, pytest.approx(seconds)), (64, pytest.approx(seconds))]
     assert (result.best.images_per_s_batch_1, result.best.images_per_s_batch_64) == (None, None)
-
-
-def test_training_without_a_finished_epoch_has_no_measurements(tiny_config, run, tmp_path):
-    best = run(tiny_config(learning_rate=1e30), tmp_path).best
-    assert (best.checkpoint_bytes, best.images_per_s_batch_1, best.images_per_s_batch_64) == (None, None, None)

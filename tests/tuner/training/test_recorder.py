@@ -49,38 +49,21 @@ def images(folder):
     return found
 
 
-def stop_after_epoch(last):
-    def on_epoch_end(metrics, early_stopping):
-        if metrics.epoch == last:
-            raise KeyboardInterrupt
-
-    return on_epoch_end
-
-
-def stop_at_batch(number):
-    calls = []
-
-    def on_batch(done, total):
-        calls.append(done)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-
-    return on_batch
-
-
-def test_tensorboard_shows_every_documented_metric(tiny_config, run, tmp_path):
-    result = run(tiny_config(use_tensorboard=True), tmp_path)
+def test_tensorboard_shows_every_documented_metric_and_the_final_readings_in_one_run(tiny_config, run, tmp_path):
+    shown = []
+    for _ in range(2):  # the second call trains nothing and adds no second readings
+        result = run(tiny_config(use_tensorboard=True), tmp_path, on_plots=shown.append)
+    assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "tensorboard"}
+    assert images(tmp_path) == {
+        "readings/worst": {2: shown[0]["worst_readings.png"]},
+        "readings/confusion": {2: shown[0]["confusion_matrix.png"]},
+    }
     found = curves(tmp_path)
     assert found.pop("model/parameters") == {0: result.parameters}
     assert found.keys() == {*TAGS.values(), "loss/train_step", "learning_rate_step"}
     for name, tag in TAGS.items():
         expected = {epoch.epoch: pytest.approx(epoch.value(name), rel=1e-6) for epoch in result.history}
         assert found[tag] == expected
-
-
-def test_experiment_is_one_tensorboard_run(tiny_config, run, tmp_path):
-    run(tiny_config(use_tensorboard=True, num_epochs=1), tmp_path / "one")
-    assert {path.parent for path in tmp_path.rglob("*tfevents*")} == {tmp_path / "one" / "tensorboard"}
 
 
 def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(tiny_config, run, tmp_path):
@@ -99,31 +82,11 @@ def test_tensorboard_has_the_hyperparameters_and_the_end_of_the_run(tiny_config,
     assert "_hparams_/session_end_info" in plugin
 
 
-def test_tensorboard_shows_the_final_readings(tiny_config, run, tmp_path):
-    shown = []
-    run(tiny_config(use_tensorboard=True, num_epochs=2), tmp_path, on_plots=shown.append)
-    assert images(tmp_path) == {
-        "readings/worst": {2: shown[-1]["worst_readings.png"]},
-        "readings/confusion": {2: shown[-1]["confusion_matrix.png"]},
-    }
-
-
-def test_rerun_of_finished_training_adds_no_second_readings(tiny_config, run, tmp_path):
-    config = tiny_config(use_tensorboard=True, num_epochs=2)
-    for _ in range(2):
-        run(config, tmp_path)
-        assert {tag: list(plots) for tag, plots in images(tmp_path).items()} == {
-            "readings/worst": [2],
-            "readings/confusion": [2],
-        }
-
-
-def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(tiny_config, run, tmp_path):
+def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(tiny_config, run, interrupt, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=4, log_every_n_steps=1)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_epoch_end=stop_after_epoch(2))
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_batch=stop_at_batch(3))  # two steps of the unfinished epoch 3 are written
+    interrupt(config, tmp_path, in_batch=3)
+    interrupt(config, tmp_path, after_epoch=2)
+    interrupt(config, tmp_path, in_batch=3)  # two steps of the unfinished epoch 3 are written
     result = run(config, tmp_path)
     found = curves(tmp_path)
     assert list(found.pop("model/parameters")) == [0]
@@ -136,24 +99,15 @@ def test_interruption_leaves_no_gap_and_no_duplicate_in_the_curves(tiny_config, 
     assert not found
 
 
-def test_epoch_without_events_is_added_when_the_training_is_resumed(tiny_config, run, tmp_path):
+def test_epoch_without_events_is_added_when_the_training_is_resumed(tiny_config, run, interrupt, tmp_path):
     config = tiny_config(use_tensorboard=True, num_epochs=2)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_epoch_end=stop_after_epoch(1))
+    interrupt(config, tmp_path, after_epoch=1)
     for file in tmp_path.glob("tensorboard/events*"):
         file.unlink()
     (tmp_path / "metrics.jsonl").unlink()
     run(config, tmp_path)
     assert list(curves(tmp_path)["loss/val"]) == [1, 2]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-
-
-def test_attempt_without_a_finished_epoch_leaves_no_curve(tiny_config, run, tmp_path):
-    config = tiny_config(use_tensorboard=True, num_epochs=1, log_every_n_steps=1)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_batch=stop_at_batch(3))
-    run(config, tmp_path)
-    assert list(curves(tmp_path)["loss/train_step"]) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 1, 2, 3]), (3, [2, 3]), (100, [3])])

@@ -14,11 +14,7 @@ def _two_threads():
     torch.set_num_threads(threads)
 
 
-def stop(*arguments):
-    raise KeyboardInterrupt
-
-
-def test_training_uses_the_configured_threads_or_those_of_the_process(tiny_config, run, tmp_path):
+def test_training_uses_the_configured_threads_or_those_of_the_process(tiny_config, run, interrupt, tmp_path):
     seen = []
 
     def record(done, total):
@@ -27,30 +23,21 @@ def test_training_uses_the_configured_threads_or_those_of_the_process(tiny_confi
     given = run(tiny_config(num_epochs=1, threads=1), tmp_path / "given", on_batch=record)
     assert (set(seen), given.threads, torch.get_num_threads()) == ({1}, 1, 2)
     assert run(tiny_config(num_epochs=1), tmp_path / "process").threads == 2
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny_config(num_epochs=1, threads=1), tmp_path / "interrupted", on_epoch_end=stop)
+    interrupt(tiny_config(num_epochs=1, threads=1), tmp_path / "interrupted", after_epoch=1)
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("is_known", [True, False], ids=["other number", "checkpoint of an earlier version"])
-def test_no_threads_are_reported_if_they_changed_or_are_unknown(is_known, tiny_config, run, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        run(tiny_config(), tmp_path, on_epoch_end=stop)
+@pytest.mark.parametrize(("after_epoch", "is_known"), [(1, True), (1, False), (2, False)])
+def test_no_threads_are_reported_if_they_changed_or_are_unknown(
+    after_epoch, is_known, tiny_config, run, interrupt, tmp_path
+):
+    interrupt(tiny_config(), tmp_path, after_epoch=after_epoch)
     if is_known:
         torch.set_num_threads(1)
-    else:
+    else:  # a checkpoint of an earlier version
         path = tmp_path / "checkpoints" / "last.pt"
         state = load_checkpoint(path)
         del state["threads"]
         save_checkpoint(path, state)
     result = run(tiny_config(), tmp_path)
-    assert (len(result.history), result.threads) == (2, None)
-
-
-def test_finished_training_of_an_earlier_version_reports_no_threads(tiny_config, run, tmp_path):
-    run(tiny_config(), tmp_path)
-    path = tmp_path / "checkpoints" / "last.pt"
-    state = load_checkpoint(path)
-    del state["threads"]
-    save_checkpoint(path, state)
-    assert run(tiny_config(), tmp_path).threads is None  # `run` would reject 0 in best.yaml
+    assert (len(result.history), result.threads) == (2, None)  # `run` would reject 0 in best.yaml

@@ -49,7 +49,7 @@ def test_held_out_designs_are_printed_also_for_an_existing_dataset(cli):
     [
         (b"", "letters: found 0 characters; expected 1 to 500"),
         (b"\xff\xfea\0", "letters: found other bytes; expected UTF-8; save the file as UTF-8"),
-        (b"a,b,c", "letters: found ',' 2 times"),
+        (b"a,b,c", "letters: found ',' 2 times; expected each character once; remove all but one"),
     ],
 )
 def test_file_that_is_not_a_list_of_characters_is_invalid_input(content, problem, cli, working_dir):

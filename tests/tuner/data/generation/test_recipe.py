@@ -3,22 +3,11 @@ from PIL import features
 
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation.recipe import read_characters
-from tuner.data.vocabulary import KHMER_DIGITS
 
 
-@pytest.mark.parametrize(
-    ("text", "characters"),
-    [
-        (KHMER_DIGITS, [*KHMER_DIGITS]),
-        (" a b\tc\n", ["a", "b", "c"]),
-        ("ក្ក ខ្ម កា", ["ក្ក", "ខ្ម", "កា"]),
-        ("e\u0301", ["é"]),
-        ("0123456789.-/", [*"0123456789.-/"]),
-        ("0123456789 .abc", [*"0123456789.abc"]),
-    ],
-)
-def test_text_is_split_into_characters(text, characters):
-    assert read_characters(text) == tuple(characters)
+@pytest.mark.parametrize("text", ["0123456789.-/", "0123456789 .abc"])
+def test_text_with_dots_or_slashes_is_split_into_characters(text):
+    assert read_characters(text) == tuple(text.replace(" ", ""))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -42,20 +31,6 @@ def test_characters_are_read_from_an_existing_file(encoding, tmp_path):
 def test_text_that_is_probably_a_mistake_is_refused(text, message):
     with pytest.raises(ConfigurationError, match=message):
         read_characters(text)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "letters: found 0 characters"),
-        (b"abcb", "letters: found 'b' 2 times; expected each character once; remove all but one$"),
-        ("កខ".encode("utf-16"), "letters: found other bytes; expected UTF-8; save the file as UTF-8"),
-    ],
-)
-def test_file_that_is_not_a_list_of_characters_is_refused(content, message, tmp_path):
-    (tmp_path / "letters").write_bytes(content)
-    with pytest.raises(ConfigurationError, match=message):
-        read_characters(str(tmp_path / "letters"))
 
 
 def test_only_shaped_characters_need_libraqm(monkeypatch):
