@@ -10,17 +10,8 @@ import alembic.util
 import pytest
 import sqlalchemy
 
+import studies
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
-from studies import (
-    OutputFolder,
-    StudyInvariants,
-    TrialOutcome,
-    WhyEnded,
-    create_or_join_study,
-    default_storage_url,
-    enqueue_presets,
-    open_storage,
-)
 
 HERE = Path(__file__).parent
 
@@ -50,7 +41,7 @@ MODELS = {
 
 @pytest.fixture
 def invariants():
-    return StudyInvariants(
+    return studies.StudyInvariants(
         monitor="val_char_accuracy",
         mode="max",
         seed=0,
@@ -81,8 +72,8 @@ def space():
 
 @pytest.fixture
 def outcome():
-    return TrialOutcome(
-        why_ended=WhyEnded.MAX_EPOCHS,
+    return studies.TrialOutcome(
+        why_ended=studies.WhyEnded.MAX_EPOCHS,
         training_time_s=12.5,
         best_val_char_accuracy=0.9,
         best_val_seq_accuracy=0.8,
@@ -126,7 +117,7 @@ def cached_schema_revisions():
 def empty_database(tmp_path_factory):
     """A database without a study, to be copied, since creating one takes longer than most tests."""
     path = tmp_path_factory.mktemp("empty")
-    open_storage(default_storage_url(path)).engine.dispose()
+    studies.open_storage(studies.default_storage_url(path)).engine.dispose()
     return path / "study.db"
 
 
@@ -149,7 +140,7 @@ def new_storage(request):
         if not path.exists():
             path.mkdir(parents=True)
             shutil.copy(empty_database, path)
-        return default_storage_url(path)
+        return studies.default_storage_url(path)
 
     return copy
 
@@ -163,11 +154,11 @@ def start(tmp_path, invariants, space, without_disk_flushes, new_storage):
     def start_study(
         experiments=None, *, path=tmp_path / "out", space=default_space, name="khmer-ocr", url=None, **changes
     ):
-        folder = OutputFolder(path)
+        folder = studies.OutputFolder(path)
         if url is None:
             url = urls[path] = urls.get(path) or new_storage(path)
-        study = create_or_join_study(open_storage(url), name, folder, replace(invariants, **changes))
-        enqueue_presets(study, folder, experiments or {}, space)
+        study = studies.create_or_join_study(studies.open_storage(url), name, folder, replace(invariants, **changes))
+        studies.enqueue_presets(study, folder, experiments or {}, space)
         return study, folder
 
     return start_study

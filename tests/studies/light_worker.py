@@ -36,26 +36,9 @@ import alembic.util
 import psycopg
 import sqlalchemy
 
+import studies
 from search_spaces import Choices, FloatRange, IntRange, Parameter, SearchSpace, TrainingConfig
 from search_spaces.files.file_locks import try_lock
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    StudyInvariants,
-    TrialKind,
-    TrialOutcome,
-    WhyEnded,
-    add_search_trials,
-    claim_next_trial,
-    create_or_join_study,
-    default_storage_url,
-    enqueue_presets,
-    load_study,
-    open_storage,
-    search_budget,
-    search_settings,
-    suggest_all,
-)
 from studies.storage.optuna_private import rdb_storage
 from studies.study.search_budget import top_up
 from studies.trials import leases
@@ -69,7 +52,7 @@ SPACE = SearchSpace(
         Parameter("warmup_epochs", IntRange(0, 5), when={"scheduler_type": ("cosine",)}),
     )
 )
-INVARIANTS = StudyInvariants(
+INVARIANTS = studies.StudyInvariants(
     monitor="val_char_accuracy",
     mode="max",
     seed=0,
@@ -90,33 +73,37 @@ def disable_flushes(connection, record):
 
 
 def open_study(path):
-    folder = OutputFolder(path)
-    url = os.environ.get(STORAGE_VARIABLE) or default_storage_url(path)
+    folder = studies.OutputFolder(path)
+    url = os.environ.get(STORAGE_VARIABLE) or studies.default_storage_url(path)
     # On a server, the studies of several folders are in one database.
-    return create_or_join_study(open_storage(url), path.name, folder, INVARIANTS), folder
+    return studies.create_or_join_study(studies.open_storage(url), path.name, folder, INVARIANTS), folder
 
 
 def join(path, presets, searches=0):
     study, folder = open_study(path)
     experiments = {f"preset {n:02d}": TrainingConfig(learning_rate=0.001 + n / 10_000) for n in range(presets)}
-    enqueue_presets(study, folder, experiments, SPACE)
+    studies.enqueue_presets(study, folder, experiments, SPACE)
     if searches:
-        add_search_trials(study, folder, SearchRequest(at_least=searches))
+        studies.add_search_trials(study, folder, studies.SearchRequest(at_least=searches))
     return study, folder
 
 
 def train(claim, log):
     study = claim.trial.study
-    search = search_settings(study)
-    start = claim.record.training_config if claim.record.kind is TrialKind.PRESET or search is None else search.start
-    config = suggest_all(claim.trial, SPACE, start)
+    search = studies.search_settings(study)
+    start = (
+        claim.record.training_config
+        if claim.record.kind is studies.TrialKind.PRESET or search is None
+        else search.start
+    )
+    config = studies.suggest_all(claim.trial, SPACE, start)
     claim.record_config(config)
     if not study.get_trials()[claim.record.number].intermediate_values:
         claim.trial.report(config.learning_rate, step=1)
     with log.open("a") as file:
         file.write(f"{claim.record.number} {claim.record.experiment_name}\n")
-    outcome = TrialOutcome(
-        why_ended=WhyEnded.MAX_EPOCHS,
+    outcome = studies.TrialOutcome(
+        why_ended=studies.WhyEnded.MAX_EPOCHS,
         training_time_s=0.1,
         best_val_char_accuracy=config.learning_rate,
         best_val_seq_accuracy=0.1,
@@ -128,7 +115,7 @@ def train(claim, log):
 
 
 def train_pending(study, folder, log):
-    while (claim := claim_next_trial(study, folder)) is not None:
+    while (claim := studies.claim_next_trial(study, folder)) is not None:
         train(claim, log)
 
 
@@ -152,7 +139,6 @@ def work_after_signal(start, signal_pipe, path, presets, searches):
 def hold(path, presets):
     study, folder = join(path, presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.trial.report(0.5, step=1)
     print(claim.record.number, flush=True)
     time.sleep(600)
@@ -188,7 +174,7 @@ def kill_start(path, presets, searches):
 
 
 def print_trials(path, killed):
-    study, _ = load_study(path)
+    study, _ = studies.load_study(path)
     kinds = [trial.user_attrs.get("experiment_name", trial.user_attrs["kind"]) for trial in study.get_trials()]
     print_json(killed=killed, trials=kinds, states=sorted({trial.state.name for trial in study.get_trials()}))
 
@@ -207,15 +193,15 @@ def kill_request(path, searches):
 def request_until_commit(path, searches, point):
     study, folder = open_study(path)
     kill_at_commit(point)
-    add_search_trials(study, folder, SearchRequest(more=searches))
+    studies.add_search_trials(study, folder, studies.SearchRequest(more=searches))
 
 
 def enqueue_rest(path, killed):
-    budget = search_budget(load_study(path)[0])
+    budget = studies.search_budget(studies.load_study(path)[0])
     study, folder = open_study(path)
     top_up(study, folder)
-    numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == TrialKind.SEARCH]
-    print_json(killed=killed, budget=budget, numbers=numbers, has_settings=search_settings(study) is not None)
+    numbers = [trial.number for trial in study.get_trials() if trial.user_attrs["kind"] == studies.TrialKind.SEARCH]
+    print_json(killed=killed, budget=budget, numbers=numbers, has_settings=studies.search_settings(study) is not None)
 
 
 def kill_workers(path, presets, searches):
@@ -251,7 +237,6 @@ def run_histories(path, histories):
 def attempt(path, number, letter):
     study, folder = open_study(path)
     claim = claim_next(study, folder, lambda record: record.number == number)
-    assert claim is not None
     if letter == "e":
         claim.trial.report(0.5, step=1 + len(study.get_trials()[number].intermediate_values))
     if letter == "s":

@@ -46,7 +46,6 @@ def finish(process, timeout_s=120):
 
 
 def first_line(process):
-    assert process.stdout is not None
     line = process.stdout.readline().strip()
     assert line, process.stderr.read() if process.stderr else ""
     return line

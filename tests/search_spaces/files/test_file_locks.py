@@ -17,13 +17,11 @@ def path(tmp_path):
 
 def child_result(child, path):
     process = child("lock", path)
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def test_another_process_cannot_acquire_a_held_lock(path, child):
     lock = try_lock(path)
-    assert lock is not None
     assert child_result(child, path) == "busy"
     lock.release()
     assert child_result(child, path) == "held"
@@ -32,18 +30,15 @@ def test_another_process_cannot_acquire_a_held_lock(path, child):
 
 def test_same_process_cannot_acquire_a_held_lock_again(path):
     first = try_lock(path)
-    assert first is not None
     assert try_lock(path) is None
     first.release()
     first.release()
     second = try_lock(path)
-    assert second is not None
     second.release()
 
 
 def test_probing_a_lock_of_this_process_does_not_release_it(path, child):
     lock = try_lock(path)
-    assert lock is not None
     assert holder_pid(path) == os.getpid()
     assert try_lock(path) is None
     assert child_result(child, path) == "busy"
@@ -53,7 +48,6 @@ def test_probing_a_lock_of_this_process_does_not_release_it(path, child):
 
 def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path, child):
     process = child("lock", path)
-    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     process.send_signal(signal.SIGSTOP)
     assert try_lock(path) is None
@@ -62,7 +56,6 @@ def test_stopped_process_keeps_its_lock_and_killed_process_loses_it(path, child)
     process.wait()
     assert holder_pid(path) is None
     lock = try_lock(path)
-    assert lock is not None
     lock.release()
 
 
@@ -73,7 +66,6 @@ def test_probing_a_missing_lock_file_creates_nothing(path):
 
 def test_timeout_message_names_the_holder(path, child):
     process = child("lock", path)
-    assert process.stdout is not None
     process.stdout.readline()
     with pytest.raises(ConfigurationError, match=rf"process {process.pid} has held this lock for 0\.1 s.*CONT"):
         wait_for_lock(path, timeout_s=0.1)
@@ -82,7 +74,6 @@ def test_timeout_message_names_the_holder(path, child):
 def test_waiting_process_logs_the_holder(path, child, monkeypatch, caplog):
     monkeypatch.setattr("search_spaces.files.file_locks._POLL_S", 0.0001)
     process = child("lock", path)
-    assert process.stdout is not None
     process.stdout.readline()
     with pytest.raises(ConfigurationError):
         wait_for_lock(path, timeout_s=1.0)
@@ -91,7 +82,6 @@ def test_waiting_process_logs_the_holder(path, child, monkeypatch, caplog):
 
 def test_waiting_continues_while_the_holder_touches_the_file(path, child, monkeypatch):
     process = child("lock", path)
-    assert process.stdout is not None
     process.stdout.readline()
     polls = []
 
@@ -112,7 +102,6 @@ def test_waiting_continues_while_the_holder_touches_the_file(path, child, monkey
 @pytest.mark.parametrize("future_s", [0, 10**6])
 def test_modification_time_in_the_future_does_not_prevent_the_timeout(path, child, future_s):
     process = child("lock", path)
-    assert process.stdout is not None
     process.stdout.readline()
     os.utime(path, (time.time() + future_s,) * 2)
     with pytest.raises(ConfigurationError, match="has held this lock"):
@@ -164,7 +153,6 @@ def test_threads_hold_the_lock_one_after_the_other(path):
 
 def test_forked_process_neither_holds_nor_releases_its_parents_lock(path):
     lock = try_lock(path)
-    assert lock is not None
     pid = os.fork()
     if pid == 0:
         acquired = try_lock(path)
@@ -176,12 +164,10 @@ def test_forked_process_neither_holds_nor_releases_its_parents_lock(path):
 
 def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path, child):
     process = child("lock", path)
-    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     process.kill()
     process.wait()
     lock = try_lock(path)
-    assert lock is not None
     assert lock.note == f"note of {process.pid}"
     lock.write_note("short")
     assert lock.note == "short"
@@ -189,7 +175,6 @@ def test_note_of_a_killed_process_is_kept_and_using_notes_keeps_the_lock(path, c
     assert lock.note == "short"
     lock.release()
     again = try_lock(path)
-    assert again is not None
     assert again.note == "short"
     again.release()
 

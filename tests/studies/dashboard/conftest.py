@@ -169,8 +169,6 @@ def serving(folder, lock_timeout_s=0.2):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
         try:
             url = process.stdout.readline().strip()
             assert url, process.stderr.read()

@@ -15,7 +15,6 @@ IDENTIFIER = "0b9b51b1-6e5c-4b0e-8b0a-2f7f0c7f5a11"
 def test_optuna_finds_saved_artifacts(start, tmp_path, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     save_artifact(claim.trial, folder, "learning_curves.png", b"first")
     save_artifact(claim.trial, folder, "training_config.yaml", b"seed: 0")
     save_artifact(claim.trial, folder, "learning_curves.png", b"second")
@@ -52,7 +51,6 @@ def test_artifacts_of_the_same_name_are_separate_per_trial(start):
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(learning_rate=0.5)})
     for content in (b"one", b"two"):
         claim = claim_next(study, folder)
-        assert claim is not None
         save_artifact(claim.trial, folder, "worst_readings.png", content)
     found = [trial_artifacts(trial, folder)["worst_readings.png"].read_bytes() for trial in study.get_trials()]
     assert found == [b"one", b"two"]
@@ -61,7 +59,6 @@ def test_artifacts_of_the_same_name_are_separate_per_trial(start):
 def test_artifact_without_its_file_is_not_listed(start):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     assert trial_artifacts(study.get_trials()[0], folder) == {}
     save_artifact(claim.trial, folder, "worst_readings.png", b"x")
     trial_artifacts(study.get_trials()[0], folder)["worst_readings.png"].unlink()

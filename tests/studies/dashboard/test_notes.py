@@ -3,15 +3,8 @@ from dataclasses import replace
 import pytest
 from optuna_dashboard import get_note
 
+import studies
 from search_spaces import Targets, TrainingConfig
-from studies import (
-    Progress,
-    WhyEnded,
-    save_targets,
-    write_ended_note,
-    write_running_note,
-    write_study_note,
-)
 from studies.trials.claims import claim_next
 
 
@@ -25,9 +18,9 @@ def claimed(start):
 
 def test_note_of_a_running_trial_shows_its_progress(claimed):
     claim, folder = claimed
-    write_running_note(claim.trial, claim.record, Progress(), folder)
+    studies.write_running_note(claim.trial, claim.record, studies.Progress(), folder)
     assert get_note(claim.trial).startswith("### ខ្មែរ\\_one: running\n")
-    write_running_note(claim.trial, claim.record, Progress(12, 0.98765, 9, 8.123), folder)
+    studies.write_running_note(claim.trial, claim.record, studies.Progress(12, 0.98765, 9, 8.123), folder)
     note = get_note(claim.trial)
     assert "| epochs | 12 of at most 40 |" in note
     assert "| best val_char_accuracy | **0.9877** in epoch 9 |" in note
@@ -39,9 +32,11 @@ def test_note_of_a_running_trial_shows_its_progress(claimed):
 
 def test_note_of_a_finished_trial_shows_its_results_and_targets(claimed, outcome):
     claim, folder = claimed
-    save_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
-    ended = replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0, images_per_s_batch_1=500.0)
-    write_ended_note(claim.trial, claim.record, ended, 0.9, folder)
+    studies.save_targets(claim.trial.study, Targets(character_accuracy=0.85, sequence_accuracy=0.95))
+    ended = replace(
+        outcome, why_ended=studies.WhyEnded.EARLY_STOPPED, epoch_seconds_median=8.0, images_per_s_batch_1=500.0
+    )
+    studies.write_ended_note(claim.trial, claim.record, ended, 0.9, folder)
     claim.finish(ended, 0.9)
     note = get_note(claim.trial)
     for line in (
@@ -68,8 +63,8 @@ def test_note_of_a_finished_trial_shows_its_results_and_targets(claimed, outcome
 )
 def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(claimed, outcome, message, shown):
     claim, folder = claimed
-    failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type="RuntimeError", error_message=message)
-    write_ended_note(claim.trial, claim.record, failed, None, folder)
+    failed = replace(outcome, why_ended=studies.WhyEnded.FAILED, error_type="RuntimeError", error_message=message)
+    studies.write_ended_note(claim.trial, claim.record, failed, None, folder)
     note = get_note(claim.trial)
     assert len(note) <= 2045
     block = note.split("```")[1]
@@ -82,10 +77,10 @@ def test_note_of_a_failed_trial_shows_its_error_as_literal_text_and_stays_short(
 def test_later_notes_have_higher_versions(claimed, outcome):
     claim, folder = claimed
     versions = []
-    for progress in (Progress(), Progress(1, 0.5, 1, 1.0), Progress(3, 0.5, 1, 1.0)):
-        write_running_note(claim.trial, claim.record, progress, folder)
+    for progress in (studies.Progress(), studies.Progress(1, 0.5, 1, 1.0), studies.Progress(3, 0.5, 1, 1.0)):
+        studies.write_running_note(claim.trial, claim.record, progress, folder)
         versions.append(_version(claim))
-    write_ended_note(claim.trial, claim.record, outcome, 0.9, folder)
+    studies.write_ended_note(claim.trial, claim.record, outcome, 0.9, folder)
     versions.append(_version(claim))
     assert versions == sorted(set(versions))
 
@@ -98,13 +93,13 @@ def _version(claim):
 
 def test_note_of_the_study_is_written_only_if_it_changed(start):
     study, folder = start({"one": TrainingConfig()})
-    write_study_note(study, folder)
-    save_targets(study, Targets(character_accuracy=0.85))
-    write_study_note(study, folder)
+    studies.write_study_note(study, folder)
+    studies.save_targets(study, Targets(character_accuracy=0.85))
+    studies.write_study_note(study, folder)
     note = get_note(study)
     assert "| metric | val_char_accuracy (max) |" in note
     assert "| target character_accuracy | 0.85 |" in note
     assert f"khmer-tuner status --output-dir {folder.path}" in note
     before = (folder.path / "study.db").read_bytes()
-    write_study_note(study, folder)
+    studies.write_study_note(study, folder)
     assert (folder.path / "study.db").read_bytes() == before

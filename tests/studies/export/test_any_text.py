@@ -15,23 +15,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from optuna_dashboard import get_note
 
+import studies
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.diagnostics.disk import write_json
 from search_spaces.diagnostics.names import name_problem
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    TrialOutcome,
-    WhyEnded,
-    add_search_trials,
-    check_storage_url,
-    csv_text,
-    load_study,
-    mask_password,
-    render_results,
-    storage_error_text,
-    write_ended_note,
-)
 from studies.storage.url import without_password
 from studies.trials.claims import claim_next
 
@@ -53,17 +40,17 @@ USERS = st.sampled_from(["user", "", "a@b", "me%40here", "ខ្មែរ", "a/b
 @example(scheme="postgresql+psycopg://", user="a@b", secret=CANARY, location="host/db")
 def test_password_of_any_storage_url_is_masked(scheme, user, secret, location):
     url = f"{scheme}{user}:{secret}@{location}"
-    assert CANARY not in mask_password(url)
+    assert CANARY not in studies.mask_password(url)
     problem = problem_of(url)
     assert problem is None or CANARY not in problem
     if problem is None:
         assert CANARY not in without_password(url)
-        assert CANARY not in storage_error_text(connection_error(url), url)
+        assert CANARY not in studies.storage_error_text(connection_error(url), url)
 
 
 def problem_of(url):
     try:
-        check_storage_url(url)
+        studies.check_storage_url(url)
     except ConfigurationError as error:
         return str(error)
     return None
@@ -80,14 +67,14 @@ def test_password_in_url_options_is_neither_shown_nor_stored(secret, option):
     url = sqlalchemy.URL.create(
         "postgresql+psycopg", "user", f"{CANARY}{secret}", "host", 5432, "db", {option: f"{secret}{CANARY}"}
     ).render_as_string(hide_password=False)
-    assert CANARY not in mask_password(url)
+    assert CANARY not in studies.mask_password(url)
     assert CANARY not in without_password(url)
     assert sqlalchemy.make_url(without_password(url)).database == "db"
 
 
 @given(name=ANY | st.sampled_from(["..", ".", "", "/etc", "a/../../b", ".study", "x/", "\0", "ខ្មែរ"]))
 def test_folder_of_any_trial_is_inside_the_output_folder(name, tmp_path):
-    folder = OutputFolder(tmp_path)
+    folder = studies.OutputFolder(tmp_path)
     try:
         path = folder.trial_dir(name)
     except ConfigurationError:
@@ -101,7 +88,7 @@ def test_folder_of_any_trial_is_inside_the_output_folder(name, tmp_path):
 
 @given(rows=st.lists(st.tuples(ANY, ANY | st.integers() | st.booleans() | st.none() | st.lists(ANY)), max_size=5))
 def test_csv_cells_are_read_back_and_are_never_formulas(rows):
-    text = csv_text(["one", "two"], [{"one": one, "two": two} for one, two in rows])
+    text = studies.csv_text(["one", "two"], [{"one": one, "two": two} for one, two in rows])
     read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert len(read) == len(rows) + 1
     for cells, (one, two) in zip(read[1:], rows, strict=True):
@@ -119,9 +106,9 @@ ERRORS = st.text(max_size=40) | st.sampled_from(["", "\udcff", "<script>", "```\
 @st.composite
 def outcomes(draw):
     """Return any outcome of a trial; a successful one has a finite loss."""
-    why = draw(st.sampled_from(WhyEnded))
+    why = draw(st.sampled_from(studies.WhyEnded))
     finite = st.floats(-1e300, 1e300)
-    outcome = TrialOutcome(
+    outcome = studies.TrialOutcome(
         why_ended=why,
         training_time_s=draw(st.floats(0, 1e9) | st.just(float("inf"))),
         best_val_char_accuracy=draw(FIGURES),
@@ -146,15 +133,14 @@ def outcomes(draw):
 def test_results_of_any_study_match_the_documented_schema(drawn, start, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("study") / "out"
     study, folder = start({"ខ្មែរ": TrainingConfig()}, path=output_dir)
-    add_search_trials(study, folder, SearchRequest(at_least=len(drawn)))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=len(drawn)))
     for outcome in drawn:
         claim = claim_next(study, folder)
-        assert claim is not None
         claim.trial.report(0.5, step=1)
         claim.finish(outcome, 0.5)
-    reader, _ = load_study(output_dir)
+    reader, _ = studies.load_study(output_dir)
     path = output_dir / "results.json"
-    write_json(path, render_results(reader, timestamp="20260131_235959"))
+    write_json(path, studies.render_results(reader, timestamp="20260131_235959"))
     results = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     jsonschema.validate(results, SCHEMA)
     assert len(results["all_results"]) == len(drawn)
@@ -163,7 +149,7 @@ def test_results_of_any_study_match_the_documented_schema(drawn, start, tmp_path
     if results["best_result"] is not None:
         assert results["best_result"]["best_val_char_accuracy"] in best
     elif any(outcome.succeeded for outcome in drawn):
-        assert {outcome.why_ended for outcome in drawn if outcome.succeeded} == {WhyEnded.PRUNED}
+        assert {outcome.why_ended for outcome in drawn if outcome.succeeded} == {studies.WhyEnded.PRUNED}
 
 
 @pytest.fixture
@@ -171,11 +157,10 @@ def write_note(start, outcome):
     """Write the note of a trial that failed with an error of this type and message, and return the note."""
     study, folder = start({"one_two": TrainingConfig(experiment_name="one_two")})
     claim = claim_next(study, folder)
-    assert claim is not None
 
     def write(kind, message):
-        failed = replace(outcome, why_ended=WhyEnded.FAILED, error_type=kind, error_message=message)
-        write_ended_note(claim.trial, claim.record, failed, None, folder)
+        failed = replace(outcome, why_ended=studies.WhyEnded.FAILED, error_type=kind, error_message=message)
+        studies.write_ended_note(claim.trial, claim.record, failed, None, folder)
         return get_note(claim.trial)
 
     return write

@@ -12,31 +12,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.trial import TrialState, create_trial
 
+import studies
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.experiments.schema import Targets
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    WhyEnded,
-    add_search_trials,
-    check_import,
-    default_storage_url,
-    earlier_study,
-    fix_threads,
-    import_study,
-    load_study,
-    load_study_for_changes,
-    open_storage,
-    read_study_file,
-    render_results,
-    report_again,
-    request_stop,
-    retry_failed_trials,
-    save_targets,
-    study_file_text,
-    study_status,
-    suggest_all,
-)
 from studies.study.claiming import prepare_sampling
 from studies.study.presets import study_space
 from studies.study.search_budget import search_settings
@@ -56,12 +34,10 @@ def epochs_of(name):
 def finish_next(study, folder, outcome, value):
     prepare_sampling(study)
     claim = claim_next(study, folder)
-    assert claim is not None
     if claim.record.kind == "search":
         settings = search_settings(study)
-        assert settings is not None
-        claim.record_config(suggest_all(claim.trial, study_space(study), settings.start))
-    report_again(claim.trial, value, 1)
+        claim.record_config(studies.suggest_all(claim.trial, study_space(study), settings.start))
+    studies.report_again(claim.trial, value, 1)
     claim.finish(outcome, value)
 
 
@@ -73,14 +49,18 @@ def finish_some(start, outcome, tmp_path):
         old, old_folder = start({"a": TrainingConfig(experiment_name="a")}, path=tmp_path / "old")
         finish_next(old, old_folder, outcome, 0.25)
         study, folder = start({name: TrainingConfig(experiment_name=name) for name in ("one", "ពីរ", "broken")}, **place)
-        save_targets(study, Targets(character_accuracy=0.9))
-        fix_threads(study, folder, 2)
+        studies.save_targets(study, Targets(character_accuracy=0.9))
+        studies.fix_threads(study, folder, 2)
         finish_next(study, folder, outcome, 1 / 3)
-        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.EARLY_STOPPED, unseen_char_accuracy=0.1), 0.7)
-        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.FAILED, error_message="<b>ខ្មែរ"), 0.1)
-        add_search_trials(study, folder, SearchRequest(at_least=4, warm_start=(earlier_study("old", old),)))
-        finish_next(study, folder, replace(outcome, why_ended=WhyEnded.PRUNED), 0.2)
-        retry_failed_trials(study, folder)
+        finish_next(
+            study, folder, replace(outcome, why_ended=studies.WhyEnded.EARLY_STOPPED, unseen_char_accuracy=0.1), 0.7
+        )
+        finish_next(study, folder, replace(outcome, why_ended=studies.WhyEnded.FAILED, error_message="<b>ខ្មែរ"), 0.1)
+        studies.add_search_trials(
+            study, folder, studies.SearchRequest(at_least=4, warm_start=(studies.earlier_study("old", old),))
+        )
+        finish_next(study, folder, replace(outcome, why_ended=studies.WhyEnded.PRUNED), 0.2)
+        studies.retry_failed_trials(study, folder)
         distribution = {"x": FloatDistribution(0, 1)}
         study.add_trial(create_trial(value=3.5, params={"x": 0.5}, distributions=distribution))
         study.add_trial(
@@ -88,12 +68,11 @@ def finish_some(start, outcome, tmp_path):
         )
         prepare_sampling(study)
         claim = claim_next(study, folder)  # interrupted: a search trial with sampled parameters and a report
-        assert claim is not None
         assert claim.record.kind == "search"
-        claim.record_config(suggest_all(claim.trial, study_space(study), TrainingConfig()))
+        claim.record_config(studies.suggest_all(claim.trial, study_space(study), TrainingConfig()))
         claim.trial.report(0.4, 1)
         claim.release()
-        request_stop(study)
+        studies.request_stop(study)
         return study, folder
 
     return make
@@ -101,12 +80,12 @@ def finish_some(start, outcome, tmp_path):
 
 def state_of(study, folder):
     """Return what users see of a study, without disk usage and paths."""
-    status = study_status(study, folder).as_dict()
-    return {"status": status, "results": render_results(study, timestamp="")}
+    status = studies.study_status(study, folder).as_dict()
+    return {"status": status, "results": studies.render_results(study, timestamp="")}
 
 
 def read(path):
-    return read_study_file(path, lambda epoch: json.dumps(epoch) + "\n")
+    return studies.read_study_file(path, lambda epoch: json.dumps(epoch) + "\n")
 
 
 def write(path, text):
@@ -115,36 +94,36 @@ def write(path, text):
 
 
 def import_file(path, url, folder, name="khmer-ocr"):
-    import_study(read(path), url, name, folder)
-    return load_study(folder.path, storage_url=url)[0]
+    studies.import_study(read(path), url, name, folder)
+    return studies.load_study(folder.path, storage_url=url)[0]
 
 
 @pytest.mark.parametrize("source", ["sqlite", "postgresql"])
 def test_study_moves_between_storages_and_back(source, finish_some, tmp_path, url, new_database):
     study, folder = finish_some() if source == "sqlite" else finish_some(url=new_database())
-    text = study_file_text(study, epochs_of)
+    text = studies.study_file_text(study, epochs_of)
     file = read(write(tmp_path / "study.jsonl", text))
     assert file.metrics == {name: "".join(f"{json.dumps(one)}\n" for one in epochs) for name, epochs in EPOCHS.items()}
-    places = {"server": url, "back": default_storage_url(tmp_path / "back")}
+    places = {"server": url, "back": studies.default_storage_url(tmp_path / "back")}
     for name, place in places.items():
-        target = OutputFolder(tmp_path / name)
+        target = studies.OutputFolder(tmp_path / name)
         moved = import_file(tmp_path / "study.jsonl", place, target)
-        assert study_file_text(moved, epochs_of) == text
+        assert studies.study_file_text(moved, epochs_of) == text
         before, after = state_of(study, folder), state_of(moved, target)
         (interrupted,) = [row for row in before["status"]["trials"] if row["state"] == "interrupted"]
         pending = {"state": "waiting", "best_value": None, "epochs": 0, "started": None, "attempts": 0}
         before["status"]["trials"][interrupted["number"]] |= pending | {"model_name": None, "num_epochs": None}
         before["status"]["counts"] |= {"interrupted": 0, "waiting": after["status"]["counts"]["waiting"]}
         assert after == before
-        write(tmp_path / "study.jsonl", study_file_text(moved, epochs_of))
+        write(tmp_path / "study.jsonl", studies.study_file_text(moved, epochs_of))
 
 
 def test_imported_study_continues_like_the_original(finish_some, outcome, tmp_path):
     study, folder = finish_some()
-    path = write(tmp_path / "study.jsonl", study_file_text(study, epochs_of))
-    target = OutputFolder(tmp_path / "new")
-    import_file(path, default_storage_url(target.path), target)
-    imported, _ = load_study_for_changes(target.path)
+    path = write(tmp_path / "study.jsonl", studies.study_file_text(study, epochs_of))
+    target = studies.OutputFolder(tmp_path / "new")
+    import_file(path, studies.default_storage_url(target.path), target)
+    imported, _ = studies.load_study_for_changes(target.path)
     params = []
     for one, place in ((study, folder), (imported, target)):
         for value in (0.3, 0.8, 0.6, 0.9):
@@ -158,15 +137,15 @@ def test_imported_study_continues_like_the_original(finish_some, outcome, tmp_pa
 def test_times_do_not_depend_on_the_time_zone(zone, start, outcome, tmp_path, monkeypatch):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
-    text = study_file_text(study, epochs_of)
+    text = studies.study_file_text(study, epochs_of)
     path = write(tmp_path / "study.jsonl", text)
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        target = OutputFolder(tmp_path / "new")
-        imported = import_file(path, default_storage_url(target.path), target)
+        target = studies.OutputFolder(tmp_path / "new")
+        imported = import_file(path, studies.default_storage_url(target.path), target)
         (trial,) = imported.get_trials()
-        assert study_file_text(imported, epochs_of) == text
+        assert studies.study_file_text(imported, epochs_of) == text
         assert trial.datetime_complete is not None
         assert abs((datetime.now() - trial.datetime_complete).total_seconds()) < 600
     finally:
@@ -179,10 +158,10 @@ def test_other_programs_texts_survive(start, tmp_path):
     study.set_user_attr("note", "\ud83d alone, \u2028 separator, \x85, ខ្មែរ, \x00")
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"ខ": ["\u2029\udcff", None, 1e308]}))
     study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: float("inf")}))
-    text = study_file_text(study, epochs_of)
-    target = OutputFolder(tmp_path / "new")
-    imported = import_file(write(tmp_path / "s.jsonl", text), default_storage_url(target.path), target)
-    assert study_file_text(imported, epochs_of) == text
+    text = studies.study_file_text(study, epochs_of)
+    target = studies.OutputFolder(tmp_path / "new")
+    imported = import_file(write(tmp_path / "s.jsonl", text), studies.default_storage_url(target.path), target)
+    assert studies.study_file_text(imported, epochs_of) == text
     assert imported.user_attrs["note"] == study.user_attrs["note"]
 
 
@@ -245,7 +224,7 @@ DAMAGES = {
 def test_damaged_or_foreign_file_is_refused(damage, start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
-    text = study_file_text(study, epochs_of)
+    text = studies.study_file_text(study, epochs_of)
     change, problem = DAMAGES[damage]
     path = write(tmp_path / "s.jsonl", change(text, text.splitlines()[:-1]))
     with pytest.raises(ConfigurationError, match=problem) as caught:
@@ -257,11 +236,11 @@ def test_damaged_or_foreign_file_is_refused(damage, start, outcome, tmp_path):
 def test_folder_and_stop_request_of_another_study_are_ignored(start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
-    text = study_file_text(study, epochs_of)
+    text = studies.study_file_text(study, epochs_of)
     lines = text.splitlines()[:-1]
     forged = with_attribute(with_attribute(lines[0], "folder", {"id": "x", "path": "/etc"}), "stop", "now")
     file = read(write(tmp_path / "s.jsonl", signed([forged, *lines[1:]])))
-    assert study_file_text(file.study, epochs_of) == text
+    assert studies.study_file_text(file.study, epochs_of) == text
     assert "folder" not in file.study.user_attrs
     # A text editor may add a byte order mark.
     assert read(write(tmp_path / "s.jsonl", f"\ufeff{text}")).study.user_attrs == file.study.user_attrs
@@ -271,7 +250,7 @@ def test_folder_and_stop_request_of_another_study_are_ignored(start, outcome, tm
 def test_trial_with_a_forged_name_is_refused(name, start, outcome, tmp_path):
     study, folder = start({"one": TrainingConfig()})
     finish_next(study, folder, outcome, 0.5)
-    lines = study_file_text(study, epochs_of).splitlines()[:-1]
+    lines = studies.study_file_text(study, epochs_of).splitlines()[:-1]
     path = write(tmp_path / "s.jsonl", signed([lines[0], with_attribute(lines[1], "experiment_name", name)]))
     with pytest.raises(ConfigurationError, match="trial 0: damaged"):
         read(path)
@@ -295,29 +274,31 @@ class TestImport:
     def source(self, start, outcome, tmp_path):
         study, folder = start({"one": TrainingConfig(), "two": TrainingConfig()}, path=tmp_path / "source")
         finish_next(study, folder, outcome, 0.5)
-        return read(write(tmp_path / "study.jsonl", study_file_text(study, epochs_of)))
+        return read(write(tmp_path / "study.jsonl", studies.study_file_text(study, epochs_of)))
 
     @pytest.fixture
     def target(self, tmp_path):
-        return OutputFolder(tmp_path / "target")
+        return studies.OutputFolder(tmp_path / "target")
 
     def test_folder_with_a_study_is_refused(self, source, target, start):
         start({"mine": TrainingConfig()}, path=target.path)
-        url = default_storage_url(target.path)
+        url = studies.default_storage_url(target.path)
         for name, problem in {
             "khmer-ocr": "already contains the study 'khmer-ocr'",
             "other": "belongs to the study",
         }.items():
             with pytest.raises(ConfigurationError, match=problem):
-                import_study(source, url, name, target)
-        assert [study.study_name for study in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
+                studies.import_study(source, url, name, target)
+        assert [study.study_name for study in optuna.get_all_study_summaries(studies.open_storage(url))] == [
+            "khmer-ocr"
+        ]
 
     def test_folder_with_other_files_is_refused(self, source, target):
         for name in ("metrics.jsonl", "mine.txt"):
             (target.path / "one").mkdir(parents=True)
             (target.path / "one" / name).write_text("mine")
             with pytest.raises(ConfigurationError, match="the import did not write this file"):
-                check_import(source, default_storage_url(target.path), "khmer-ocr", target)
+                studies.check_import(source, studies.default_storage_url(target.path), "khmer-ocr", target)
             (target.path / "one" / name).unlink()
             (target.path / "one").rmdir()
 
@@ -325,31 +306,31 @@ class TestImport:
         (target.path / "two").mkdir(parents=True)
         (target.path / "two" / "mine.txt").touch()
         with pytest.raises(ConfigurationError, match="the import did not write this file"):
-            check_import(source, default_storage_url(target.path), "khmer-ocr", target)
+            studies.check_import(source, studies.default_storage_url(target.path), "khmer-ocr", target)
 
     def test_server_database_without_tables_is_accepted(self, source, target, postgresql):
         url = postgresql.create_database("without_tables")
-        check_import(source, url, "khmer-ocr", target)
-        import_study(source, url, "khmer-ocr", target)
-        assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
+        studies.check_import(source, url, "khmer-ocr", target)
+        studies.import_study(source, url, "khmer-ocr", target)
+        assert len(studies.load_study(target.path, storage_url=url)[0].get_trials()) == 2
 
     def test_link_out_of_the_folder_is_refused(self, source, target, tmp_path):
         target.path.mkdir()
         (tmp_path / "elsewhere").mkdir()
         (target.path / "one").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ConfigurationError, match="symbolic link"):
-            import_study(source, default_storage_url(target.path), "x", target)
+            studies.import_study(source, studies.default_storage_url(target.path), "x", target)
         assert list((tmp_path / "elsewhere").iterdir()) == []
 
     def test_other_study_of_the_database_is_unchanged(self, source, target, start, url, tmp_path):
         mine, _ = start({"mine": TrainingConfig()}, path=tmp_path / "mine", url=url)
         with pytest.raises(ConfigurationError, match="another --study name in this storage"):
-            import_study(source, url, "khmer-ocr", target)
-        import_study(source, url, "second", target)
-        names = [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))]
+            studies.import_study(source, url, "khmer-ocr", target)
+        studies.import_study(source, url, "second", target)
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(studies.open_storage(url))]
         assert sorted(names) == ["khmer-ocr", "second"]
         assert len(mine.get_trials()) == 1
-        assert len(load_study(target.path, storage_url=url)[0].get_trials()) == 2
+        assert len(studies.load_study(target.path, storage_url=url)[0].get_trials()) == 2
 
     @pytest.fixture
     def interruptions(self):
@@ -375,17 +356,19 @@ class TestImport:
             original = getattr(__import__("studies.export.study_file", fromlist=["x"]), name)
             interruptions.setattr(module + name, interrupted(original))
         interruptions.setattr(optuna.Study, "set_user_attr", interrupted(optuna.Study.set_user_attr))
-        url = default_storage_url(target.path)
+        url = studies.default_storage_url(target.path)
         try:
-            import_study(source, url, "khmer-ocr", target)
+            studies.import_study(source, url, "khmer-ocr", target)
         except KeyboardInterrupt:
             with pytest.raises(ConfigurationError):
-                load_study(target.path)
+                studies.load_study(target.path)
             interruptions.undo()
-            import_study(source, url, "khmer-ocr", target)
+            studies.import_study(source, url, "khmer-ocr", target)
         else:
             assert call >= 9
-        study, _ = load_study(target.path)
-        assert study_file_text(study, epochs_of) == study_file_text(source.study, epochs_of)
-        assert [summary.study_name for summary in optuna.get_all_study_summaries(open_storage(url))] == ["khmer-ocr"]
-        assert asdict(study_status(study, target))["study"] == "khmer-ocr"
+        study, _ = studies.load_study(target.path)
+        assert studies.study_file_text(study, epochs_of) == studies.study_file_text(source.study, epochs_of)
+        assert [summary.study_name for summary in optuna.get_all_study_summaries(studies.open_storage(url))] == [
+            "khmer-ocr"
+        ]
+        assert asdict(studies.study_status(study, target))["study"] == "khmer-ocr"

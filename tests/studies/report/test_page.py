@@ -70,7 +70,6 @@ def test_report_explains_missing_parts(kind, words, start, presets, add_trials, 
     claim = None
     if kind == "running":
         claim = claim_next(study, folder)
-        assert claim is not None
         claim.trial.report(0.25, 1)
     elif kind != "waiting":
         add_trials(study, [None, None] if kind == "failed" else [0.5, 0.6], **_reason(kind))
@@ -132,7 +131,6 @@ def test_nan_and_infinite_values_are_left_out(start, add_trials, report):
 def test_values_outside_the_search_space_are_shown(start, outcome, report):
     study, folder = start({"ខ្មែរ": TrainingConfig(model_name="large", batch_size=48, scheduler_type="plateau")})
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.finish(outcome, 0.9)
     page = report(folder)
     headings, row = page.rows()
@@ -172,7 +170,6 @@ def test_winner_is_the_best_result_and_a_different_leader_is_noted(mode, leader,
 def test_winner_is_shown_with_curves_plots_and_commands(start, presets, outcome, report):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     save_artifact(claim.trial, folder, "worst_readings.png", PNG)
     save_artifact(claim.trial, folder, "confusion_matrix.png", b"<script>not a PNG</script>")
     claim.finish(outcome, 0.9)
@@ -219,7 +216,6 @@ def test_failed_trial_meets_no_target(start, presets, add_trials, outcome, repor
     study, folder = start(dict([next(iter(presets.items()))]))
     save_targets(study, Targets(character_accuracy=0.7))
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.finish(replace(outcome, best_val_char_accuracy=0.99), 0.99)
     add_trials(study, [0.95], why_ended=WhyEnded.NONFINITE_LOSS)
     add_trials(study, [0.75])
@@ -259,7 +255,6 @@ def test_report_changes_no_file(start, add_trials, presets, report):
     study, folder = start(presets)
     add_trials(study, [0.5, 0.6, None])
     claim = claim_next(study, folder)
-    assert claim is not None
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     assert "running" in report(folder).texts[""]
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before

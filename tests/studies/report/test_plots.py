@@ -49,7 +49,6 @@ def test_diverged_trial_is_shown_as_failed_and_included_in_setting_plots(start, 
 def test_latency_plot_shows_measured_completed_trials_and_the_pareto_front(start, add_trials, outcome, snapshot_of):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.finish(replace(outcome, best_val_seq_accuracy=0.375, images_per_s_batch_1=250.0), 0.75)
     assert "when two trials" in plots.latency(snapshot_of(folder)).missing
     for accuracy, speed in ((0.5, 1000.0), (0.25, 500.0), (1.0, 100.0), (0.9, None)):
@@ -83,7 +82,6 @@ def test_curves_of_running_and_best_trials_are_shown(start, add_trials, snapshot
     monkeypatch.setattr(plots, "MAX_CURVES", 3)
     study, folder = start({"running": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.trial.report(0.125, 1)
     add_trials(study, [0.25, 0.75, None, 0.5])
     panel = plots.reported_curves(snapshot_of(folder))

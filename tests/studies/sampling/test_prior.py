@@ -51,7 +51,6 @@ def test_distant_numbers_are_clipped_only_without_a_margin(space, definitions):
     config = replace(CONFIG, learning_rate=5.0, batch_size=4096)
     assert fit_to_space(config, (), space, TrainingConfig(), definitions, OBSERVATION_MARGIN) is None
     found = fit_to_space(config, (), space, TrainingConfig(), definitions)
-    assert found is not None
     assert (found.params["learning_rate"], found.params["batch_size"], found.clipped) == (1e-2, 128, True)
 
 

@@ -6,15 +6,8 @@ from optuna.pruners import NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+import studies
 from search_spaces import FloatRange, Parameter, SearchSpace
-from studies import (
-    PrunerName,
-    SearchRequest,
-    TrialKind,
-    add_search_trials,
-    default_storage_url,
-    open_storage,
-)
 from studies.sampling.pruning import HyperbandPruner, Pruning, QuantilePruner, quantile_at
 from studies.study.claiming import prepare_sampling
 from studies.trials.claims import claim_next
@@ -24,19 +17,19 @@ RATE = Parameter("learning_rate", FloatRange(1e-4, 1e-2, log=True))
 COMPLETE, PRUNED, FAIL = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 
 
-def finished(reports, state=COMPLETE, kind=TrialKind.SEARCH):
+def finished(reports, state=COMPLETE, kind=studies.TrialKind.SEARCH):
     """Create a finished trial with these reports."""
     return create_trial(
         state=state,
         value=reports[max(reports)] if state == COMPLETE else None,
         intermediate_values=reports,
-        user_attrs={"kind": kind.value} | ({"experiment_name": "one"} if kind is TrialKind.PRESET else {}),
+        user_attrs={"kind": kind.value} | ({"experiment_name": "one"} if kind is studies.TrialKind.PRESET else {}),
     )
 
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory):
-    return open_storage(default_storage_url(tmp_path_factory.mktemp("pruning")))
+    return studies.open_storage(studies.default_storage_url(tmp_path_factory.mktemp("pruning")))
 
 
 def add_completed(study, *values):
@@ -92,7 +85,7 @@ def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_his
 ):
     pruner = QuantilePruner(Pruning(prune_share=0.5, prune_grace=1), parallelism)
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
-    study.add_trial(finished({1: 0.2}, kind=TrialKind.PRESET))
+    study.add_trial(finished({1: 0.2}, kind=studies.TrialKind.PRESET))
     study.add_trial(finished({1: 0.4}, PRUNED))
     study.add_trial(finished({1: 0.9}, FAIL))
     study.add_trial(finished({1: 0.9}))  # trial 3, which trial 4 sees only with the parallelism 1
@@ -119,7 +112,7 @@ def test_trial_is_compared_with_the_presets_and_search_trials_of_its_visible_his
         (Pruning(prune_grace=4), 1, 3, 0.0, False),
         (Pruning(prune_share=0.25), 2, 2, 0.19, True),
         (Pruning(prune_share=0.25), 2, 2, 0.21, False),
-        (Pruning(PrunerName.NONE), 1, 9, 0.0, False),
+        (Pruning(studies.PrunerName.NONE), 1, 9, 0.0, False),
     ],
 )
 def test_worse_trial_is_pruned_after_its_grace_period(pruning, patience, epoch, best, is_pruned, mode, storage):
@@ -160,7 +153,7 @@ def test_trial_is_pruned_only_if_it_is_worse_by_more_than_min_delta(min_delta, o
 
 def running_trial(study, patience=1, min_delta=0.0):
     trial = study.ask()
-    trial.set_user_attr("kind", TrialKind.SEARCH.value)
+    trial.set_user_attr("kind", studies.TrialKind.SEARCH.value)
     trial.set_user_attr("config", {"early_stopping_patience": patience, "early_stopping_min_delta": min_delta})
     return trial
 
@@ -195,9 +188,9 @@ def test_the_only_trial_is_never_pruned(storage):
     ("pruning", "kind"),
     [
         (Pruning(), QuantilePruner),
-        (Pruning(PrunerName.NONE), NopPruner),
+        (Pruning(studies.PrunerName.NONE), NopPruner),
         # A grace period longer than the training is limited to the training.
-        (Pruning(PrunerName.HYPERBAND, prune_grace=50), HyperbandPruner),
+        (Pruning(studies.PrunerName.HYPERBAND, prune_grace=50), HyperbandPruner),
     ],
 )
 def test_pruner_name_selects_the_pruner(pruning, kind):
@@ -206,7 +199,9 @@ def test_pruner_name_selects_the_pruner(pruning, kind):
 
 @pytest.mark.parametrize(("patience", "is_pruned"), [(3, True), (4, False)])
 def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(patience, is_pruned, storage):
-    pruner = Pruning(PrunerName.HYPERBAND).create_pruner(3, num_epochs=3, parallelism=1)  # one bracket, one rung
+    pruner = Pruning(studies.PrunerName.HYPERBAND).create_pruner(
+        3, num_epochs=3, parallelism=1
+    )  # one bracket, one rung
     study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
     study.add_trial(finished({3: 0.9}))
     trial = running_trial(study, patience=patience)
@@ -228,7 +223,7 @@ def test_hyperband_prunes_only_after_the_grace_period_of_the_trial(patience, is_
 )
 def test_hyperband_continues_the_best_third_of_a_rung(others, best, is_pruned, mode, storage):
     sign = 1 if mode == "max" else -1
-    pruner = HyperbandPruner(Pruning(PrunerName.HYPERBAND), grace=1, num_epochs=1, parallelism=1)
+    pruner = HyperbandPruner(Pruning(studies.PrunerName.HYPERBAND), grace=1, num_epochs=1, parallelism=1)
     study = optuna.create_study(storage=storage, direction=f"{mode}imize", pruner=pruner)
     add_completed(study, *(sign * value for value in others))
     trial = running_trial(study)
@@ -271,6 +266,8 @@ def hyperband_epochs(start, path, restart_after):
 
 def start_hyperband(start, path):
     study, folder = start(path=path, space=SearchSpace((RATE,), base={"num_epochs": 9}))
-    add_search_trials(study, folder, SearchRequest(pruner=PrunerName.HYPERBAND, prune_grace=1, at_least=12))
+    studies.add_search_trials(
+        study, folder, studies.SearchRequest(pruner=studies.PrunerName.HYPERBAND, prune_grace=1, at_least=12)
+    )
     assert prepare_sampling(study)
     return study, folder

@@ -11,20 +11,8 @@ import optuna
 import pytest
 from optuna.samplers import TPESampler
 
+import studies
 from search_spaces import FloatRange, Parameter, SearchSpace, TrainingConfig
-from studies import (
-    SamplerName,
-    SearchRequest,
-    TrialKind,
-    TrialOutcome,
-    WhyEnded,
-    add_search_trials,
-    enqueue_presets,
-    fixed_space,
-    search_settings,
-    study_space,
-    suggest_all,
-)
 from studies.sampling.samplers import StatelessSampler
 from studies.study.claiming import prepare_sampling
 from studies.trials.claims import claim_next
@@ -76,11 +64,13 @@ def presets(presets):
 
 
 def ask(study, folder, sampler, trials=SEARCHES):
-    add_search_trials(study, folder, SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), at_least=trials))
+    studies.add_search_trials(
+        study, folder, studies.SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), at_least=trials)
+    )
 
 
 def prune_grace(sampler):
-    return None if sampler is SamplerName.GP else 2
+    return None if sampler is studies.SamplerName.GP else 2
 
 
 def run_trials(study, folder, *, limit=99, interrupt=lambda point: None):
@@ -104,21 +94,20 @@ def train(claim, interrupt=lambda point: None):
         if epoch not in known:
             claim.trial.report(value, epoch)
             interrupt("reported")
-        if claim.record.kind is TrialKind.SEARCH and claim.trial.should_prune():
-            claim.finish(outcome(WhyEnded.PRUNED, value, epoch))
+        if claim.record.kind is studies.TrialKind.SEARCH and claim.trial.should_prune():
+            claim.finish(outcome(studies.WhyEnded.PRUNED, value, epoch))
             return
-    claim.finish(outcome(WhyEnded.MAX_EPOCHS, value, EPOCHS), value)
+    claim.finish(outcome(studies.WhyEnded.MAX_EPOCHS, value, EPOCHS), value)
 
 
 def suggest(claim, interrupt=lambda point: None):
     study = claim.trial.study
-    search = search_settings(study)
+    search = studies.search_settings(study)
     interrupt("claimed")
     start = claim.record.training_config
-    if fixed_space(study) is None:
+    if studies.fixed_space(study) is None:
         return start
-    if claim.record.kind is TrialKind.SEARCH:
-        assert search is not None
+    if claim.record.kind is studies.TrialKind.SEARCH:
         start = search.start
         assert claim.trial.relative_params is not None
         interrupt("sampled jointly")
@@ -127,7 +116,7 @@ def suggest(claim, interrupt=lambda point: None):
         interrupt("suggested")
         return config
 
-    config = suggest_all(claim.trial, study_space(study), start, adjust=adjust)
+    config = studies.suggest_all(claim.trial, studies.study_space(study), start, adjust=adjust)
     claim.record_config(config)
     return config
 
@@ -139,7 +128,7 @@ def quality(config):
 
 
 def outcome(why, value, epochs):
-    return TrialOutcome(
+    return studies.TrialOutcome(
         why_ended=why,
         training_time_s=1.0,
         best_val_char_accuracy=value,
@@ -182,8 +171,8 @@ def uninterrupted(start, presets, sampler, tmp_path, joint_parameters):
     assert len(trials) == len(presets) + SEARCHES
     # The study must contain everything that an interruption could change.
     modelled = [number for number, names in joint_parameters.items() if names]
-    assert modelled == ([] if sampler is SamplerName.RANDOM else list(range(FIRST_MODELLED, len(trials))))
-    assert ("PRUNED" in {trial.state.name for trial in trials}) == (sampler is not SamplerName.GP)
+    assert modelled == ([] if sampler is studies.SamplerName.RANDOM else list(range(FIRST_MODELLED, len(trials))))
+    assert ("PRUNED" in {trial.state.name for trial in trials}) == (sampler is not studies.SamplerName.GP)
     assert any("warmup_epochs" in trial.params for trial in trials[FIRST_MODELLED:])
     return trial_contents(study), points[:-1]
 
@@ -194,14 +183,14 @@ def continued(path, start):
     return trial_contents(study)
 
 
-@pytest.mark.parametrize("sampler", SamplerName)
+@pytest.mark.parametrize("sampler", studies.SamplerName)
 def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(sampler, start, presets, space, tmp_path):
     contents = []
     for name, first_space in (("at once", space), ("later", None)):
         study, folder = start(presets, path=tmp_path / name, space=first_space)
         run_trials(study, folder)
-        assert (fixed_space(study) is None) == (first_space is None)
-        enqueue_presets(study, folder, {}, space, starts_search=True)
+        assert (studies.fixed_space(study) is None) == (first_space is None)
+        studies.enqueue_presets(study, folder, {}, space, starts_search=True)
         ask(study, folder, sampler, 8)
         run_trials(study, folder)
         contents.append(trial_contents(study)[len(presets) :])
@@ -209,7 +198,7 @@ def test_sampler_also_learns_from_presets_trained_before_the_space_was_fixed(sam
     assert len(contents[0]) == 8
 
 
-@pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.RANDOM])
+@pytest.mark.parametrize("sampler", [studies.SamplerName.TPE, studies.SamplerName.RANDOM])
 def test_interruption_does_not_change_later_trials(sampler, start, presets, tmp_path, joint_parameters):
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     chosen = [points[trial][point] for trial, point in SOME_POINTS]
@@ -219,13 +208,13 @@ def test_interruption_does_not_change_later_trials(sampler, start, presets, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", list(SamplerName))
+@pytest.mark.parametrize("sampler", list(studies.SamplerName))
 def test_no_interruption_at_many_points_changes_later_trials(sampler, start, presets, tmp_path, joint_parameters):
     expected, points = uninterrupted(start, presets, sampler, tmp_path, joint_parameters)
     all_points = list(chain(*points))
     assert len(all_points) > 100
     # Every third point suffices, since each kind of point occurs in each trial; the GP sampler takes seconds per point.
-    for name, path in all_points[:: 6 if sampler is SamplerName.GP else 3]:
+    for name, path in all_points[:: 6 if sampler is studies.SamplerName.GP else 3]:
         assert continued(path, start) == expected, f"{path.name}: {name}"
 
 
@@ -252,10 +241,9 @@ def test_worker_also_learns_from_trials_that_other_workers_finished_since_its_la
     start, tmp_path, joint_parameters
 ):
     study, folder = start()
-    ask(study, folder, SamplerName.TPE, 9)
+    ask(study, folder, studies.SamplerName.TPE, 9)
     prepare_sampling(study)
     paused = claim_next(study, folder)
-    assert paused is not None
     suggest(paused)  # samples from an empty history
     paused.release()
     others, _ = start()
@@ -265,7 +253,6 @@ def test_worker_also_learns_from_trials_that_other_workers_finished_since_its_la
     for one, its_folder in ((study, folder), (new_study, new_folder)):
         prepare_sampling(one)
         claim = claim_next(one, its_folder)
-        assert claim is not None
         assert claim.record.number == 8
         suggest(claim)
         claim.release()
@@ -286,7 +273,7 @@ def test_preset_with_a_value_outside_the_space_does_not_exclude_a_parameter_from
 ):
     outside = replace(TrainingConfig(), **settings)
     study, folder = start(presets | {"outside": outside})
-    ask(study, folder, SamplerName.TPE, 7)
+    ask(study, folder, studies.SamplerName.TPE, 7)
     run_trials(study, folder)
     *_, before, last = study.get_trials()
     assert joint_parameters[before.number] == joint_parameters[last.number] == JOINT
@@ -296,18 +283,20 @@ def test_preset_with_a_value_outside_the_space_does_not_exclude_a_parameter_from
 
 def test_widened_range_is_still_sampled_jointly(start, presets, space, joint_parameters):
     study, folder = start(presets)
-    ask(study, folder, SamplerName.TPE, 8)
+    ask(study, folder, studies.SamplerName.TPE, 8)
     run_trials(study, folder, limit=9)
-    enqueue_presets(study, folder, {"fast": TrainingConfig(learning_rate=0.5)}, space)
+    studies.enqueue_presets(study, folder, {"fast": TrainingConfig(learning_rate=0.5)}, space)
     again, _ = start()
     run_trials(again, folder)
-    last = max(study.get_trials(), key=lambda trial: (trial.user_attrs["kind"] == TrialKind.SEARCH, trial.number))
+    last = max(
+        study.get_trials(), key=lambda trial: (trial.user_attrs["kind"] == studies.TrialKind.SEARCH, trial.number)
+    )
     assert joint_parameters[last.number] == JOINT
     assert "learning_rate" not in TPESampler(seed=0).infer_relative_search_space(study, last)
     assert last.distributions["learning_rate"].to_external_repr(0.5) == 0.5
 
 
-@pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
+@pytest.mark.parametrize("sampler", [studies.SamplerName.TPE, studies.SamplerName.GP])
 @pytest.mark.parametrize(("count", "searches"), [(0, 5), (2, 3), (3, 2), (6, 2)])
 def test_finished_presets_count_as_startup_trials_beside_two_random_search_trials(
     sampler, count, searches, start, presets, joint_parameters
@@ -326,21 +315,20 @@ def test_finished_presets_count_as_startup_trials_beside_two_random_search_trial
 
 def test_trial_that_optuna_rejects_is_omitted_from_the_history(start, presets):
     study, folder = start(presets)
-    ask(study, folder, SamplerName.TPE, 7)
+    ask(study, folder, studies.SamplerName.TPE, 7)
     run_trials(study, folder, limit=len(presets) + 6)
-    study.enqueue_trial({"learning_rate": 5.0}, user_attrs={"kind": TrialKind.SEARCH.value})
+    study.enqueue_trial({"learning_rate": 5.0}, user_attrs={"kind": studies.TrialKind.SEARCH.value})
     invalid = claim_next(study, folder, lambda record: record.number == len(presets) + 7)
-    assert invalid is not None
     with pytest.warns(UserWarning, match="out of range"):
         invalid.trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-    invalid.finish(outcome(WhyEnded.MAX_EPOCHS, 0.5, 1), 0.5)
+    invalid.finish(outcome(studies.WhyEnded.MAX_EPOCHS, 0.5, 1), 0.5)
     with pytest.raises(ValueError, match="isn't contained"):
         optuna.create_study().add_trial(study.get_trials()[-1])
     run_trials(study, folder)
     assert study.get_trials()[len(presets) + 6].state.is_finished()
 
 
-@pytest.mark.parametrize("sampler", list(SamplerName))
+@pytest.mark.parametrize("sampler", list(studies.SamplerName))
 def test_samples_differ_between_trials_parameters_and_seeds(sampler, start, tmp_path):
     rate = FloatRange(1e-4, 1e-2, log=True)
     space = SearchSpace((Parameter("learning_rate", rate), Parameter("weight_decay", rate)))
@@ -353,11 +341,11 @@ def test_samples_differ_between_trials_parameters_and_seeds(sampler, start, tmp_
     assert len(set(samples)) == len(samples) == 16
 
 
-@pytest.mark.parametrize("sampler", [SamplerName.TPE, SamplerName.GP])
+@pytest.mark.parametrize("sampler", [studies.SamplerName.TPE, studies.SamplerName.GP])
 def test_only_the_visible_history_influences_sampling_and_nothing_is_written(sampler, start, presets, tmp_path):
     study, folder = start(presets)
-    request = SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), parallelism=3, at_least=12)
-    add_search_trials(study, folder, request)
+    request = studies.SearchRequest(sampler=sampler, prune_grace=prune_grace(sampler), parallelism=3, at_least=12)
+    studies.add_search_trials(study, folder, request)
     run_trials(study, folder, limit=len(presets) + 9)
     number = len(presets) + 9
 

@@ -2,15 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+import studies
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import (
-    SearchRequest,
-    WhyEnded,
-    add_search_trials,
-    find_trial,
-    load_study,
-    retry_failed_trials,
-)
 from studies.trials.claims import claim_next
 
 
@@ -18,17 +11,16 @@ from studies.trials.claims import claim_next
 def study(start, outcome):
     """Trials 0 to 2 are presets, one of them named "0"; 3 is a search trial; 4 is the retry of the failed trial 0."""
     study, folder = start({"baseline": TrainingConfig(), "0": TrainingConfig(seed=1), "one": TrainingConfig(seed=2)})
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     claim = claim_next(study, folder)
-    assert claim is not None
-    claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    retry_failed_trials(study, folder)
-    return load_study(folder.path)
+    claim.finish(replace(outcome, why_ended=studies.WhyEnded.FAILED))
+    studies.retry_failed_trials(study, folder)
+    return studies.load_study(folder.path)
 
 
 def test_trial_is_found_by_name_or_number(study):
     expected = {"baseline": 4, "4": 4, "one": 2, "2": 2, "search_0003": 3, "3": 3, "0": 1, "1": 1}
-    found = {word: find_trial(*study, word) for word in expected}
+    found = {word: studies.find_trial(*study, word) for word in expected}
     assert {word: record.number for word, (record, _) in found.items()} == expected
     assert all((row.number, row.name) == (record.number, record.experiment_name) for record, row in found.values())
 
@@ -42,10 +34,10 @@ def test_unknown_trial_is_refused_with_a_suggestion(study):
     }
     for word, message in expected.items():
         with pytest.raises(ConfigurationError) as caught:
-            find_trial(*study, word)
+            studies.find_trial(*study, word)
         assert str(caught.value) == message
 
 
 def test_trial_of_an_empty_study_is_refused(start):
     with pytest.raises(ConfigurationError, match=r"^trial: found '0'; the study has no trials yet; start it with "):
-        find_trial(*start(), "0")
+        studies.find_trial(*start(), "0")

@@ -27,11 +27,6 @@ from studies.trials.claims import claim_next
 def test_every_trial_has_a_row_with_its_state(start, presets, outcome):
     study, folder = start(presets | {"four": TrainingConfig(), "five": TrainingConfig(), "six": TrainingConfig()})
     completed, failed, running, interrupted, pruned = (claim_next(study, folder) for _ in range(5))
-    assert completed is not None
-    assert failed is not None
-    assert running is not None
-    assert interrupted is not None
-    assert pruned is not None
     completed.finish(replace(outcome, why_ended=WhyEnded.EARLY_STOPPED), 0.9)
     pruned.trial.report(0.95, 1)
     pruned.finish(replace(outcome, why_ended=WhyEnded.PRUNED), 0.95)
@@ -66,7 +61,6 @@ def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(mode, be
     study, folder = start(presets | {"tie": TrainingConfig()}, mode=mode, monitor="val_loss")
     for value in (0.2, 0.3, 0.4, 0.4 if mode == "max" else 0.2):
         claim = claim_next(study, folder)
-        assert claim is not None
         claim.finish(outcome, value)
     status = study_status(study, folder)
     assert (status.monitor, status.mode) == ("val_loss", mode)
@@ -76,7 +70,6 @@ def test_best_trial_depends_on_the_mode_and_ties_go_to_the_lower_number(mode, be
 def test_status_is_plain_data_for_json(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.trial.report(float("inf"), 1)
     data = json.loads(json.dumps(study_status(study, folder).as_dict(), allow_nan=False))
     keys = ["study", "monitor", "mode", "counts", "pending", "best", "search", "targets", "targets_met_by", "trials"]
@@ -102,10 +95,8 @@ def test_search_trials_that_are_not_enqueued_yet_count_as_pending(start, presets
     add_search_trials(study, folder, request)
     for _ in range(4):
         claim = claim_next(study, folder)
-        assert claim is not None
         claim.finish(outcome, 0.5)
     running = claim_next(study, folder)
-    assert running is not None
     status = study_status(load_study(folder.path)[0], folder)
     assert status.search == SearchStatus(
         sampler="random", pruner="none", parallelism=2, budget=6, ended=1, unenqueued=4
@@ -120,7 +111,6 @@ def test_every_start_of_a_trial_is_an_attempt(start, presets, outcome):
     study, folder = start(presets)
     for _ in range(3):
         claim = claim_next(study, folder)
-        assert claim is not None
         claim.release()
     assert [row.attempts for row in study_status(study, folder).rows] == [3, 0, 0]
 
@@ -131,7 +121,6 @@ def test_status_names_the_trials_that_met_the_targets(start, presets, outcome):
     add_search_trials(study, folder, SearchRequest(at_least=1))
     for accuracy in (0.95, 0.8, 0.9, 1.0):
         claim = claim_next(study, folder)
-        assert claim is not None
         why = WhyEnded.CRASHED if accuracy == 1.0 else WhyEnded.MAX_EPOCHS
         claim.finish(replace(outcome, best_val_char_accuracy=accuracy, why_ended=why), accuracy)
     status = study_status(load_study(folder.path)[0], folder)
@@ -142,7 +131,6 @@ def test_status_names_the_trials_that_met_the_targets(start, presets, outcome):
 def test_retried_preset_counts_once(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
     retry_failed_trials(study, folder)
     status = study_status(study, folder)
@@ -164,7 +152,6 @@ def test_finished_trials_are_ranked_by_value_and_ordered_by_their_end(start, out
     ends += [(1, 0.7, WhyEnded.MAX_EPOCHS), (2, None, WhyEnded.CRASHED)]
     for number, value, why in ends:
         claim = claims[number]
-        assert claim is not None
         claim.finish(replace(outcome, why_ended=why), value)
     status = study_status(study, folder)
     assert [row.number for row in status.last_first] == [2, 1, 4, 0, 3]
@@ -177,8 +164,6 @@ def test_rows_have_the_median_epoch_time(start, presets, outcome):
     study, folder = start(presets)
     add_search_trials(study, folder, SearchRequest(at_least=1))
     completed, running = claim_next(study, folder), claim_next(study, folder)
-    assert completed is not None
-    assert running is not None
     completed.finish(replace(outcome, epoch_seconds_median=4.5), 0.9)
     times = {folder.trial_dir("baseline"): [9.0, 2.0, 3.0]}
     rows = study_status(study, folder, lambda trial_dir: times.get(trial_dir, [])).rows
@@ -198,7 +183,6 @@ def test_time_between_an_interruption_and_the_next_attempt_does_not_count(start,
         with monkeypatch.context() as patches:
             patches.setattr("studies.trials.claims.datetime", SimpleNamespace(now=lambda zone: began))
             claim = claim_next(study, folder)
-        assert claim is not None
         assert claim.record.number == 0
         return claim
 

@@ -16,7 +16,6 @@ def test_claim_creates_the_folder_and_is_idempotent(folder):
     first = folder.owner()
     folder.claim("khmer-ocr", default_storage_url(folder.path))
     assert folder.owner() == first
-    assert first is not None
     assert (first.study, first.storage) == ("khmer-ocr", "sqlite:///{output_dir}/study.db")
     assert folder.storage_url(first) == default_storage_url(folder.path)
 

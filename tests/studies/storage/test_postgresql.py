@@ -72,7 +72,6 @@ def test_url_without_a_driver_is_the_same_storage(start, presets, url):
 def test_password_is_not_stored(server_study, postgresql):
     claimed(*server_study).release()
     secret = sqlalchemy.make_url(postgresql.url()).password
-    assert secret
     for path in server_study[1].path.rglob("*"):
         assert not path.is_file() or secret.encode() not in path.read_bytes()
     with storage_of(server_study[0]).engine.connect() as connection:
@@ -314,7 +313,6 @@ def test_process_opens_few_connections(server_study, url):
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         count = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", [database]).fetchone()
     claim.release()
-    assert count is not None
     assert count[0] - 1 <= 4
 
 

@@ -98,7 +98,6 @@ def test_process_that_lost_the_study_lock_enqueues_nothing(start, presets, url, 
 
 def test_role_with_its_own_schema_sees_the_same_locks(server_study, start, presets, url, postgresql, tmp_path):
     claim = claim_next(*server_study)
-    assert claim is not None
     with contextlib.suppress(psycopg.errors.DuplicateObject):
         postgresql.execute("CREATE ROLE bora LOGIN SUPERUSER PASSWORD 'bora'")
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
@@ -113,10 +112,8 @@ def test_role_with_its_own_schema_sees_the_same_locks(server_study, start, prese
 def test_server_detects_an_unreachable_machine_on_every_connection(server_study):
     storage = storage_of(server_study[0])
     claim = claim_next(*server_study)
-    assert claim is not None
     connections = [storage.engine.connect(), storage.locks._connection]
     for connection in connections:
-        assert connection is not None
         keepalives = [
             connection.exec_driver_sql(f"SHOW tcp_keepalives_{name}").scalar() for name in ("idle", "interval")
         ]
@@ -143,7 +140,6 @@ def test_grace_period_applies_to_a_trial_that_was_read_as_waiting(
     monkeypatch.setattr(locks, "try_acquire", acquire_after_other_worker)
     assert claim_next(*other, lambda record: record.number == 0) is None
     (claim,) = claims
-    assert claim is not None
     claim.trial.report(0.5, step=1)
     assert [attempt.after for attempt in claim.record.attempts] == [StartedAfter.WAITING]
     claim.release()
@@ -162,7 +158,6 @@ def test_claim_waits_for_a_server_that_is_down(server_study, postgresql, monkeyp
     monkeypatch.setattr(locks, "try_acquire", acquire_while_server_is_down)
     claim = claim_next(*server_study)
     restart.join()
-    assert claim is not None
     claim.release()
 
 

@@ -4,31 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+import studies
 from search_spaces import ConfigurationError, TrainingConfig
-from studies import (
-    HeldBack,
-    SearchRequest,
-    TrialKind,
-    TrialPhase,
-    WhyEnded,
-    add_search_trials,
-    claim_next_trial,
-    count_claimable,
-    enqueue_presets,
-    find_held_back,
-    load_study,
-    load_study_for_changes,
-    own_records,
-    require_same_search,
-    retry_failed_trials,
-    search_settings,
-)
 
 Presets = dict[str, TrainingConfig]
 
 
 def is_search(record):
-    return record.kind is TrialKind.SEARCH
+    return record.kind is studies.TrialKind.SEARCH
 
 
 def every(record):
@@ -37,14 +20,14 @@ def every(record):
 
 def start_search(start, presets, parallelism, trials):
     study, folder = start(presets)
-    add_search_trials(study, folder, SearchRequest(parallelism=parallelism, at_least=trials))
+    studies.add_search_trials(study, folder, studies.SearchRequest(parallelism=parallelism, at_least=trials))
     return study, folder
 
 
 def claim_all(study, folder):
     """Claim trials, as workers would, until no trial can be claimed."""
     claims = []
-    while (claim := claim_next_trial(study, folder)) is not None:
+    while (claim := studies.claim_next_trial(study, folder)) is not None:
         claims.append(claim)
     return claims
 
@@ -74,28 +57,23 @@ def test_each_finished_trial_lets_the_search_trial_p_numbers_later_start(start, 
 def test_failed_trials_count_as_finished_and_their_retries_by_their_own_number(start, presets, outcome):
     study, folder = start_search(start, presets, parallelism=1, trials=2)
     for _ in presets:
-        claim = claim_next_trial(study, folder)
-        assert claim is not None
-        claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    claim = claim_next_trial(study, folder)
-    assert claim is not None
+        claim = studies.claim_next_trial(study, folder)
+        claim.finish(replace(outcome, why_ended=studies.WhyEnded.FAILED))
+    claim = studies.claim_next_trial(study, folder)
     assert claim.record.number == 3
     claim.finish(outcome, 0.5)
-    assert len(retry_failed_trials(study, folder)) == len(presets)
+    assert len(studies.retry_failed_trials(study, folder)) == len(presets)
     # The retries are trials 5 to 7, so search trial 4 does not wait for them.
-    claim = claim_next_trial(study, folder, is_search)
-    assert claim is not None
+    claim = studies.claim_next_trial(study, folder, is_search)
     assert claim.record.number == 4
 
 
 def test_interrupted_search_trial_is_resumed_although_earlier_presets_were_added(start, presets):
     study, folder = start_search(start, {}, parallelism=1, trials=2)
-    claim = claim_next_trial(study, folder)
-    assert claim is not None
+    claim = studies.claim_next_trial(study, folder)
     claim.release()
-    enqueue_presets(study, folder, presets)
-    again = claim_next_trial(study, folder, is_search)
-    assert again is not None
+    studies.enqueue_presets(study, folder, presets)
+    again = studies.claim_next_trial(study, folder, is_search)
     assert (again.record.number, again.resumed) == (0, True)
 
 
@@ -103,69 +81,68 @@ class TestHeldBack:
     def test_worker_is_told_for_which_trial_the_search_waits(self, start, presets):
         study, folder = start_search(start, presets, parallelism=2, trials=3)
         claims = claim_all(study, folder)
-        waiting = HeldBack("search_0003", "conservative_small", is_blocked=False)
-        assert find_held_back(study, folder, every) == waiting
+        waiting = studies.HeldBack("search_0003", "conservative_small", is_blocked=False)
+        assert studies.find_held_back(study, folder, every) == waiting
         for claim in claims:
             claim.release()
-        assert find_held_back(study, folder, every) == waiting  # the caller may train the preset itself
+        assert studies.find_held_back(study, folder, every) == waiting  # the caller may train the preset itself
 
     def test_search_is_blocked_if_the_worker_may_not_train_the_trial_and_no_other_trains(self, start, presets, outcome):
         study, folder = start_search(start, presets, parallelism=1, trials=2)
-        blocked = HeldBack("search_0003", "conservative_small", is_blocked=True)
-        assert find_held_back(study, folder, is_search) == blocked
-        claim = claim_next_trial(study, folder)
-        assert claim is not None
-        assert find_held_back(study, folder, is_search) == replace(blocked, is_blocked=False)
+        blocked = studies.HeldBack("search_0003", "conservative_small", is_blocked=True)
+        assert studies.find_held_back(study, folder, is_search) == blocked
+        claim = studies.claim_next_trial(study, folder)
+        assert studies.find_held_back(study, folder, is_search) == replace(blocked, is_blocked=False)
         claim.finish(outcome, 0.5)
-        assert find_held_back(study, folder, is_search) == replace(blocked, awaited="baseline")
+        assert studies.find_held_back(study, folder, is_search) == replace(blocked, awaited="baseline")
 
     def test_search_trials_that_are_not_enqueued_yet_are_held_back_too(self, start, outcome, monkeypatch):
         monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 1)
         study, folder = start_search(start, {}, parallelism=1, trials=3)
-        claim = claim_next_trial(study, folder)
-        assert claim is not None
+        claim = studies.claim_next_trial(study, folder)
         assert len(study.get_trials()) == 1
-        assert find_held_back(study, folder, every) == HeldBack("search_0001", "search_0000", is_blocked=False)
+        assert studies.find_held_back(study, folder, every) == studies.HeldBack(
+            "search_0001", "search_0000", is_blocked=False
+        )
         claim.finish(outcome, 0.5)
-        assert find_held_back(study, folder, every) is None
-        assert count_claimable(study, folder, every, with_search=True) == 1
+        assert studies.find_held_back(study, folder, every) is None
+        assert studies.count_claimable(study, folder, every, with_search=True) == 1
 
     def test_no_trial_is_held_back_without_pending_search_trials(self, start, presets):
         study, folder = start(presets)
-        assert find_held_back(study, folder, every) is None
-        add_search_trials(study, folder, SearchRequest(at_least=1))
-        assert find_held_back(study, folder, lambda record: not is_search(record)) is None
+        assert studies.find_held_back(study, folder, every) is None
+        studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
+        assert studies.find_held_back(study, folder, lambda record: not is_search(record)) is None
 
 
 @pytest.mark.parametrize(("parallelism", "counts"), [(1, [3, 2, 1, 0]), (4, [4, 3, 2, 1]), (9, [9, 8, 7, 6])])
 def test_only_trials_that_may_start_are_counted(parallelism, counts, start, presets, monkeypatch):
     monkeypatch.setattr("studies.study.search_budget.MOST_WAITING", 2)  # the others are not enqueued yet
     study, folder = start_search(start, presets, parallelism, trials=20)
-    found = [count_claimable(study, folder, every, with_search=True)]
+    found = [studies.count_claimable(study, folder, every, with_search=True)]
     for _ in presets:
-        assert claim_next_trial(study, folder) is not None
-        found.append(count_claimable(study, folder, every, with_search=True))
+        assert studies.claim_next_trial(study, folder) is not None
+        found.append(studies.count_claimable(study, folder, every, with_search=True))
     assert found == counts
 
 
 def test_trials_that_another_worker_adds_during_a_claim_do_not_widen_the_window(start, outcome, monkeypatch):
     study, folder = start_search(start, {}, parallelism=1, trials=1)
-    other, _ = load_study_for_changes(folder.path)
-    claim = claim_next_trial(study, folder)
-    assert claim is not None
+    other, _ = studies.load_study_for_changes(folder.path)
+    claim = studies.claim_next_trial(study, folder)
     claim.finish(outcome, 0.5)
     claims = []
 
     def add_and_claim(study):
-        monkeypatch.setattr("studies.study.claiming.own_records", own_records)
-        records = own_records(study)
-        assert [record.phase for record in records] == [TrialPhase.COMPLETED]
-        add_search_trials(other, folder, SearchRequest(more=3))
-        claims.append(claim_next_trial(other, folder))
+        monkeypatch.setattr("studies.study.claiming.own_records", studies.own_records)
+        records = studies.own_records(study)
+        assert [record.phase for record in records] == [studies.TrialPhase.COMPLETED]
+        studies.add_search_trials(other, folder, studies.SearchRequest(more=3))
+        claims.append(studies.claim_next_trial(other, folder))
         return records
 
     monkeypatch.setattr("studies.study.claiming.own_records", add_and_claim)
-    assert claim_next_trial(study, folder) is None
+    assert studies.claim_next_trial(study, folder) is None
     assert [claim.record.number for claim in claims if claim is not None] == [1]
 
 
@@ -173,19 +150,18 @@ class TestParallelism:
     @pytest.mark.parametrize("parallelism", [0, -1])
     def test_invalid_parallelism_is_refused(self, parallelism):
         with pytest.raises(ConfigurationError, match="expected a whole number above 0"):
-            SearchRequest(parallelism=parallelism)
+            studies.SearchRequest(parallelism=parallelism)
 
     @pytest.mark.parametrize(("requested", "default", "expected"), [(None, 4, 4), (3, 4, 3)])
     def test_requested_parallelism_takes_precedence_over_the_default(self, requested, default, expected, start):
         study, folder = start({})
-        add_search_trials(study, folder, SearchRequest(parallelism=requested, at_least=1), default)
-        settings = search_settings(load_study(folder.path)[0])
-        assert settings is not None
+        studies.add_search_trials(study, folder, studies.SearchRequest(parallelism=requested, at_least=1), default)
+        settings = studies.search_settings(studies.load_study(folder.path)[0])
         assert settings.parallelism == expected
 
     def test_other_parallelism_is_refused_but_another_default_is_not(self, start):
         study, folder = start_search(start, {}, parallelism=4, trials=1)
-        add_search_trials(study, folder, SearchRequest(more=1), default_parallelism=8)
-        require_same_search(study, SearchRequest(parallelism=4))
+        studies.add_search_trials(study, folder, studies.SearchRequest(more=1), default_parallelism=8)
+        studies.require_same_search(study, studies.SearchRequest(parallelism=4))
         with pytest.raises(ConfigurationError, match="its search has parallelism 4, not 2; "):
-            require_same_search(study, SearchRequest(parallelism=2))
+            studies.require_same_search(study, studies.SearchRequest(parallelism=2))

@@ -66,7 +66,6 @@ class TestSettings:
         add_search_trials(study, folder, request_)
         for view in (study, load_study(folder.path)[0]):
             settings = search_settings(view)
-            assert settings is not None
             assert (settings.sampler, settings.pruning) == (sampler, pruning)
 
     def test_different_settings_are_refused_and_nothing_is_added(self, start, presets):
@@ -101,7 +100,6 @@ class TestSettings:
         later = {"late": replace(common, num_epochs=99)}
         enqueue_presets(study, folder, later)
         settings = search_settings(study)
-        assert settings is not None
         expected = replace(
             TrainingConfig(), num_epochs=7, gamma=0.9, learning_rate=0.002, min_lr=1e-6, weight_decay=0.5
         )
@@ -115,7 +113,6 @@ class TestSettings:
         study, folder = start(space=SearchSpace(space.parameters, base={"num_epochs": 5}), **fixed)
         add_search_trials(study, folder, request_)
         settings = search_settings(study)
-        assert settings is not None
         signal = {"early_stopping_monitor": "val_loss", "early_stopping_mode": "min"}
         default = TrainingConfig(seed=7, **signal, metadata_path="/data/metadata.yaml")
         assert settings.start == replace(request_.base[0] if request_.base else default, num_epochs=5)

@@ -37,7 +37,6 @@ def test_load_study_for_changes_requires_the_study_of_the_folder(start, tmp_path
     shutil.copytree(folder.path, tmp_path / "two")
     owner = tmp_path / "two" / ".study" / "owner.json"
     original = folder.owner()
-    assert original is not None
     owner.write_text(owner.read_text().replace(original.folder_id, "another"))
     with pytest.raises(ConfigurationError, match=r"belongs to the output folder .*/one, not to .*/two"):
         load_study_for_changes(tmp_path / "two")

@@ -42,7 +42,6 @@ def finish_all(study, folder, outcome, whys=()):
         why = whys[number] if number < len(whys) else WhyEnded.MAX_EPOCHS
         if claim.record.kind == "search":
             settings = search_settings(study)
-            assert settings is not None
             definitions = study_invariants(study).definitions
             adjust = partial(fit_loss, definitions=definitions)
             claim.record_config(suggest_all(claim.trial, study_space(study), settings.start, adjust=adjust))
@@ -93,7 +92,6 @@ def test_finished_trials_are_observations_and_count_nowhere_else(start, earlier,
     )
     status = study_status(study, folder)
     assert (len(status.rows), status.best, search_budget(study), ended_records(study)) == (3, None, 3, [])
-    assert status.search is not None
     assert status.search.prior == prior.sources
     assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{}] * 3
 

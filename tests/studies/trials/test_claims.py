@@ -12,24 +12,10 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+import studies
 from search_spaces import ConfigurationError, TrainingConfig
 from search_spaces.files import file_locks
 from search_spaces.files.file_locks import read_note
-from studies import (
-    OutputFolder,
-    SearchRequest,
-    TrialKind,
-    TrialPhase,
-    WhyEnded,
-    add_search_trials,
-    find_study,
-    load_study,
-    open_storage,
-    own_records,
-    read_record,
-    retry_failed_trials,
-    study_status,
-)
 from studies.trials import leases
 from studies.trials.claims import claim_next, count_unclaimed, final_state
 from studies.trials.record import StartedAfter, record_outcome
@@ -51,7 +37,6 @@ def test_waiting_trials_are_claimed_once_each_in_number_order(start, presets):
 def test_released_trials_are_resumed_first_under_their_numbers(start, presets):
     study, folder = start(presets)
     first, second = claim_next(study, folder), claim_next(study, folder)
-    assert first is not None
     assert second is not None
     first.trial.report(0.5, step=1)
     for claim in (second, first):
@@ -60,14 +45,12 @@ def test_released_trials_are_resumed_first_under_their_numbers(start, presets):
     again, folder = start(presets)
     for number in (0, 1):
         resumed = claim_next(again, folder)
-        assert resumed is not None
         assert (resumed.record.number, resumed.resumed) == (number, True)
         assert [(attempt.after, attempt.epochs) for attempt in resumed.record.attempts] == [
             (StartedAfter.WAITING, 0),
             (StartedAfter.STOP, 1 - number),
         ]
     third = claim_next(again, folder)
-    assert third is not None
     assert (third.record.number, third.resumed) == (2, False)
     assert again.get_trials()[0].intermediate_values == {1: 0.5}
 
@@ -76,12 +59,10 @@ def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers
     study, folder = start(presets)
     for name in ("high_rate", "baseline"):
         claim = claim_next(study, folder, lambda record, name=name: record.experiment_name == name)
-        assert claim is not None
         claim.release()
     claims = [claim_next(study, folder) for _ in range(3)]
     assert [(claim.record.number, claim.resumed) for claim in claims if claim] == [(1, True), (2, True), (0, False)]
     for claim in claims:
-        assert claim is not None
         claim.release()
 
 
@@ -90,17 +71,16 @@ def test_interrupted_trials_are_claimed_before_waiting_trials_with_lower_numbers
     [
         (lambda record: True, ["conservative_small", "baseline", "high_rate", "search_0003"]),
         (lambda record: record.experiment_name in ("high_rate", "baseline"), ["baseline", "high_rate"]),
-        (lambda record: record.kind is TrialKind.SEARCH, ["search_0003"]),
-        (lambda record: record.phase is TrialPhase.RUNNING, ["conservative_small"]),
+        (lambda record: record.kind is studies.TrialKind.SEARCH, ["search_0003"]),
+        (lambda record: record.phase is studies.TrialPhase.RUNNING, ["conservative_small"]),
         (lambda record: record.training_config.learning_rate > 0.002, ["high_rate"]),
         (lambda record: False, []),
     ],
 )
 def test_only_trials_that_match_the_filter_are_claimed(matches, names, start, presets):
     study, folder = start(presets)
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     interrupted = claim_next(study, folder)
-    assert interrupted is not None
     interrupted.release()
     claimed = []
     while (claim := claim_next(study, folder, matches)) is not None:
@@ -113,17 +93,16 @@ def test_only_trials_that_match_the_filter_are_claimed(matches, names, start, pr
 @pytest.mark.parametrize("name", ["baseline", "search_0003"])
 def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name, start, presets):
     study, folder = start(presets)
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     (folder.path / name).mkdir()
     (folder.path / name / "metrics.jsonl").touch()
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=rf"{name}: no trial of this study wrote the files"):
             claim_next(study, folder, lambda record: record.experiment_name == name)
-    waiting = next(record for record in own_records(study) if record.experiment_name == name)
-    assert (waiting.phase, waiting.attempts) == (TrialPhase.WAITING, ())
+    waiting = next(record for record in studies.own_records(study) if record.experiment_name == name)
+    assert (waiting.phase, waiting.attempts) == (studies.TrialPhase.WAITING, ())
     (folder.path / name / "metrics.jsonl").unlink()  # an empty folder is accepted
     claim = claim_next(study, folder, lambda record: record.experiment_name == name)
-    assert claim is not None
     assert (claim.resumed, [attempt.after for attempt in claim.record.attempts]) == (False, ["waiting"])
     claim.release()
 
@@ -131,16 +110,13 @@ def test_trial_is_not_claimed_if_its_folder_contains_foreign_files(name, start, 
 def test_trial_resumes_in_the_folder_of_its_earlier_attempts(start, presets, outcome):
     study, folder = start(presets)
     first = claim_next(study, folder)
-    assert first is not None
     first.release()  # its attempt was stored before the first file was written
     (folder.path / first.record.experiment_name / "logs").mkdir(parents=True)
     resumed = claim_next(study, folder)
-    assert resumed is not None
     assert resumed.resumed
-    resumed.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    retry_failed_trials(study, folder)
+    resumed.finish(replace(outcome, why_ended=studies.WhyEnded.FAILED))
+    studies.retry_failed_trials(study, folder)
     again = claim_next(study, folder, lambda record: record.number == len(presets))
-    assert again is not None
     assert again.record.experiment_name == first.record.experiment_name
     again.release()
 
@@ -151,7 +127,6 @@ def test_lease_is_held_until_the_trial_ends(start, presets, outcome):
         claim_and_fail(study, folder)
     assert workers(study, folder) == [None, None, None]
     claim = claim_next(study, folder)
-    assert claim is not None
     assert workers(study, folder) == [os.getpid(), None, None]
     claim.finish(outcome, 0.9)
     assert workers(study, folder) == [None, None, None]
@@ -159,37 +134,35 @@ def test_lease_is_held_until_the_trial_ends(start, presets, outcome):
 
 
 def workers(study, folder):
-    return [row.worker_pid for row in study_status(study, folder).rows]
+    return [row.worker_pid for row in studies.study_status(study, folder).rows]
 
 
 def claim_and_fail(study, folder):
     claim = claim_next(study, folder)
-    assert claim is not None
     with claim:
         raise RuntimeError("boom")
 
 
-@pytest.mark.parametrize("why", list(WhyEnded))
-@pytest.mark.parametrize("kind", list(TrialKind))
+@pytest.mark.parametrize("why", list(studies.WhyEnded))
+@pytest.mark.parametrize("kind", list(studies.TrialKind))
 def test_final_state_for_each_reason_to_end(why, kind):
     expected = {
-        WhyEnded.MAX_EPOCHS: TrialState.COMPLETE,
-        WhyEnded.EARLY_STOPPED: TrialState.COMPLETE,
-        WhyEnded.PRUNED: TrialState.PRUNED,
-        WhyEnded.NONFINITE_LOSS: TrialState.PRUNED if kind is TrialKind.SEARCH else TrialState.FAIL,
+        studies.WhyEnded.MAX_EPOCHS: TrialState.COMPLETE,
+        studies.WhyEnded.EARLY_STOPPED: TrialState.COMPLETE,
+        studies.WhyEnded.PRUNED: TrialState.PRUNED,
+        studies.WhyEnded.NONFINITE_LOSS: TrialState.PRUNED if kind is studies.TrialKind.SEARCH else TrialState.FAIL,
     }
     assert final_state(kind, why) == expected.get(why, TrialState.FAIL)
 
 
-@pytest.mark.parametrize("why", list(WhyEnded))
+@pytest.mark.parametrize("why", list(studies.WhyEnded))
 def test_outcome_is_read_back_unchanged(why, start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     ended = replace(outcome, why_ended=why, error_type="Oops", error_message="it broke", converged_epoch=2)
     claim.trial.report(0.9, step=1)
     claim.finish(ended, 0.9)
-    record = read_record(load_study(folder.path)[0].get_trials()[0])
+    record = studies.read_record(studies.load_study(folder.path)[0].get_trials()[0])
     assert record.outcome == ended
     assert record.phase.value == ("completed" if ended.succeeded else "failed")
 
@@ -197,7 +170,6 @@ def test_outcome_is_read_back_unchanged(why, start, presets, outcome):
 def test_completed_trial_requires_a_value(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     with claim, pytest.raises(ValueError, match=r"found no value, although the trial ended as .*; pass the best value"):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
@@ -206,14 +178,12 @@ def test_completed_trial_requires_a_value(start, presets, outcome):
 def test_error_of_an_earlier_attempt_is_replaced(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
-    record_outcome(claim.trial, replace(outcome, why_ended=WhyEnded.CRASHED, error_message="boom"))
+    record_outcome(claim.trial, replace(outcome, why_ended=studies.WhyEnded.CRASHED, error_message="boom"))
     claim.release()
-    assert read_record(study.get_trials()[0]).outcome is None
+    assert studies.read_record(study.get_trials()[0]).outcome is None
     again = claim_next(study, folder)
-    assert again is not None
     again.finish(outcome, 0.9)
-    assert read_record(study.get_trials()[0]).outcome == outcome
+    assert studies.read_record(study.get_trials()[0]).outcome == outcome
 
 
 def test_trials_of_other_programs_are_not_claimed(start, presets):
@@ -262,8 +232,8 @@ def run_histories(path, *histories):
 
 
 def opened_for_work(path):
-    owner, url = find_study(path)
-    return optuna.load_study(study_name=owner.study, storage=open_storage(url)), OutputFolder(path)
+    owner, url = studies.find_study(path)
+    return optuna.load_study(study_name=owner.study, storage=studies.open_storage(url)), studies.OutputFolder(path)
 
 
 @pytest.mark.parametrize(("number", "history"), list(enumerate(HISTORIES)))
@@ -271,7 +241,6 @@ def test_record_lists_all_attempts_and_how_the_previous_ones_ended(number, histo
     study, folder = killed_study
     after, crashes = HISTORIES[history]
     claim = claim_next(study, folder, lambda record: record.number == number)
-    assert claim is not None
     with claim:
         attempts = claim.record.attempts
         assert " ".join(attempt.after for attempt in attempts) == after
@@ -284,7 +253,7 @@ def test_record_lists_all_attempts_and_how_the_previous_ones_ended(number, histo
         assert len(set(workers)) == len(workers)
         assert workers[-1] == f"{socket.gethostname()}:{os.getpid()}"
         assert sorted(attempt.began for attempt in attempts) == [attempt.began for attempt in attempts]
-        assert read_record(study.get_trials()[number]).attempts == attempts
+        assert studies.read_record(study.get_trials()[number]).attempts == attempts
 
 
 def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path, monkeypatch):
@@ -298,7 +267,6 @@ def test_crash_is_counted_even_if_the_first_takeover_fails(tmp_path, monkeypatch
         with pytest.raises(StorageInternalError):
             claim_next(study, folder)
     claim = claim_next(study, folder)
-    assert claim is not None
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "crash"]
 
 
@@ -308,7 +276,6 @@ def test_keyboard_interrupt_counts_as_a_stop(start, presets):
         with pytest.raises(KeyboardInterrupt):
             claim_and_interrupt(study, folder)
     claim = claim_next(study, folder)
-    assert claim is not None
     assert [attempt.after for attempt in claim.record.attempts] == ["waiting", "stop", "stop", "stop"]
     assert not claim.crashed
     claim.release()
@@ -316,23 +283,20 @@ def test_keyboard_interrupt_counts_as_a_stop(start, presets):
 
 def claim_and_interrupt(study, folder):
     claim = claim_next(study, folder)
-    assert claim is not None
     with claim:
         raise KeyboardInterrupt
 
 
 def test_config_of_a_search_trial_is_stored_once(start, outcome, monkeypatch):
     study, folder = start()
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     claim = claim_next(study, folder)
-    assert claim is not None
     assert claim.record.config == {}
     config = TrainingConfig(learning_rate=0.005, optimizer_betas=[0.8, 0.9])
     claim.record_config(config)
     claim.release()
 
     resumed = claim_next(*opened_for_work(folder.path))
-    assert resumed is not None
     assert resumed.record.training_config == config
     written = []
     monkeypatch.setattr(resumed.trial, "set_user_attr", lambda key, _: written.append(key))
@@ -344,25 +308,21 @@ def test_config_of_a_search_trial_is_stored_once(start, outcome, monkeypatch):
 def test_pruned_trial_requires_no_value(start, presets, outcome):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     with claim, pytest.raises(ValueError, match="trial 0: found no value, although the trial ended as max_epochs; "):
         claim.finish(outcome)
     assert study.get_trials()[0].state == TrialState.RUNNING
     # The value of a pruned trial is the last reported one.
     again = claim_next(study, folder)
-    assert again is not None
     again.trial.report(0.25, 1)
-    again.finish(replace(outcome, why_ended=WhyEnded.PRUNED))
+    again.finish(replace(outcome, why_ended=studies.WhyEnded.PRUNED))
     assert (study.get_trials()[0].state, study.get_trials()[0].value) == (TrialState.PRUNED, 0.25)
 
 
 def test_count_unclaimed_acquires_no_lease(start, presets, outcome):
     study, folder = start(presets)
-    reader, _ = load_study(folder.path)
+    reader, _ = studies.load_study(folder.path)
     assert count_unclaimed(reader, folder) == 3
     held, done = claim_next(study, folder), claim_next(study, folder)
-    assert held is not None
-    assert done is not None
     done.finish(outcome, 0.5)
     assert count_unclaimed(reader, folder) == 1
     held.release()
@@ -382,7 +342,6 @@ class TestOtherMachines:
             machine.setattr(socket, "gethostname", lambda: "other-host")
             machine.setattr(leases, "_kernel_id", lambda: "another kernel")
             claim = claim_next(study, folder)
-        assert claim is not None
         lock = file_locks._held[os.path.realpath(folder.lease_path(0))]
         set_age(folder, 1000)
         claim.touch()
@@ -410,7 +369,6 @@ class TestOtherMachines:
         set_age(other_machine_study[1], 601)
         study, folder = start(presets)
         claim = claim_next(study, folder)
-        assert claim is not None
         assert (claim.record.number, claim.resumed) == (0, True)
         claim.release()
 
@@ -420,11 +378,9 @@ class TestOtherMachines:
             machine.setattr(socket, "gethostname", lambda: "other-host")
             machine.setattr(leases, "_kernel_id", lambda: "another kernel")
             claim = claim_next(study, folder)
-            assert claim is not None
             claim.release()
         study, folder = start(presets)
         again = claim_next(study, folder)
-        assert again is not None
         assert [attempt.worker.partition(":")[0] for attempt in again.record.attempts] == [
             "other-host",
             socket.gethostname(),
@@ -435,14 +391,12 @@ class TestOtherMachines:
         worker = [sys.executable, str(LIGHT_WORKER), "hold", str(tmp_path / "out"), "2"]
         environment = os.environ | {"PYTHONPATH": str(LIGHT_WORKER.parents[2])}
         with subprocess.Popen(worker, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            assert process.stdout is not None
             assert process.stdout.readline() == "0\n"
             monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
             try:
                 claim = claim_next(*opened_for_work(tmp_path / "out"))
             finally:
                 process.kill()
-        assert claim is not None
         assert (claim.record.number, claim.resumed) == (1, False)
         claim.release()
 
@@ -450,7 +404,6 @@ class TestOtherMachines:
         monkeypatch.setattr(leases, "_held_file_leases", set())
         study, folder = start(presets)
         claim = claim_next(study, folder)
-        assert claim is not None
         before = file_locks._held[os.path.realpath(folder.lease_path(0))].note
         leases.record_stop()
         with monkeypatch.context() as update:  # the update may have read the note before the stop
@@ -459,7 +412,6 @@ class TestOtherMachines:
             claim.touch()
         file_locks._held[os.path.realpath(folder.lease_path(0))].release()  # as if the process were killed
         again = claim_next(study, folder)
-        assert again is not None
         assert [attempt.after for attempt in again.record.attempts] == [StartedAfter.WAITING, StartedAfter.STOP]
         again.release()
 
@@ -474,7 +426,6 @@ class TestOtherMachines:
             text=True,
             env=os.environ | {"PYTHONPATH": str(LIGHT_WORKER.parents[2])},
         ) as process:
-            assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
                 pytest.skip("this system cannot give a process another host name")
             assert process.stdout.readline() == "0\n"
@@ -485,7 +436,6 @@ class TestOtherMachines:
             finally:
                 process.kill()
         claim = claim_next(study, folder)
-        assert claim is not None
         assert claim.resumed
         claim.release()
 

@@ -7,15 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy
 
-from studies import (
-    SearchRequest,
-    add_search_trials,
-    csv_text,
-    load_study,
-    remaining_time,
-    study_status,
-    trial_rows,
-)
+import studies
 from studies.export.results import TRIAL_COLUMNS
 from studies.report import render_report
 from studies.storage.optuna_private import rdb_storage
@@ -51,21 +43,18 @@ def shift_start_times(study, by):
 def shifted_study(request, start, presets, outcome):
     """A study with a completed, a running, an interrupted and waiting trials, started with a wrong clock."""
     study, folder = start(presets)
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     done, running, interrupted = (claim_next(study, folder) for _ in range(3))
-    assert done is not None
-    assert running is not None
-    assert interrupted is not None
     done.finish(replace(outcome, epoch_seconds_median=2.0), 0.9)
     interrupted.release()
     shift_start_times(study, request.param)
-    yield load_study(folder.path)
+    yield studies.load_study(folder.path)
     running.release()
 
 
 def test_durations_are_not_negative(shifted_study):
     ended, running, interrupted, waiting = [
-        row.seconds for row in study_status(*shifted_study, lambda trial_dir: [2.0]).rows
+        row.seconds for row in studies.study_status(*shifted_study, lambda trial_dir: [2.0]).rows
     ]
     assert ended == 12.5  # measured while it trained
     assert running is not None
@@ -75,9 +64,8 @@ def test_durations_are_not_negative(shifted_study):
 
 
 def test_remaining_time_does_not_depend_on_the_clock(shifted_study):
-    status = study_status(*shifted_study, lambda trial_dir: [2.0])
-    remaining = remaining_time(status, workers=1)
-    assert remaining is not None
+    status = studies.study_status(*shifted_study, lambda trial_dir: [2.0])
+    remaining = studies.remaining_time(status, workers=1)
     # Two presets of 3 epochs each, as in the completed one, and a search trial with the duration of the completed one.
     assert remaining.seconds == pytest.approx(2.0 * 3 * 2 + 12.5)
 
@@ -85,13 +73,16 @@ def test_remaining_time_does_not_depend_on_the_clock(shifted_study):
 def test_interrupted_trial_is_resumed_under_its_number(shifted_study, outcome, start, presets):
     study, folder = start(presets)
     claim = claim_next(study, folder)
-    assert claim is not None
     assert (claim.record.number, claim.resumed) == (2, True)
     claim.finish(outcome, 0.5)
-    assert [row.state.value for row in study_status(study, folder).rows[:3]] == ["completed", "running", "completed"]
+    assert [row.state.value for row in studies.study_status(study, folder).rows[:3]] == [
+        "completed",
+        "running",
+        "completed",
+    ]
 
 
 def test_tables_and_report_are_created(shifted_study):
     study, folder = shifted_study
-    assert len(csv_text(TRIAL_COLUMNS, trial_rows(study, folder)).splitlines()) == 1 + 4
+    assert len(studies.csv_text(TRIAL_COLUMNS, studies.trial_rows(study, folder)).splitlines()) == 1 + 4
     assert "conservative_small" in render_report(study, folder, lambda name: [], output_dir="out")

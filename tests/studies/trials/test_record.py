@@ -3,17 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+import studies
 from search_spaces import TrainingConfig
-from studies import (
-    Attempt,
-    SearchRequest,
-    TrialKind,
-    WhyEnded,
-    add_search_trials,
-    latest_records,
-    read_record,
-    retry_failed_trials,
-)
 from studies.trials.claims import claim_next
 from studies.trials.record import StartedAfter, record_outcome
 
@@ -22,7 +13,6 @@ from studies.trials.record import StartedAfter, record_outcome
 def test_non_finite_numbers_are_not_stored(value, start, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     non_finite = replace(
         outcome,
         final_train_loss=value,
@@ -32,29 +22,27 @@ def test_non_finite_numbers_are_not_stored(value, start, outcome):
         epoch_seconds_median=value,
     )
     claim.finish(non_finite, 0.9)
-    stored = read_record(study.get_trials()[0]).outcome
-    assert stored is not None
+    stored = studies.read_record(study.get_trials()[0]).outcome
     assert (stored.final_train_loss, stored.epoch_seconds_median) == (None, None)
     assert (stored.best_val_char_accuracy, stored.best_val_seq_accuracy, stored.training_time_s) == (0, 0, 0)
 
 
 def test_search_trials_are_named_by_number(start):
     study, _ = start({f"preset {n}": TrainingConfig(seed=n) for n in range(2)})
-    study.enqueue_trial({}, user_attrs={"kind": TrialKind.SEARCH.value})
-    assert read_record(study.get_trials()[2]).experiment_name == "search_0002"
+    study.enqueue_trial({}, user_attrs={"kind": studies.TrialKind.SEARCH.value})
+    assert studies.read_record(study.get_trials()[2]).experiment_name == "search_0002"
 
 
 def test_config_fields_of_another_version_are_ignored(start):
     study, _ = start()
     attributes = {"kind": "preset", "experiment_name": "old", "config": {"batch_size": 8, "retired": 1}}
     study.enqueue_trial({}, user_attrs=attributes)
-    assert read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
+    assert studies.read_record(study.get_trials()[0]).training_config == TrainingConfig(batch_size=8)
 
 
 def test_outcome_is_stored_in_one_attribute(start, outcome):
     study, folder = start({"one": TrainingConfig()})
     claim = claim_next(study, folder)
-    assert claim is not None
     before = set(study.get_trials()[0].user_attrs)
     record_outcome(claim.trial, outcome)
     stored = study.get_trials()[0].user_attrs
@@ -67,13 +55,12 @@ def test_outcome_is_stored_in_one_attribute(start, outcome):
 
 def test_latest_records_contain_the_retry_of_a_failed_trial(start, outcome):
     study, folder = start({"one": TrainingConfig(), "two": TrainingConfig(seed=2)})
-    add_search_trials(study, folder, SearchRequest(at_least=1))
+    studies.add_search_trials(study, folder, studies.SearchRequest(at_least=1))
     claim = claim_next(study, folder)
-    assert claim is not None
-    claim.finish(replace(outcome, why_ended=WhyEnded.FAILED))
-    assert [record.number for record in latest_records(study)] == [0, 1, 2]
-    retry_failed_trials(study, folder)
-    assert [(record.number, record.experiment_name) for record in latest_records(study)] == [
+    claim.finish(replace(outcome, why_ended=studies.WhyEnded.FAILED))
+    assert [record.number for record in studies.latest_records(study)] == [0, 1, 2]
+    studies.retry_failed_trials(study, folder)
+    assert [(record.number, record.experiment_name) for record in studies.latest_records(study)] == [
         (1, "two"),
         (2, "search_0002"),
         (3, "one"),
@@ -81,7 +68,7 @@ def test_latest_records_contain_the_retry_of_a_failed_trial(start, outcome):
 
 
 def attempts(*history):
-    return tuple(Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in history)
+    return tuple(studies.Attempt("2026-01-31T00:00:00+00:00", "host:1", epochs, after) for epochs, after in history)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +85,7 @@ def attempts(*history):
 )
 def test_consecutive_crashes_are_counted_in_the_same_epoch(history, crashes, start):
     study, _ = start({"one": TrainingConfig()})
-    record = replace(read_record(study.get_trials()[0]), attempts=attempts(*history))
+    record = replace(studies.read_record(study.get_trials()[0]), attempts=attempts(*history))
     assert record.consecutive_crashes == crashes
 
 

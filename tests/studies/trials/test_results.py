@@ -2,15 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+import studies
 from search_spaces.experiments.schema import Targets
-from studies import (
-    WhyEnded,
-    load_study,
-    save_targets,
-    study_targets,
-    target_verdicts,
-    targets_met,
-)
 
 ALL = Targets(character_accuracy=0.9, sequence_accuracy=0.8, training_time_per_epoch=60, convergence_epochs=10)
 
@@ -35,35 +28,35 @@ def good(outcome):
 )
 def test_each_target_has_a_verdict(changes, missed, good):
     outcome = replace(good, **changes)
-    verdicts = target_verdicts(outcome, ALL)
+    verdicts = studies.target_verdicts(outcome, ALL)
     assert list(verdicts) == list(Targets.model_fields)
     assert {name for name, met in verdicts.items() if not met} == missed
-    assert targets_met(outcome, ALL) == (not missed)
+    assert studies.targets_met(outcome, ALL) == (not missed)
 
 
 @pytest.mark.parametrize("name", list(Targets.model_fields))
 def test_unset_target_has_no_verdict(name, good):
     targets = Targets(**{name: getattr(ALL, name)})
-    assert target_verdicts(good, targets) == {name: True}
-    assert targets_met(good, targets)
+    assert studies.target_verdicts(good, targets) == {name: True}
+    assert studies.targets_met(good, targets)
 
 
 def test_no_target_is_met_without_targets_or_outcome(good):
-    assert (target_verdicts(good, Targets()), targets_met(good, Targets())) == ({}, False)
-    assert set(target_verdicts(None, ALL).values()) == {False}
-    assert not targets_met(None, ALL)
+    assert (studies.target_verdicts(good, Targets()), studies.targets_met(good, Targets())) == ({}, False)
+    assert set(studies.target_verdicts(None, ALL).values()) == {False}
+    assert not studies.targets_met(None, ALL)
 
 
-@pytest.mark.parametrize("why", list(WhyEnded))
+@pytest.mark.parametrize("why", list(studies.WhyEnded))
 def test_only_a_successful_trial_meets_targets(why, good):
-    succeeded = why in (WhyEnded.MAX_EPOCHS, WhyEnded.EARLY_STOPPED, WhyEnded.PRUNED)
-    assert targets_met(replace(good, why_ended=why), ALL) == succeeded
-    assert set(target_verdicts(replace(good, why_ended=why), ALL).values()) == {succeeded}
+    succeeded = why in (studies.WhyEnded.MAX_EPOCHS, studies.WhyEnded.EARLY_STOPPED, studies.WhyEnded.PRUNED)
+    assert studies.targets_met(replace(good, why_ended=why), ALL) == succeeded
+    assert set(studies.target_verdicts(replace(good, why_ended=why), ALL).values()) == {succeeded}
 
 
 def test_study_stores_the_latest_targets(start):
     study, folder = start()
-    assert study_targets(study) == Targets()
+    assert studies.study_targets(study) == Targets()
     for targets in (ALL, Targets(sequence_accuracy=0.5)):
-        save_targets(study, targets)
-        assert study_targets(load_study(folder.path)[0]) == targets
+        studies.save_targets(study, targets)
+        assert studies.study_targets(studies.load_study(folder.path)[0]) == targets
