@@ -46,8 +46,8 @@ STOPPING = [
 TESTED_ELSEWHERE = {
     "device": "test_device.py",
     "mixed_precision": "test_loop.py, if the processor supports it",
-    "vocab_size": "tests/tuner/models/test_build.py",
-    "max_sequence_length": "tests/tuner/models/test_build.py",
+    "vocab_size": "tests/tuner/models/test_network.py",
+    "max_sequence_length": "tests/tuner/models/test_network.py",
     "num_workers": "tests/tuner/data/test_batches.py",
     "pin_memory": "tests/tuner/data/test_batches.py",
     "experiment_name": "tests/tuner/session/test_objective.py: the folder",
