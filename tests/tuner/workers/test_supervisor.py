@@ -246,39 +246,6 @@ def test_khmer_names_work_in_any_locale(write_config, in_tmp):
     assert len(re.findall(r" 2/2  char", stderr)) == 2
 
 
-@pytest.mark.slow
-def test_worker_uses_micro_batches_after_kills_by_sigabrt_and_sigsegv(
-    write_config, make_watcher, tmp_path, monkeypatch
-):
-    """A worker that trains whole batches kills itself in the second epoch: by SIGABRT, then by SIGSEGV."""
-    code = """
-import signal
-import tuner.training.loop as loop
-run_epoch = loop.run_epoch
-def run_or_die(training, *rest):
-    if training.config.experiment_name == 'one' and len(training.history) == 1 and training.micro_batch_size is None:
-        is_first = not os.path.exists('killed')
-        open('killed', 'w').close()
-        os.kill(os.getpid(), signal.SIGABRT if is_first else signal.SIGSEGV)
-    return run_epoch(training, *rest)
-loop.run_epoch = run_or_die
-"""
-    watcher = make_watcher()
-    session = open_session(write_config({"one": {}, "two": {}}), watcher)
-    run_at_startup(tmp_path, monkeypatch, code)
-    work(session, TrialFilter(), StopConditions(), workers=2)
-    assert [note for note in watcher.notes if "killed by" in note] == [
-        f"a worker was killed by {killer}, possibly out of memory; a new worker replaces it"
-        for killer in ("SIGABRT (signal 6)", "SIGSEGV (signal 11)")
-    ]
-    one, two = latest_records(load_study(OUT)[0])
-    assert one.outcome is not None
-    assert (one.outcome.why_ended, one.outcome.micro_batch_size) == ("max_epochs", 4)
-    assert [attempt.after for attempt in one.attempts] == ["waiting", "memory", "memory"]
-    assert two.outcome is not None
-    assert two.outcome.micro_batch_size is None
-
-
 class TestFailingWorkers:
     def test_common_problem_is_reported_once(self, write_config, make_watcher):
         watcher = make_watcher()
