@@ -1,4 +1,16 @@
-"""The exceptions that this program raises for users, and the collector that reports several of them together."""
+"""The exceptions that this program raises for users, and the collector that reports several of them together.
+
+::
+
+    Exception
+    ├── ValueError
+    │   └── ConfigurationError      a file, option or name is missing or invalid; raised before anything runs
+    ├── ExperimentFailedError       an experiment failed while it was running
+    ├── ModelCreationError          a model cannot be built (unknown name, impossible sizes)
+    └── DataLoaderError             the dataset is missing, incomplete or unreadable
+
+A missing configuration file raises Python's ``FileNotFoundError``; invalid YAML raises ``yaml.YAMLError``.
+"""
 
 from __future__ import annotations
 

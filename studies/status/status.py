@@ -97,7 +97,7 @@ class SearchStatus:
     Attributes:
         sampler: Name of the sampler.
         pruner: Name of the pruner.
-        parallelism: How many search trials may be trained at the same time;
+        parallelism: How many search trials may be trained at the same time.
         budget: Total number of search trials that the study will have.
         ended: Number of finished search trials.
         unenqueued: Number of search trials that are not enqueued yet.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -110,10 +110,10 @@ class SearchSettings:
             below, and starts once all of these have finished.
     """
 
-    sampler: SamplerName = SamplerName.TPE
-    pruning: Pruning = field(default_factory=Pruning)
-    start: TrainingConfig = field(default_factory=TrainingConfig)
-    parallelism: Annotated[int, Field(ge=1)] = 1
+    sampler: SamplerName
+    pruning: Pruning
+    start: TrainingConfig
+    parallelism: Annotated[int, Field(ge=1)]
 
 
 _STORED, _STORED_BUDGET = TypeAdapter(SearchSettings), TypeAdapter(Annotated[int, Field(ge=0, le=100_000_000)])
@@ -218,7 +218,12 @@ def search_settings(study: optuna.Study) -> SearchSettings | None:
     """Return the search settings of a study; None if no search has started."""
     if SEARCH not in study.user_attrs:
         return None
-    return read_attribute(study, SEARCH, lambda data: _STORED.validate_python({**data, "pruning": data}))
+
+    def parsed(data: Any) -> SearchSettings:
+        pruning = {field.name: data[field.name] for field in fields(Pruning)}  # an incomplete attribute is damaged
+        return _STORED.validate_python({**data, "pruning": pruning})
+
+    return read_attribute(study, SEARCH, parsed)
 
 
 def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
@@ -227,7 +232,8 @@ def earlier_study(name: str, study: optuna.Study) -> EarlierStudy:
     Raises:
         ConfigurationError: The study has no finished trial, or is damaged.
     """
-    start = (search_settings(study) or SearchSettings()).start
+    settings = search_settings(study)
+    start = settings.start if settings else TrainingConfig()
     return EarlierStudy.of(name, study, start)
 
 

@@ -229,7 +229,10 @@ class _Stored(BaseModel):
 
 
 def is_own_trial(trial: FrozenTrial) -> bool:
-    """Return whether this package created a trial, which may be damaged; all commands ignore other programs' trials."""
+    """Return whether this package created a trial, which may be damaged; all commands ignore other programs' trials.
+
+    Other programs may use the attribute ``kind``, too, with values of their own.
+    """
     return trial.user_attrs.get(KIND) in list(TrialKind) or ATTEMPTS in trial.user_attrs
 
 

@@ -89,6 +89,15 @@ class TestSettings:
         )
         assert (search_budget(study), numbers(study)) == (2, [3, 4])
 
+    @pytest.mark.parametrize("missing", ["sampler", "pruner", "prune_share", "prune_grace", "start", "parallelism"])
+    def test_incomplete_settings_are_damaged_and_not_read_as_the_defaults(self, missing, start, presets):
+        study, folder = start(presets)
+        add_search_trials(study, folder, SearchRequest(at_least=1))
+        stored = study.user_attrs["search"]
+        study.set_user_attr("search", {name: value for name, value in stored.items() if name != missing})
+        with pytest.raises(ConfigurationError, match="damaged"):
+            search_settings(study)
+
     def test_base_settings_are_the_common_settings_of_the_presets(self, start, space):
         common = TrainingConfig(num_epochs=7, gamma=0.9, weight_decay=0.01, learning_rate=0.002)
         presets = {

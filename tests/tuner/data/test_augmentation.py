@@ -191,3 +191,9 @@ def test_normalised_images_have_mean_zero_and_deviation_one(images, change):
 
 def test_normalised_image_without_contrast_has_no_nan():
     assert normalise(torch.ones(1, 1, 64, 128)).abs().max() < 0.1
+
+
+def test_augmentation_does_not_change_its_input(images):
+    before = images.clone()
+    augment(images, distortions_of(seeded()))
+    assert torch.equal(images, before)

@@ -68,6 +68,14 @@ class TestSplitBatches:
         assert not torch.equal(joined(fresh.epoch(3))[1], joined(fresh.epoch(4))[1])
         assert not torch.equal(joined(fresh.epoch(3))[1], joined(make_batches(seed=1).epoch(3))[1])
 
+    def test_distortions_of_an_image_differ_between_epochs(self, make_batches):
+        one, other = (
+            make_batches(augmented=True, batch_size=32, seed=0),
+            make_batches(augmented=True, batch_size=32, seed=0),
+        )
+        sums = [sorted(image.sum().item() for image in joined(b.epoch(e))[0]) for b, e in ((one, 1), (other, 2))]
+        assert sums[0] != sums[1]
+
     def test_validation_batches_are_in_order_and_undistorted(self, split):
         images, _ = joined(validation_batches(split, CPU).epoch(0))
         assert positions(split, images) == list(range(32))

@@ -38,3 +38,11 @@ def test_image_of_one_tone_has_finite_statistics(tone):
 def test_split_has_the_statistics_of_its_images(generated):
     split = open_pixel_cache(generated, ["val"])["val"]
     assert np.array_equal(split.image_statistics, image_statistics(np.array(split.images)))
+
+
+def test_statistics_of_many_images_equal_those_of_each_image():
+    images = np.random.default_rng(0).integers(0, 256, (300, 64, 128), np.uint8)
+    statistics = image_statistics(images)
+    assert statistics.shape == (300, len(STATISTICS))
+    assert np.array_equal(statistics[299:], image_statistics(images[299:]))
+    assert image_statistics(images[:0]).shape == (0, len(STATISTICS))

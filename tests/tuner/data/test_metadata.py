@@ -190,3 +190,37 @@ def test_generated_metadata_are_read_as_by_pyyaml(generated):
         assert list(read[split].labels) == [sample["label"] for sample in samples]
         assert list(map(len, read[split].labels)) == [sample["sequence_length"] for sample in samples]
         assert list(read[split].fonts) == [sample["font"] for sample in samples]
+
+
+def test_error_of_a_missing_file_names_the_command_that_generates_a_dataset(tmp_path):
+    (problem,) = problems_of(tmp_path / "none.yaml")
+    assert str(tmp_path / "none.yaml") in problem
+    assert "khmer-tuner data" in problem
+
+
+def test_folder_instead_of_a_file_is_refused(tmp_path):
+    (problem,) = problems_of(tmp_path)
+    assert "is a folder; use the path of the dataset's metadata.yaml" in problem
+
+
+def test_error_of_an_unknown_split_suggests_the_most_similar_one(make_dataset):
+    (problem,) = problems_of(make_dataset(), "trian")
+    assert "did you mean 'train'?" in problem
+    assert "'val'" in problem
+
+
+def test_error_of_a_missing_image_names_the_searched_paths(make_dataset, tmp_path):
+    path = make_dataset()
+    (path.parent / "train" / "train_000001.png").unlink()
+    (problem,) = problems_of(path)
+    assert "train.samples[1]" in problem
+    assert str(tmp_path / "dataset" / "train" / "train_000001.png") in problem
+
+
+def test_dataset_without_images_gives_one_problem_per_split(make_dataset):
+    path = make_dataset({"train": ["១"] * 30, "val": ["២"]})
+    for image in path.parent.glob("*/*.png"):
+        image.unlink()
+    problems = problems_of(path)
+    assert len(problems) == 2
+    assert "all 30 images of this split are missing" in problems[0]

@@ -443,3 +443,42 @@ def test_processes_that_open_a_new_dataset_in_parallel_decode_it_once(generated)
     assert all(process.returncode == 0 for process in running)
     assert len({output[-1] for output in outputs}) == 1
     assert sum(output.count("decoded") for output in outputs) == 2  # two splits, by one of the processes
+
+
+def test_split_requested_later_is_added_to_the_cache(generated):
+    open_pixel_cache(generated, SPLITS)
+    files = cache_files(generated)
+    assert len(open_pixel_cache(generated, ["test"])["test"]) == 10
+    assert files.items() < cache_files(generated).items()
+
+
+def test_dataset_of_another_tool_is_cached(make_dataset):
+    cache = open_pixel_cache(make_dataset(), SPLITS)
+    assert cache["val"].labels.tolist() == [VOCABULARY.encode("៨៨៨៨៨៨៨៨").tolist()]
+    assert cache["train"].images[0][0, 0] == (200 * 299 + 10 * 587 + 30 * 114) // 1000
+    assert cache["train"].font_names == ["KhmerOS"]
+    assert cache["train"].font_numbers.tolist() == [0, 0]
+
+
+def test_deleted_image_is_an_error(generated):
+    cache = open_pixel_cache(generated, SPLITS)
+    Path(cache["val"].image_paths[2]).unlink()
+    with pytest.raises(DataLoaderError, match=r"val\.samples\[2\]"):
+        open_pixel_cache(generated, SPLITS)
+
+
+def test_cache_with_images_in_another_order_is_recreated(generated):
+    open_pixel_cache(generated, ["val"])
+    path = generated.parent / ".pixel_cache" / "metadata.yaml.val.npy"
+    images = np.load(path)
+    path.unlink()
+    np.save(path, images[::-1])
+    assert np.array_equal(open_pixel_cache(generated, ["val"])["val"].images, images)
+
+
+def test_error_names_both_cache_folders_if_neither_is_writable(generated, tmp_path, monkeypatch):
+    for path in (generated.parent / ".pixel_cache", tmp_path / "cache"):
+        path.write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(DataLoaderError, match=r"\.pixel_cache.*khmer-ocr-tuner.*XDG_CACHE_HOME"):
+        open_pixel_cache(generated, SPLITS)

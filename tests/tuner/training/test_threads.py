@@ -1,5 +1,8 @@
 """The number of threads that training uses and reports; the number affects the last decimals of the weights."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -41,3 +44,14 @@ def test_no_threads_are_reported_if_they_changed_or_are_unknown(
         save_checkpoint(path, state)
     result = run(tiny_config(), tmp_path)
     assert (len(result.history), result.threads) == (2, None)  # `run` would reject 0 in best.yaml
+
+
+@pytest.mark.parametrize(
+    ("variables", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_idle_threads_spin_briefly_unless_the_user_sets_openmp_variables(variables, spins, environment):
+    settings = {name: value for name, value in environment.items() if not name.startswith(("OMP_", "GOMP_"))}
+    program = "import os, sys, tuner; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", program], env=settings | variables, capture_output=True, text=True)
+    assert done.stdout.strip() == str(spins), done.stderr

@@ -246,6 +246,36 @@ def test_khmer_names_work_in_any_locale(write_config, in_tmp):
     assert len(re.findall(r" 2/2  char", stderr)) == 2
 
 
+@pytest.mark.slow
+def test_kills_by_sigabrt_and_sigsegv_do_not_change_the_training(write_config, make_watcher, tmp_path, monkeypatch):
+    """A worker kills itself in the second epoch: by SIGABRT, then by SIGSEGV."""
+    code = """
+import signal
+import tuner.training.loop as loop
+run_epoch = loop.run_epoch
+def run_or_die(training, *rest):
+    kills = [number for number in (signal.SIGABRT, signal.SIGSEGV) if not os.path.exists(number.name)]
+    if training.config.experiment_name == 'one' and len(training.history) == 1 and kills:
+        open(kills[0].name, 'w').close()
+        os.kill(os.getpid(), kills[0])
+    return run_epoch(training, *rest)
+loop.run_epoch = run_or_die
+"""
+    watcher = make_watcher()
+    session = open_session(write_config({"one": {}, "two": {}}), watcher)
+    run_at_startup(tmp_path, monkeypatch, code)
+    work(session, TrialFilter(), StopConditions(), workers=2)
+    assert [note for note in watcher.notes if "killed by" in note] == [
+        f"a worker was killed by {killer}, possibly out of memory; a new worker replaces it"
+        for killer in ("SIGABRT (signal 6)", "SIGSEGV (signal 11)")
+    ]
+    one, two = latest_records(load_study(OUT)[0])
+    assert [attempt.after for attempt in one.attempts] == ["waiting", "crash", "crash"]
+    for record in (one, two):
+        assert record.outcome is not None
+        assert (record.outcome.why_ended, record.outcome.micro_batch_size) == ("max_epochs", None)
+
+
 class TestFailingWorkers:
     def test_common_problem_is_reported_once(self, write_config, make_watcher):
         watcher = make_watcher()

@@ -8,6 +8,8 @@ import torch
 
 from studies.trials.record import StartedAfter
 from tuner.cli.commands.show import _STARTED_AFTER
+from tuner.training import loop
+from tuner.training.device import MemoryExhaustedError
 
 # Buffers of batch normalisation, which are not parameters.
 _STATISTICS = ("running_", "num_batches_tracked")
@@ -118,3 +120,18 @@ def test_long_curve_is_thinned_and_keeps_the_last_epoch(cli, copy_of_the_study):
 )
 def test_unknown_trial_is_reported(trial, expected, cli, run_study):
     assert expected in cli.error("show", trial, "--output-dir", run_study.folder)
+
+
+def test_micro_batches_after_a_lack_of_memory_are_shown(cli, write_config, monkeypatch):
+    run_epoch, failures = loop.run_epoch, iter([MemoryExhaustedError(8, "no memory")])
+
+    def fail_once(*arguments):
+        if (error := next(failures, None)) is not None:
+            raise error
+        return run_epoch(*arguments)
+
+    monkeypatch.setattr(loop, "run_epoch", fail_once)
+    config = write_config({"one": {"training": {"num_epochs": 1, "batch_size": 8}}})
+    cli.ok("run", "--config", config, "--output-dir", "out")
+    shown = cli.ok("show", "one", "--output-dir", "out").out
+    assert "micro-batch: 4 images, because memory ran out with whole batches" in shown

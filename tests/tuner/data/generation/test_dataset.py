@@ -348,3 +348,14 @@ def test_files_of_a_running_process_are_not_removed(tmp_path):
     assert "ConfigurationError" in errors  # it finishes second and finds another dataset in its target folder
     assert "samples 10 instead of 2000" in errors
     assert sorted(os.listdir(tmp_path)) == ["data", "script.py"]
+
+
+def test_empty_folder_is_filled(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert generate_dataset(tmp_path / "data", samples=10, test_samples=1).is_file()
+
+
+@pytest.mark.parametrize("value", [True, 1e3, "100", None])
+def test_number_of_samples_of_another_type_is_refused(value, tmp_path):
+    with pytest.raises(ConfigurationError, match="samples: found"):
+        generate_dataset(tmp_path / "data", samples=value)

@@ -3,11 +3,22 @@ from PIL import features
 
 from search_spaces.errors import ConfigurationError
 from tuner.data.generation.recipe import read_characters
+from tuner.data.vocabulary import KHMER_DIGITS
 
 
-@pytest.mark.parametrize("text", ["0123456789.-/", "0123456789 .abc"])
-def test_text_with_dots_or_slashes_is_split_into_characters(text):
-    assert read_characters(text) == tuple(text.replace(" ", ""))
+@pytest.mark.parametrize(
+    ("text", "characters"),
+    [
+        (KHMER_DIGITS, [*KHMER_DIGITS]),
+        (" a b\tc\n", ["a", "b", "c"]),
+        ("ក្ក ខ្ម កា", ["ក្ក", "ខ្ម", "កា"]),
+        ("e\u0301", ["é"]),
+        ("0123456789.-/", [*"0123456789.-/"]),
+        ("0123456789 .abc", [*"0123456789.abc"]),
+    ],
+)
+def test_text_is_split_into_characters(text, characters):
+    assert read_characters(text) == tuple(characters)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
