@@ -43,10 +43,10 @@ def curve(name, folder):
 
 @pytest.fixture
 def start_command(working_dir):
-    """Start a command in another process, wait for two trained epochs, and kill the process after the test."""
+    """Start a command in another process, wait for two epochs of its trials, and kill the process after the test."""
     processes = []
 
-    def start(*argv):
+    def start(*argv, trials=1):
         command = [sys.executable, "-m", "tuner", *map(str, argv)]
         one_thread = os.environ | {
             "OMP_NUM_THREADS": "1"
@@ -57,7 +57,8 @@ def start_command(working_dir):
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if re.search(r" 2/\d+  char", line):
+            trials -= bool(re.search(r" 2/\d+  char", line))
+            if trials == 0:
                 return process
         return pytest.fail("".join(lines))
 
@@ -103,7 +104,7 @@ def test_stopped_run_interrupts_its_trials_and_resume_reproduces_their_curves(
 ):
     config = write_config({"ខ្មែរ": LONG, "two": LONG if workers == 2 else ONE_EPOCH})
     argv = ["run", "--config", config, "--results-file", "stopped.json", "--workers", str(workers)]
-    running = start_command(*argv)
+    running = start_command(*argv, trials=workers)
     stopped = cli.ok("stop", "--wait")
     names = ["ខ្មែរ", "two"][:workers]
     for number, name in enumerate(names):
